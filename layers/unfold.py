@@ -1,0 +1,306 @@
+"""Unfolding a cell over time, and where backpropagation through time is cut.
+
+A recurrent layer is one cell applied at every step with the same weights. `unfold` is that
+loop; differentiating it is backpropagation through time (Werbos 1990). `Unfolded` is the
+Keras layer around the loop: which steps of a row are real, what the state is before the
+first one, and what is returned.
+"""
+
+import inspect
+import operator
+
+import keras
+from keras import ops
+
+# The loop under keras.layers.RNN. The public keras.ops.scan is slower in a TensorFlow graph
+# and cannot be differentiated under XLA there.
+from keras.src import backend
+
+
+def unfold(step, x_U, states, mask=None, cuts=None, unroll=False, record=None):
+    """Apply ``step`` from the first to the last entry of ``x_U``.
+
+    Args:
+        step: ``(x_U_t, states) -> next states``.
+        x_U: [time, batch, ...], the inputs already multiplied by U.
+        states: list of [batch, units], the state before the first step.
+        mask: bool [time, batch, 1]; where False the state is carried over unchanged.
+        cuts: bool [time, batch or 1, 1]; where True no gradient passes into the step from
+            the steps before it.
+        unroll: write the steps out one after the other instead of a loop.
+        record: ``states -> tensor``, what is kept of every step; None keeps nothing.
+
+    Returns:
+        What was recorded, [time, batch, ...] (None if nothing), and the last states.
+    """
+    time = x_U.shape[0]
+    if time == 0:
+        return (None if record is None else record(states)[None][:0]), states
+    counted = mask is not None or cuts is not None
+
+    def body(x_U_t, carried):
+        t, before = (carried[-1], carried[:-1]) if counted else (None, carried)
+        if cuts is not None:
+            before = [ops.where(cuts[t], ops.stop_gradient(s), s) for s in before]
+        after = step(x_U_t, before)
+        if mask is not None:
+            after = [ops.where(mask[t], new, old) for new, old in zip(after, before, strict=True)]
+        kept = after[0] if record is None else record(after)
+        return kept, [*after, t + 1] if counted else after
+
+    _, recorded, states = backend.rnn(
+        body,
+        x_U,
+        [*states, ops.convert_to_tensor(0, dtype="int32")] if counted else list(states),
+        unroll=unroll,
+        # A list, because Keras takes a bare tensor for one length per row.
+        input_length=[ops.shape(x_U)[0]] if time is None else time,
+        time_major=True,
+        return_all_outputs=record is not None,
+    )
+    states = list(states[:-1] if counted else states)
+    return (None if record is None else recorded), states
+
+
+def lengths_to_mask(lengths, timesteps):
+    """bool [batch, timesteps]: True where the step is one of the row's first ``lengths``."""
+    lengths = ops.convert_to_tensor(lengths)
+    if len(lengths.shape) != 1 or "int" not in keras.backend.standardize_dtype(lengths.dtype):
+        raise ValueError(
+            f"lengths must be whole numbers [batch], received {lengths.dtype} {lengths.shape}"
+        )
+    return ops.arange(timesteps, dtype="int32")[None] < ops.cast(lengths, "int32")[:, None]
+
+
+def truncation_cuts(k, timesteps, mask):
+    """Where truncated BPTT cuts: before a row's steps k, 2k, 3k, ... (counted from 0).
+
+    Only steps that a row takes are counted, so padding does not move the cuts.
+    """
+    if mask is None:
+        taken = ops.arange(timesteps, dtype="int32")[:, None, None]
+        return (taken > 0) & (taken % k == 0)
+    takes = ops.cast(mask, "int32")
+    taken = ops.cumsum(takes, axis=0) - takes
+    return (taken > 0) & (taken % k == 0) & mask
+
+
+def check_truncate(k):
+    """None, or a whole number of steps of at least one."""
+    if k is None:
+        return None
+    try:
+        steps = operator.index(k)
+    except TypeError:
+        steps = 0
+    if steps < 1 or isinstance(k, bool):
+        raise ValueError(f"truncate must be None or a whole number of steps >= 1, received {k!r}")
+    return steps
+
+
+def time_major(sequence, go_backwards=False):
+    """[batch, time, ...] to [time, batch, ...], in the order of processing; its own inverse
+    without ``go_backwards``."""
+    sequence = ops.swapaxes(sequence, 0, 1)
+    return ops.flip(sequence, axis=0) if go_backwards else sequence
+
+
+class Unfolded(keras.layers.RNN):
+    """A cell unfolded over a sequence: what `SimpleRNN`, `LSTM` and `GRU` have in common.
+
+    Subclasses name their cell, and the classes of Keras they replace: the arguments are
+    Keras's, in Keras's order, plus ``initial`` and ``truncate``.
+    """
+
+    cell_class: type
+    cell_name: str
+    keras_class: type
+    keras_cell_class: type
+
+    def __init__(self, *args, initial="zeros", truncate=None, **kwargs):
+        truncate = check_truncate(truncate)
+        kwargs.update(zip(_parameters(self.keras_class), args, strict=False))
+        use_cudnn = kwargs.pop("use_cudnn", "auto")
+        if use_cudnn not in ("auto", True, False):
+            raise ValueError(f"use_cudnn must be 'auto', True or False, received {use_cudnn!r}")
+        for_cell = [*_parameters(self.keras_cell_class), "implementation"]
+        cell = self.cell_class(
+            **{name: kwargs.pop(name) for name in for_cell if name in kwargs},
+            initial=initial,
+            name=self.cell_name,
+            dtype=kwargs.get("dtype"),
+            trainable=kwargs.get("trainable", True),
+        )
+        super().__init__(cell, **kwargs)
+        self.input_spec = keras.layers.InputSpec(ndim=3)
+        self.use_cudnn = use_cudnn
+        self.truncate = truncate
+
+    def call(self, sequences, initial_state=None, mask=None, training=False, lengths=None):
+        if self.use_cudnn is True:
+            raise ValueError(f"{self.name}: use_cudnn=True, but only the portable path exists")
+        states = self._states_before(sequences, initial_state)
+        x, mask, cuts = self._in_order_of_processing(sequences, mask, lengths)
+        kept_x, kept_h = self.cell.dropout_masks(
+            ops.zeros((ops.shape(x)[1], x.shape[2]), dtype=x.dtype), states[0], training
+        )
+        self.cell.reset_dropout_mask()
+        self.cell.reset_recurrent_dropout_mask()
+
+        hidden, last_states = unfold(
+            self._step(kept_h),
+            self.cell.times_U(x, kept_x),
+            states,
+            mask=mask,
+            cuts=cuts,
+            unroll=self.unroll,
+            record=(lambda states: states[0]) if self.return_sequences else None,
+        )
+        if self.stateful:
+            for variable, state in zip(self.states, last_states, strict=True):
+                variable.assign(ops.cast(state, variable.dtype))
+
+        if self.return_sequences:
+            output = self._outputs(hidden, mask, from_zeros=self._starts_at_zero(initial_state))
+        elif mask is not None and self.zero_output_for_mask and x.shape[0] != 0:
+            output = ops.where(mask[-1], last_states[0], 0.0)
+        else:
+            output = last_states[0]
+        return (output, *last_states) if self.return_state else output
+
+    def trace(self, sequences, initial_state=None, mask=None, lengths=None):
+        """Every gate, candidate and state of every step, by name.
+
+        Args: those of a call in inference; the layer is not changed, a stateful one neither.
+
+        Returns:
+            dict of [batch, time, units] in the compute dtype, time in the order of
+            processing. ``hidden_state`` is what a call with ``return_sequences=True``
+            returns. Where a step is padding, nothing is computed: gates and candidate are 0
+            and the cell state is carried over.
+        """
+        if not self.built:
+            raise ValueError(f"{self.name}: build or call the layer before tracing it")
+        sequences = ops.convert_to_tensor(sequences, dtype=self.compute_dtype)
+        states = self._states_before(sequences, initial_state)
+        x, mask, cuts = self._in_order_of_processing(sequences, mask, lengths)
+        x_U = self.cell.times_U(x)
+        over_time, _ = unfold(
+            self._step(),
+            x_U,
+            states,
+            mask=mask,
+            cuts=cuts,
+            unroll=self.unroll,
+            record=lambda states: ops.concatenate(states, axis=-1),
+        )
+        # The states are known now, so the equations of all steps are evaluated at once.
+        over_time = ops.split(over_time, len(states), axis=-1)
+        before = [
+            ops.concatenate([first[None], after], axis=0)[:-1]
+            for first, after in zip(states, over_time, strict=True)
+        ]
+        taken = self.cell.step(x_U, before, self.cell.step_weights())._asdict()
+        if mask is not None:
+            taken = {name: ops.where(mask, value, 0.0) for name, value in taken.items()}
+        taken |= dict(zip(self.cell.state_names, over_time, strict=True))
+        traced = {name: time_major(value) for name, value in taken.items()}
+        starts_at_zero = self._starts_at_zero(initial_state)
+        traced["hidden_state"] = self._outputs(taken["hidden_state"], mask, starts_at_zero)
+        return traced
+
+    def _step(self, kept_h=None):
+        weights = self.cell.step_weights()
+        return lambda x_U, states: self.cell.states_of(self.cell.step(x_U, states, weights, kept_h))
+
+    def _states_before(self, sequences, initial_state):
+        """The state before the first step: given, carried from the last batch, or initial."""
+        if self.stateful and sequences.shape[0] not in (None, self.states[0].shape[0]):
+            raise ValueError(
+                f"{self.name} is stateful for batches of {self.states[0].shape[0]} rows, "
+                f"received {sequences.shape[0]}"
+            )
+        if initial_state is None and self.stateful:
+            initial_state = self.states
+        if initial_state is None:
+            return self.get_initial_state(batch_size=ops.shape(sequences)[0])
+        if not isinstance(initial_state, (list, tuple)):
+            initial_state = [initial_state]
+        if len(initial_state) != len(self.cell.state_names):
+            raise ValueError(
+                f"{self.name}: initial_state must hold {', '.join(self.cell.state_names)}, "
+                f"received {len(initial_state)} tensors"
+            )
+        return [ops.convert_to_tensor(s, dtype=self.compute_dtype) for s in initial_state]
+
+    def _in_order_of_processing(self, sequences, mask, lengths):
+        """Inputs, mask and gradient cuts, time first, the first step to be taken first."""
+        timesteps = sequences.shape[1]
+        if self.unroll and timesteps is None:
+            raise ValueError(f"{self.name}: unroll=True needs a known number of timesteps")
+        if isinstance(mask, (list, tuple)):
+            mask = mask[0]
+        if lengths is not None:
+            if mask is not None:
+                raise ValueError(f"{self.name}: give lengths or a mask, not both")
+            mask = lengths_to_mask(lengths, ops.shape(sequences)[1])
+        if mask is not None:
+            mask = ops.cast(mask, "bool")
+            if len(mask.shape) == 2:
+                mask = mask[..., None]
+            mask = time_major(mask, self.go_backwards)
+        cuts = None
+        if self.truncate is not None and (timesteps is None or self.truncate < timesteps):
+            cuts = truncation_cuts(self.truncate, ops.shape(sequences)[1], mask)
+        return time_major(sequences, self.go_backwards), mask, cuts
+
+    def _starts_at_zero(self, initial_state):
+        return initial_state is None and not self.stateful and self.cell.initial == "zeros"
+
+    def _outputs(self, hidden, mask, from_zeros):
+        """[time, batch, units] hidden states to the outputs [batch, time, units].
+
+        At a padded step the output is the previous one (zero with ``zero_output_for_mask``);
+        before a row's first real step there is none yet, and the output is zero.
+        """
+        if mask is not None and self.zero_output_for_mask:
+            hidden = ops.where(mask, hidden, 0.0)
+        elif mask is not None and not from_zeros:
+            begun = ops.cumsum(ops.cast(mask, "int32"), axis=0) > 0
+            hidden = ops.where(begun, hidden, 0.0)
+        return time_major(hidden)
+
+    def reset_state(self):
+        """Put the carried state of a stateful layer back to the initial state."""
+        if self.states is not None:
+            first = self.get_initial_state(batch_size=self.states[0].shape[0])
+            for variable, state in zip(self.states, first, strict=True):
+                variable.assign(ops.cast(state, variable.dtype))
+
+    def get_config(self):
+        """Keras's config; what Keras does not know appears only where it was set."""
+        config = super().get_config()
+        del config["cell"]
+        of_cell = self.cell.get_config()
+        config |= {k: v for k, v in of_cell.items() if k not in ("name", "trainable", "dtype")}
+        config["activity_regularizer"] = keras.regularizers.serialize(self.activity_regularizer)
+        if self.truncate is not None:
+            config["truncate"] = self.truncate
+        if self.use_cudnn != "auto":
+            config["use_cudnn"] = self.use_cudnn
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def _parameters(keras_class):
+    """Names of the arguments of a class of Keras, in order."""
+    parameters = inspect.signature(keras_class.__init__).parameters.values()
+    return [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD]
+
+
+def of_cell(name):
+    """A read-only property of the layer that is the cell's property of the same name."""
+    return property(lambda self: getattr(self.cell, name), doc=f"``cell.{name}``.")

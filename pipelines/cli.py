@@ -1,0 +1,159 @@
+"""The ``unfold`` command. It parses, calls the runner and prints; nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+# Before anything imports TensorFlow: its start-up messages are not for users.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from pipelines import runner
+from pipelines.console import Console
+from pipelines.errors import TrainingError, UserError
+from pipelines.tasks import NAMES
+
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    console = Console()
+    # A scheduler's polite stop ends a training as Ctrl-C does: checkpointed and marked.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        args = _parser().parse_args(arguments)
+        args.command(args, console)
+    except UserError as error:
+        console.error(str(error))
+        sys.exit(2)
+    except TrainingError as error:
+        console.error(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    sys.exit(0)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}  (see: {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="unfold", description="Recurrent networks for text and series.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def command(name: str, function: Any, summary: str, *, task: bool = True) -> Any:
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(command=function)
+        if task:
+            sub.add_argument("task", metavar="TASK", help=f"one of: {', '.join(NAMES)}")
+        return sub
+
+    def pick_run(sub: Any) -> None:
+        sub.add_argument("--run", metavar="ID", help="default: the latest finished run")
+        sub.add_argument("--config", metavar="FILE", help="the latest run of this config")
+        sub.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+    def overrides(sub: Any) -> None:
+        sub.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="override a config key"
+        )
+
+    sub = command("train", _train, "Train, evaluate and track a model.")
+    sub.add_argument("--config", metavar="FILE", help="default: configs/TASK/default.yaml")
+    overrides(sub)
+    sub.add_argument("--resume", metavar="RUN", help="continue an interrupted run")
+    sub.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+    sub = command("evaluate", _evaluate, "Score a trained run on its test split.")
+    pick_run(sub)
+    overrides(sub)
+
+    sub = command("predict", _predict, "Answer one or more inputs with a trained run.")
+    sub.add_argument("input", nargs="+", metavar="INPUT", help="'-' reads a line each from stdin")
+    pick_run(sub)
+
+    sub = command("export", _export, "Copy a run's SavedModel to exports/TASK/VERSION.")
+    pick_run(sub)
+
+    sub = command("track", _track, "Send a run to MLflow that could not be sent before.")
+    sub.add_argument("--run", metavar="ID", help="default: the latest finished run")
+
+    sub = command("ui", _ui, "Open the runs in the MLflow UI.", task=False)
+    sub.add_argument("--host", default="127.0.0.1")
+    sub.add_argument("--port", type=int, default=5000)
+    return parser
+
+
+def _train(args: argparse.Namespace, console: Console) -> None:
+    result = runner.train(
+        args.task, file=args.config, overrides=args.set, resume=args.resume, console=console
+    )
+    if args.json:
+        _print_json(result)
+    else:
+        _print_scores(console, result["run"], result["scores"])
+
+
+def _evaluate(args: argparse.Namespace, console: Console) -> None:
+    run = runner.find_run(args.task, args.run, args.config)
+    result = runner.evaluate(run, args.set, console)
+    if args.json:
+        _print_json(result)
+    else:
+        scores = {k: v for k, v in result.items() if isinstance(v, float)}
+        _print_scores(console, f"{run.id} on {result['records']:,} records", scores)
+
+
+def _predict(args: argparse.Namespace, console: Console) -> None:
+    inputs = args.input
+    if inputs == ["-"]:
+        inputs = [line.rstrip("\n") for line in sys.stdin]
+        if not inputs:
+            raise UserError("no input: standard input is empty")
+    run = runner.find_run(args.task, args.run, args.config)
+    predictions = runner.predict(run, inputs)
+    if args.json:
+        answers = [p.json for p in predictions]
+        _print_json(answers[0] if len(answers) == 1 else {"predictions": answers})
+        return
+    for prediction in predictions:
+        console.table(prediction.title, prediction.columns, prediction.rows)
+
+
+def _export(args: argparse.Namespace, console: Console) -> None:
+    run = runner.find_run(args.task, args.run, args.config)
+    folder = runner.export_run(run, console)
+    if args.json:
+        _print_json({"run": run.id, "folder": str(folder)})
+    else:
+        print(folder)
+
+
+def _track(args: argparse.Namespace, console: Console) -> None:
+    runner.track(runner.find_run(args.task, args.run, None), console)
+
+
+def _ui(args: argparse.Namespace, console: Console) -> None:
+    runner.ui(args.host, args.port, console)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _print_scores(console: Console, title: str, scores: dict[str, float]) -> None:
+    console.table(title, ["metric", "test"], [[k, f"{v:.4f}"] for k, v in scores.items()])
+
+
+if __name__ == "__main__":
+    main()

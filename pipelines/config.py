@@ -1,0 +1,287 @@
+"""YAML in, a validated experiment out.
+
+Every error is reported at once, each as ``file:line:column: key: message (did you mean …?)``.
+``--set key=value`` overrides any key; its errors carry ``--set key=value`` as their place.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.errors import UserError
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Key = tuple[str | int, ...]
+
+
+class Section(BaseModel):
+    """A block of a config. Unknown keys are refused; values are not coerced between kinds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Where records come from.
+
+    A source is named in one way everywhere: ``tfds:BUILDER@SPLIT``, ``package:DIST/PATH`` (a file
+    inside an installed package) or the path of a ``.csv``, ``.tsv`` or ``.jsonl`` file, read
+    relative to the working directory.
+    """
+
+    source: str
+    #: A share of ``source`` held out, or a source of its own.
+    validation: Share | str = 0.1
+    test: Share | str = 0.1
+    #: Keep only the rows whose column has this value.
+    where: dict[str, str] = {}
+    #: Rows that cannot be used are skipped and counted, up to this share of all rows.
+    max_bad_rows: Share = 0.01
+
+
+class RecurrentConfig(Section):
+    """One or more layers of one cell."""
+
+    #: ``feedforward`` has the same input weights and no memory: h_t = tanh(U x_t + b).
+    cell: Literal["rnn", "lstm", "gru", "feedforward"] = "lstm"
+    #: Units of each layer, the first one nearest the input.
+    units: list[int] = Field([64], min_length=1)
+    bidirectional: bool = False
+    #: Gradients flow back at most this many steps; null is full backpropagation through time.
+    truncate: int | None = Field(None, ge=1)
+    #: The hidden state before the first step.
+    initial_state: Literal["zeros", "random", "learned"] = "zeros"
+
+
+class TrainConfig(Section):
+    """How any model is trained."""
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(64, ge=1)
+    optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adamw"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    #: Factor on the learning rate over the run: constant, or falling to a twentieth.
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    #: Largest global norm of the gradient; null leaves it as it is.
+    clip_norm: float | None = Field(1.0, gt=0)
+    #: Epochs without a better validation score before training stops; null never stops early.
+    patience: int | None = Field(3, ge=1)
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    #: Length buckets: batches hold sequences of like length, so that little is padding.
+    buckets: int = Field(12, ge=1)
+
+
+class Experiment(Section):
+    """The keys every task has. A task adds its own sections."""
+
+    task: str
+    name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(1, ge=0, lt=2**31)
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    data: DataConfig
+    train: TrainConfig = TrainConfig()
+
+
+E = TypeVar("E", bound=Experiment)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers: ``1e-3`` is a number, as everybody expects."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"),
+    list("-+0123456789."),
+)
+# A day is text here: nothing in a config is a date.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, rx) for tag, rx in rules if tag != "tag:yaml.org,2002:timestamp"]
+    for first, rules in _Loader.yaml_implicit_resolvers.items()
+}
+
+
+class _Places:
+    """Where each key of the merged config was written."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.of: dict[Key, str] = {}
+
+    def read(self, node: yaml.Node, key: Key = ()) -> None:
+        self.of.setdefault(key, self._at(node))
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for name_node, value in node.value:
+                name = str(name_node.value)
+                if name in seen:
+                    raise UserError(f"{self._at(name_node)}: {name}: this key stands here twice")
+                seen.add(name)
+                self.of[(*key, name)] = self._at(name_node)
+                self.read(value, (*key, name))
+        elif isinstance(node, yaml.SequenceNode):
+            for i, value in enumerate(node.value):
+                self.read(value, (*key, i))
+
+    def _at(self, node: yaml.Node) -> str:
+        return f"{self.file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+
+    def find(self, key: Key) -> str:
+        while key and key not in self.of:
+            key = key[:-1]
+        return self.of.get(key, self.file)
+
+
+def load(file: Path, model: type[E], overrides: Sequence[str] = ()) -> E:
+    """Read ``file``, apply ``overrides`` (``key.sub=value``) and validate as ``model``.
+
+    Raises:
+        UserError: one line for each mistake in the file and in the overrides.
+    """
+    data, places = _read(file)
+    for text in overrides:
+        _override(data, places, text)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = dict.fromkeys(_explain(e, model, places) for e in error.errors())
+        raise UserError("\n".join(lines)) from None
+
+
+def dump(config: Experiment) -> str:
+    """The resolved config as YAML; ``load`` gives back the same config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def flat(config: Experiment) -> dict[str, str]:
+    """The resolved config as ``a.b`` → value, for a table of parameters."""
+    out: dict[str, str] = {}
+
+    def walk(value: Any, prefix: str) -> None:
+        if isinstance(value, dict) and value:
+            for name, inner in value.items():
+                walk(inner, f"{prefix}.{name}" if prefix else str(name))
+        else:
+            out[prefix] = "null" if value is None else str(value)
+
+    walk(config.model_dump(mode="json"), "")
+    return out
+
+
+def _read(file: Path) -> tuple[dict[str, Any], _Places]:
+    places = _Places(str(file))
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such config file{_like_files(file)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from None
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        if node is None:
+            raise UserError(f"{file}: the config is empty")
+        if not isinstance(node, yaml.MappingNode):
+            raise UserError(f"{file}: a config is a mapping of keys to values")
+        places.read(node)
+        data = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else str(file)
+        raise UserError(f"{at}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    return data, places
+
+
+def _like_files(file: Path) -> str:
+    near = sorted(str(p) for p in file.parent.glob("*.yaml")) if file.parent.is_dir() else []
+    return f"; there are: {', '.join(near)}" if near else ""
+
+
+def _override(data: dict[str, Any], places: _Places, text: str) -> None:
+    name, equals, value = text.partition("=")
+    key = tuple(name.split("."))
+    if not equals or not all(key):
+        raise UserError(f"--set {text}: write it as key=value, e.g. train.epochs=3")
+    try:
+        parsed = yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError:
+        parsed = value
+    target: Any = data
+    for part in key[:-1]:
+        inner = target.get(part)
+        if not isinstance(inner, dict):
+            inner = target[part] = {}
+        target = inner
+    target[key[-1]] = parsed
+    for known in [k for k in places.of if k[: len(key)] == key]:
+        del places.of[known]
+    for i in range(1, len(key) + 1):
+        places.of.setdefault(key[:i], f"--set {text}")
+
+
+_MESSAGES = {
+    "missing": "this key is required",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping of keys",
+    "none_required": "must be null",
+}
+
+
+def _explain(error: Any, model: type[BaseModel], places: _Places) -> str:
+    key: Key = tuple(p for p in error["loc"] if not _is_union_branch(p))
+    at, name = places.find(key), ".".join(map(str, key))
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        fields = _fields(model, key[:-1])
+        near = difflib.get_close_matches(str(key[-1]), fields, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(fields)}"
+        return f"{at}: {name}: unknown key ({hint})"
+    message = _MESSAGES.get(kind) or error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if kind == "literal_error":
+        allowed = error["ctx"]["expected"]
+        near = difflib.get_close_matches(
+            str(error["input"]), re.findall(r"'([^']+)'", allowed), n=1, cutoff=0.5
+        )
+        message = f"must be {allowed}" + (f" (did you mean {near[0]}?)" if near else "")
+    found = "" if kind in {"missing", "model_type"} else f", not {_shown(error['input'])}"
+    return f"{at}: {name}: {message}{found}" if name else f"{at}: {message}{found}"
+
+
+def _is_union_branch(part: str | int) -> bool:
+    """pydantic puts the tried branch of ``float | str`` into the location; it is no key."""
+    return isinstance(part, str) and part in {
+        "int",
+        "float",
+        "str",
+        "bool",
+        "none",
+        "constrained-float",
+        "constrained-int",
+    }
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _fields(model: type[BaseModel], key: Key) -> list[str]:
+    for part in key:
+        annotation = model.model_fields[str(part)].annotation
+        options = [annotation, *get_args(annotation)]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return sorted(model.model_fields)

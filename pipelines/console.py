@@ -1,0 +1,102 @@
+"""What a person sees while it runs. Everything goes to standard error: standard output is data."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich import box
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+#: Without a terminal, a progress line is written this often (seconds).
+QUIET_INTERVAL = 30.0
+
+
+class Console:
+    """Messages, a progress line with rate and time left, and tables."""
+
+    def __init__(self) -> None:
+        self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        self._err.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        self._err.print(f"warning: {text}", markup=False, style="yellow")
+
+    def error(self, text: str) -> None:
+        self._err.print(f"error: {text}", markup=False, style="red")
+
+    @contextlib.contextmanager
+    def progress(self, title: str, steps: int) -> Iterator[Bar]:
+        with contextlib.ExitStack() as stack:
+            live = None
+            if self._err.is_terminal:
+                live = stack.enter_context(
+                    Progress(
+                        TextColumn("{task.description}"),
+                        BarColumn(),
+                        TextColumn("{task.completed}/{task.total}"),
+                        TextColumn("{task.fields[note]}"),
+                        TimeRemainingColumn(),
+                        console=self._err,
+                        transient=True,
+                    )
+                )
+            yield Bar(self, title, steps, live)
+
+    def epoch(
+        self, stage: str, epoch: int, epochs: int, record: Mapping[str, float], *, is_best: bool
+    ) -> None:
+        shown = [
+            f"{name} {value:.4f}"
+            for name, value in record.items()
+            if name.removeprefix("val_") not in {"learning_rate", "padding_share"}
+            and "second" not in name
+        ]
+        self.say(
+            f"{stage} {epoch}/{epochs}  {'  '.join(shown)}  "
+            f"{record['tokens_per_second']:,.0f} tokens/s  {record['epoch_seconds']:.0f} s"
+            f"{'  (best)' if is_best else ''}"
+        )
+
+    @staticmethod
+    def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """The result of a command, on standard output."""
+        table = Table(title=title, box=box.SIMPLE, title_justify="left")
+        for i, column in enumerate(columns):
+            table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        RichConsole(file=sys.stdout, highlight=False, markup=False).print(table)
+
+
+class Bar:
+    """Progress through one epoch."""
+
+    def __init__(self, console: Console, title: str, steps: int, live: Progress | None) -> None:
+        self._console, self._title, self._steps, self._live = console, title, steps, live
+        self._started = self._shown = time.monotonic()
+        self._done, self._tokens = 0, 0.0
+        if live is not None:
+            self._row = live.add_task(title, total=steps, note="")
+
+    def advance(self, loss: float, tokens: float) -> None:
+        """One step is done; ``loss`` is the mean so far."""
+        now = time.monotonic()
+        self._done += 1
+        self._tokens += tokens
+        elapsed = max(now - self._started, 1e-6)
+        note = f"loss {loss:.4f}  {self._tokens / elapsed:,.0f} tokens/s"
+        if self._live is not None:
+            self._live.update(self._row, advance=1, note=note)
+        elif now - self._shown >= QUIET_INTERVAL:
+            self._shown = now
+            left = elapsed / self._done * (self._steps - self._done)
+            self._console.say(
+                f"{self._title}  {self._done}/{self._steps}  {note}  {left:.0f} s left"
+            )

@@ -1,0 +1,305 @@
+"""Records from a named source, with every unusable one counted and shown.
+
+A source is written in one way wherever a config names one:
+
+- ``tfds:BUILDER@SPLIT``: a TensorFlow Datasets builder, downloaded when online, or read from
+  the folder of original downloads named by ``UNFOLD_DOWNLOADS``;
+- ``package:DIST/PATH``: a file inside an installed Python package;
+- a path ending in ``.csv``, ``.tsv`` or ``.jsonl``.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import UserError
+
+#: A folder with the original downloads of TFDS data sets, for machines without a network.
+DOWNLOADS_SETTING = "UNFOLD_DOWNLOADS"
+#: Where TFDS keeps what it prepared; its own default is the home directory.
+TFDS_SETTING = "TFDS_DATA_DIR"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record as it was found: its fields, and where (``file:line``) for messages."""
+
+    fields: Mapping[str, Any]
+    place: str
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A row that could not even be read as fields, and why."""
+
+    reason: str
+    place: str
+
+
+@dataclass
+class Problems:
+    """Rows that cannot be used: how many of how many, why, and the first few by place."""
+
+    rows: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+    shown: int = 5
+
+    def add(self, place: str, reason: str) -> None:
+        self.reasons[reason] += 1
+        if len(self.examples) < self.shown:
+            self.examples.append(f"{place}: {reason}")
+
+    @property
+    def bad(self) -> int:
+        return sum(self.reasons.values())
+
+    def check(self, source: str, allowed: float) -> None:
+        """Raise if more than the share ``allowed`` of all rows cannot be used."""
+        if self.bad > allowed * self.rows:
+            raise UserError(
+                f"{source}: {self.summary()}; data.max_bad_rows allows {allowed:.1%}\n"
+                + "\n".join(f"  {line}" for line in self.examples)
+            )
+
+    def summary(self) -> str:
+        reasons = ", ".join(f"{reason}: {n:,}" for reason, n in self.reasons.most_common())
+        return f"{self.bad:,} of {self.rows:,} rows cannot be used ({reasons})"
+
+
+def read(source: str, columns: Sequence[str], problems: Problems) -> Iterator[Row]:
+    """The rows of ``source`` that have every one of ``columns``.
+
+    A column that no row can have (it is missing from the file or from the data set) is the
+    user's mistake; a single row without it is counted in ``problems``.
+    """
+    rows: Iterator[Row | Unusable]
+    if source.startswith("tfds:"):
+        rows = _read_tfds(source, columns)
+    else:
+        path = _locate(source)
+        readers = {".csv": _read_delimited, ".tsv": _read_delimited, ".jsonl": _read_jsonl}
+        reader = readers.get(path.suffix.lower())
+        if reader is None:
+            raise UserError(
+                f"data.source: {source}: files are read by their ending: {', '.join(readers)}"
+            )
+        rows = reader(path, columns)
+    for row in rows:
+        problems.rows += 1
+        if isinstance(row, Unusable):
+            problems.add(row.place, row.reason)
+        elif broken := next((c for c in columns if _has_broken_utf8(row.fields[c])), None):
+            problems.add(row.place, f"broken UTF-8 in column {broken!r}")
+        else:
+            yield row
+
+
+def _has_broken_utf8(value: Any) -> bool:
+    return isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def _locate(source: str) -> Path:
+    if not source.startswith("package:"):
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise UserError(f"data.source: {source}: no such file{_near_files(path)}")
+        return path
+    package, _, inside = source.removeprefix("package:").partition("/")
+    # Found, not imported: importing a package of data may read all of it.
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"data.source: {source}: the Python package {package!r} is not installed")
+    path = Path(spec.submodule_search_locations[0]) / inside
+    if not path.is_file():
+        raise UserError(f"data.source: {source}: the package has no file {inside!r}")
+    return path
+
+
+def _near_files(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"; there is no folder {path.parent}"
+    near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _read_delimited(path: Path, columns: Sequence[str]) -> Iterator[Row | Unusable]:
+    csv.field_size_limit(sys.maxsize)
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    name = path.name
+    # Bytes that are not UTF-8 become lone surrogates, which are found again row by row.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        try:
+            if reader.fieldnames is None:
+                raise UserError(f"{path}: the file is empty")
+            _need_columns(f"{path}:1", columns, list(reader.fieldnames))
+            line = reader.line_num + 1
+            for record in reader:
+                place = f"{name}:{line}"
+                line = reader.line_num + 1
+                if None in record:
+                    yield Unusable("more fields than the header has", place)
+                elif any(record[c] is None for c in columns):
+                    yield Unusable("fewer fields than the header has", place)
+                else:
+                    yield Row(record, place)
+        except csv.Error as error:
+            raise UserError(f"{path}:{reader.line_num}: not a readable table: {error}") from None
+
+
+def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row | Unusable]:
+    seen: set[str] = set()
+    found_all = False
+    with path.open("rb") as file:
+        for line, raw in enumerate(file, 1):
+            if not raw.strip():
+                continue
+            place = f"{path.name}:{line}"
+            try:
+                record = json.loads(raw.decode("utf-8", errors="surrogateescape"))
+            except json.JSONDecodeError as error:
+                yield Unusable(f"not JSON ({error.msg})", place)
+                continue
+            if not isinstance(record, dict):
+                yield Unusable("not a JSON object", place)
+                continue
+            seen.update(record)
+            if missing := [c for c in columns if record.get(c) is None]:
+                yield Unusable(f"no {missing[0]!r}", place)
+                continue
+            found_all = True
+            yield Row(record, place)
+    if not seen:
+        raise UserError(f"{path}: the file holds no JSON object")
+    if not found_all:
+        _need_columns(str(path), columns, sorted(seen))
+
+
+def _need_columns(place: str, columns: Sequence[str], there: Sequence[str]) -> None:
+    for column in columns:
+        if column not in there:
+            near = difflib.get_close_matches(column, there, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise UserError(f"{place}: no column {column!r}{hint}; there are: {', '.join(there)}")
+
+
+def _read_tfds(source: str, columns: Sequence[str]) -> Iterator[Row]:
+    import tensorflow_datasets as tfds
+
+    name, _, split = source.removeprefix("tfds:").partition("@")
+    builder = _prepare_tfds(name)
+    if split not in builder.info.splits:
+        splits = ", ".join(f"{name}@{s}" for s in builder.info.splits)
+        raise UserError(f"data: tfds:{name}@{split}: no such split; there are: {splits}")
+    features = builder.info.features
+    _need_columns(f"tfds:{name}", columns, list(features))
+    decode = {
+        c: features[c].int2str for c in columns if isinstance(features[c], tfds.features.ClassLabel)
+    }
+    # Unlabelled splits carry the label -1, which has no name.
+    for i, example in enumerate(tfds.as_numpy(builder.as_dataset(split=split))):
+        fields = {}
+        for column in columns:
+            value = example[column]
+            if column in decode:
+                value = decode[column](int(value)) if value >= 0 else ""
+            elif isinstance(value, bytes):
+                value = value.decode("utf-8", errors="surrogateescape")
+            fields[column] = value
+        yield Row(fields, f"{name}@{split}[{i}]")
+
+
+def _prepare_tfds(name: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    try:
+        builder = tfds.builder(name, data_dir=os.environ.get(TFDS_SETTING))
+    except tfds.core.registered.DatasetNotFoundError:
+        near = difflib.get_close_matches(name, tfds.list_builders(), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(f"data: tfds:{name}: no such TFDS builder{hint}") from None
+    if builder.info.splits:
+        return builder
+    given = os.environ.get(DOWNLOADS_SETTING)
+    downloads = None
+    if given:
+        # TFDS writes beside its downloads, so it gets a folder of links to the user's files.
+        downloads = Path(builder.data_dir).parents[1] / "downloads" / "linked"
+        downloads.mkdir(parents=True, exist_ok=True)
+        if not Path(given).is_dir():
+            raise UserError(f"{DOWNLOADS_SETTING}={given}: no such folder")
+        for file in Path(given).iterdir():
+            link = downloads / file.name
+            if not link.exists():
+                link.symlink_to(file.resolve())
+    try:
+        builder.download_and_prepare(download_dir=downloads)
+    except (OSError, tfds.core.download.DownloadError) as error:
+        reason = str(error).splitlines()[0][:160]
+        raise UserError(
+            f"data: tfds:{name}: could not be downloaded ({reason}); offline, set "
+            f"{DOWNLOADS_SETTING} to a folder with the original files under TFDS's names"
+        ) from None
+    return builder
+
+
+def split_shares(
+    keys: Sequence[str], strata: Sequence[Any], shares: Mapping[str, float], seed: int
+) -> dict[str, np.ndarray]:
+    """Indices for ``train`` and each named share; equal keys always fall on one side.
+
+    Args:
+        keys: one a record; records with equal keys (exact duplicates) stay together.
+        strata: one a record; every stratum is split in the same proportion.
+        shares: held-out share of the distinct keys, by name, e.g. ``{"test": 0.1}``.
+        seed: same seed, same split.
+
+    Returns:
+        Sorted indices by name; ``train`` has what the shares leave.
+    """
+    first: dict[str, int] = {}
+    for i, key in enumerate(keys):
+        first.setdefault(key, i)
+    by_stratum: dict[Any, list[int]] = {}
+    for i in first.values():
+        by_stratum.setdefault(strata[i], []).append(i)
+    rng = np.random.default_rng([seed, 0x5B117])
+    side: dict[str, str] = {}
+    for stratum in sorted(by_stratum):
+        members = rng.permutation(by_stratum[stratum])
+        start = 0
+        for name, share in shares.items():
+            count = round(share * len(members)) if share else 0
+            for i in members[start : start + count]:
+                side[keys[i]] = name
+            start += count
+    names = [side.get(key, "train") for key in keys]
+    return {
+        name: np.array([i for i, n in enumerate(names) if n == name], dtype=np.int64)
+        for name in ("train", *shares)
+    }
+
+
+def fingerprint(parts: Iterable[str]) -> str:
+    """SHA-256 over texts, in order: two runs with one fingerprint saw the same data."""
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode("utf-8", errors="surrogatepass")
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,53 @@
+"""Which backend and which device a process computes on. Asked before Keras is imported."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from pipelines.errors import UserError
+
+BACKEND_SETTING = "KERAS_BACKEND"
+BACKENDS = ("tensorflow", "jax")
+
+
+def select(device: Literal["auto", "cpu", "gpu"]) -> dict[str, str]:
+    """Make this process compute on ``device`` and say what it is.
+
+    Returns:
+        ``backend`` and ``device``, for the log of a run.
+
+    Raises:
+        UserError: a GPU is asked for and there is none, or the backend is not supported.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    backend = os.environ.setdefault(BACKEND_SETTING, "tensorflow")
+    if backend not in BACKENDS:
+        raise UserError(f"{BACKEND_SETTING}={backend}: must be one of {', '.join(BACKENDS)}")
+    if device == "cpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    import tensorflow as tf
+
+    if backend == "jax":
+        # TensorFlow only reads the data; the GPU and its memory are for JAX.
+        tf.config.set_visible_devices([], "GPU")
+        try:
+            import jax
+        except ModuleNotFoundError:
+            raise UserError(f"{BACKEND_SETTING}=jax: the package jax is not installed") from None
+        names = [d.device_kind for d in jax.devices() if d.platform == "gpu"]
+    else:
+        if device == "cpu":
+            tf.config.set_visible_devices([], "GPU")
+        gpus = tf.config.get_visible_devices("GPU")
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        names = [
+            tf.config.experimental.get_device_details(g).get("device_name", "GPU") for g in gpus
+        ]
+    if device == "gpu" and not names:
+        raise UserError(
+            "device: gpu: no GPU is visible to this process; "
+            "use device: auto or cpu, or install with: make setup GPU=1"
+        )
+    return {"backend": backend, "device": f"gpu: {names[0]}" if names else "cpu"}

@@ -1,0 +1,158 @@
+"""A trained run as a SavedModel: string in, string out, core TensorFlow ops only.
+
+Written in a TensorFlow process with no GPU visible, from the run's ``model.keras`` and
+``processor/``, whatever backend and device it was trained on.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+
+from pipelines.console import Console
+from pipelines.errors import UserError
+from pipelines.files import lock, new_folder, require_writable
+from pipelines.runs import Run, home
+
+#: Ops that need a library, a device or a file that a stock CPU server does not have.
+_FOREIGN = ("Cudnn", "XlaCallModule", "PyFunc", "EagerPyFunc", "StatefulPartitionedCallJax")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One signature: a function of tensors and the specs of its arguments."""
+
+    function: Callable[..., dict[str, tf.Tensor]]
+    inputs: dict[str, tf.TensorSpec]
+
+
+def write(
+    folder: Path, model: keras.Model, endpoints: dict[str, Endpoint], resources: list[tf.Module]
+) -> None:
+    """Write a SavedModel to ``folder``, whole or not at all.
+
+    Args:
+        endpoints: by signature name; the one named ``serving_default`` is the main one.
+        resources: what the endpoints use besides the model (lookup tables).
+    """
+    with new_folder(folder) as work:
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        for resource in resources:
+            archive.track(resource)
+        for name, endpoint in endpoints.items():
+            archive.add_endpoint(
+                name, endpoint.function, input_signature=list(endpoint.inputs.values())
+            )
+        archive.write_out(str(work), verbose=False)
+        check(work)
+
+
+def ops(folder: Path) -> set[str]:
+    """The names of all ops in a SavedModel, functions included."""
+    proto = saved_model_pb2.SavedModel()
+    try:
+        proto.ParseFromString((folder / "saved_model.pb").read_bytes())
+    except (FileNotFoundError, DecodeError):
+        raise UserError(f"{folder}: not a SavedModel") from None
+
+    def names() -> Iterator[str]:
+        for graph in (meta.graph_def for meta in proto.meta_graphs):
+            yield from (node.op for node in graph.node)
+            for function in graph.library.function:
+                yield from (node.op for node in function.node_def)
+
+    return set(names())
+
+
+def check(folder: Path) -> None:
+    """Refuse to export what a stock TensorFlow on a CPU could not serve."""
+    foreign = sorted(op for op in ops(folder) if op.startswith(_FOREIGN))
+    if foreign:
+        raise RuntimeError(f"the SavedModel holds ops that a CPU server lacks: {foreign}")
+
+
+def publish(run: Run) -> Path:
+    """Copy a run's SavedModel to ``exports/TASK/VERSION/`` with the next version number."""
+    source = run.need("savedmodel")
+    root = home() / "exports" / run.task
+    require_writable(root, "the exports folder")
+    with lock(root / ".lock", wait=True):
+        taken = [int(p.name) for p in root.iterdir() if p.name.isdecimal()]
+        target = root / str(max(taken, default=0) + 1)
+        with new_folder(target) as work:
+            _copy_tree(source, work)
+    return target
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    import shutil
+
+    shutil.copytree(source, target, dirs_exist_ok=True)
+
+
+def load(folder: Path) -> Any:
+    """A SavedModel, ready to call. Keep the returned object: signatures do not keep it alive."""
+    return tf.saved_model.load(str(folder))
+
+
+def mlflow_signature(folder: Path) -> Any:
+    """The serving signature in MLflow's words: its columns by name and type."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
+
+    scalars = {
+        tf.string: DataType.string,
+        tf.float32: DataType.float,
+        tf.int32: DataType.integer,
+        tf.int64: DataType.long,
+    }
+    serve = load(folder).signatures["serving_default"]
+
+    def schema(specs: dict[str, tf.TensorSpec]) -> Schema:
+        columns = []
+        for name, spec in specs.items():
+            kind: Any = scalars[spec.dtype]
+            for _ in range(spec.shape.rank - 1):
+                kind = Array(kind)
+            columns.append(ColSpec(kind, name))
+        return Schema(columns)
+
+    return ModelSignature(
+        inputs=schema(serve.structured_input_signature[1]), outputs=schema(serve.structured_outputs)
+    )
+
+
+def write_for_run(run: Run, console: Console) -> None:
+    """Write the run's ``savedmodel/``: here if this process can, else in one of its own."""
+    if (run.folder / "savedmodel").exists():
+        return
+    if keras.backend.backend() == "tensorflow" and not tf.config.get_visible_devices("GPU"):
+        from pipelines.tasks import get_task
+
+        task = get_task(run.task)
+        processor = task.load_processor(run.need("processor"))
+        model = keras.models.load_model(run.need("model.keras"))
+        endpoints = task.endpoints(model, processor)
+        write(run.folder / "savedmodel", model, endpoints, processor.resources())
+        return
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+    console.say("writing the SavedModel in a TensorFlow process on the CPU")
+    subprocess.run(
+        [sys.executable, "-m", "pipelines.export", str(run.folder)], env=environment, check=True
+    )
+
+
+if __name__ == "__main__":
+    write_for_run(Run(Path(sys.argv[1])), Console())

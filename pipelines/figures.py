@@ -1,0 +1,104 @@
+"""Pictures that several tasks draw. Nothing is shown on a screen: figures are files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from pipelines.files import write_bytes
+
+BLUE, ORANGE, GREY = "#1f5fa8", "#d9711c", "#8a8a8a"
+
+
+def new(width: float = 6.4, height: float = 4.2, columns: int = 1) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, columns)
+    for ax in np.atleast_1d(axes):
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save(figure: Figure, path: Path) -> None:
+    write_bytes(path, lambda file: figure.savefig(file, format="png", dpi=120))
+
+
+def learning_curves(history: Sequence[dict[str, float]], title: str) -> Figure:
+    """Each measured quantity over epochs, training against validation."""
+    names = [n for n in history[0] if f"val_{n}" in history[0]]
+    figure, axes = new(4.6 * len(names), 3.6, len(names))
+    epochs = np.arange(1, len(history) + 1)
+    for ax, name in zip(np.atleast_1d(axes), names, strict=True):
+        ax.plot(epochs, [r[name] for r in history], "o-", color=GREY, ms=3, label="training")
+        ax.plot(
+            epochs, [r[f"val_{name}"] for r in history], "o-", color=BLUE, ms=3, label="validation"
+        )
+        ax.set(xlabel="epoch", title=name.replace("_", " "))
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.legend(frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+def confusion(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
+    """True class down, predicted class across; colour is the share of the true class."""
+    size = max(4.0, 1.0 + 0.55 * len(labels))
+    figure, ax = new(size + 0.8, size)
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if len(labels) <= 20:
+        for (i, j), n in np.ndenumerate(matrix):
+            text = f"{n:,}\n{share[i, j]:.1%}" if len(labels) <= 6 else f"{n:,}"
+            ax.text(j, i, text, ha="center", va="center", color="w" if share[i, j] > 0.55 else "k")
+    ticks = np.arange(len(labels))
+    ax.set_xticks(ticks, labels, rotation=0 if len(labels) <= 4 else 90)
+    ax.set_yticks(ticks, labels)
+    ax.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
+    return figure
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10) -> Figure:
+    """How often a prediction made with some confidence is right."""
+    figure, ax = new(4.8, 4.6)
+    edges = np.linspace(0, 1, bins + 1)
+    which = np.clip(np.digitize(confidence, edges) - 1, 0, bins - 1)
+    filled = [b for b in range(bins) if (which == b).any()]
+    x = [confidence[which == b].mean() for b in filled]
+    y = [correct[which == b].mean() for b in filled]
+    n = np.array([(which == b).sum() for b in filled])
+    ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--", label="perfectly calibrated")
+    ax.bar(
+        edges[filled] + 0.5 / bins,
+        n / n.sum(),
+        width=1 / bins,
+        color=BLUE,
+        alpha=0.15,
+        label="share of predictions",
+    )
+    ax.plot(x, y, "o-", color=BLUE, label="model")
+    error = expected_calibration_error(confidence, correct, bins=bins)
+    ax.set(
+        xlabel="confidence", ylabel="share correct", xlim=(0, 1), ylim=(0, 1),
+        title=f"Reliability (calibration error {error:.3f})",
+    )  # fmt: skip
+    ax.legend(frameon=False, loc="upper left")
+    return figure
+
+
+def expected_calibration_error(
+    confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10
+) -> float:
+    """Mean over bins of |mean confidence − share correct|, weighted by bin size (ECE)."""
+    which = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    gaps = [
+        (which == b).mean() * abs(confidence[which == b].mean() - correct[which == b].mean())
+        for b in range(bins)
+        if (which == b).any()
+    ]
+    return float(math.fsum(gaps))

@@ -1,0 +1,127 @@
+"""What models of several tasks are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from layers import GRU, LSTM, Bidirectional, SimpleRNN
+from pipelines.config import RecurrentConfig
+from pipelines.text import PADDING, UNKNOWN
+
+_CELLS = {"rnn": SimpleRNN, "lstm": LSTM, "gru": GRU}
+
+
+def recurrent_stack(config: RecurrentConfig, inputs: Any, mask: Any, *, seed: int) -> Any:
+    """``<float>[batch, time, features]`` → hidden states ``<float>[batch, time, units]``.
+
+    Args:
+        mask: ``<bool>[batch, time]``, right-padded: which steps are valid.
+    """
+    hidden = inputs
+    for depth, units in enumerate(config.units):
+        name = f"{config.cell}_{depth + 1}"
+        if config.cell == "feedforward":
+            layer = keras.layers.Dense(
+                units * (2 if config.bidirectional else 1), activation="tanh", name=name
+            )
+            hidden = layer(hidden)
+            continue
+        layer = _CELLS[config.cell](
+            units,
+            return_sequences=True,
+            #TMP truncate=config.truncate,
+            #TMP state_initializer=config.initial_state,
+            seed=seed + depth,
+            name=name,
+        )
+        if config.bidirectional:
+            layer = Bidirectional(layer, name=f"bidirectional_{depth + 1}")
+        hidden = layer(hidden, mask=mask)
+    return hidden
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class ValidPool(keras.layers.Layer):
+    """All valid steps of a sequence as one vector; zeros where no step is valid.
+
+    ``last`` is the chapter's many-to-one: the state after the last valid step (for a
+    bidirectional layer, each direction's own last state: the forward half at the last valid
+    step, the backward half at the first). ``mean`` and ``max`` go over valid steps only.
+
+    Args:
+        kinds: any of ``last``, ``mean``, ``max``; several are concatenated.
+        bidirectional: the second half of the features was read from the end.
+
+    Call: ``(hidden <float>[batch, time, units], valid <bool>[batch, time])``
+    → ``<float>[batch, units · len(kinds)]``.
+    """
+
+    def __init__(self, kinds: list[str], bidirectional: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not kinds or set(kinds) - {"last", "mean", "max"}:
+            raise ValueError(f"kinds: any of last, mean, max, not {kinds}")
+        self.kinds = list(kinds)
+        self.bidirectional = bidirectional
+
+    def call(self, hidden: Any, valid: Any) -> Any:
+        weight = ops.expand_dims(ops.cast(valid, hidden.dtype), -1)
+        count = ops.sum(weight, axis=1)
+        return ops.concatenate(
+            [getattr(self, f"_{k}")(hidden, weight, count) for k in self.kinds], -1
+        )
+
+    def _last(self, hidden: Any, weight: Any, count: Any) -> Any:
+        # One-hot at the last valid step: right padding means that the next weight is zero.
+        after = ops.pad(weight[:, 1:], [[0, 0], [0, 1], [0, 0]])
+        last = ops.sum(hidden * (weight - after), axis=1)
+        if not self.bidirectional:
+            return last
+        half = hidden.shape[-1] // 2
+        return ops.concatenate([last[:, :half], hidden[:, 0, half:] * weight[:, 0]], -1)
+
+    def _mean(self, hidden: Any, weight: Any, count: Any) -> Any:
+        return ops.sum(hidden * weight, axis=1) / ops.maximum(count, 1)
+
+    def _max(self, hidden: Any, weight: Any, count: Any) -> Any:
+        lowest = ops.cast(-1e4, hidden.dtype)
+        highest = ops.max(ops.where(weight > 0, hidden, lowest), axis=1)
+        return ops.where(count > 0, highest, ops.zeros_like(highest))
+
+    def compute_output_shape(self, hidden_shape: Any, valid_shape: Any = None) -> Any:
+        return (hidden_shape[0], hidden_shape[-1] * len(self.kinds))
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "kinds": self.kinds,
+            "bidirectional": self.bidirectional,
+        }
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class TokenDropout(keras.layers.Layer):
+    """While training, each valid id becomes the unknown id with probability ``rate``.
+
+    The model learns not to lean on single words, and what to do with an unknown one.
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate: in [0, 1), not {rate}")
+        self.rate, self.seed = rate, seed
+        self._random = keras.random.SeedGenerator(seed)
+
+    def call(self, ids: Any, training: bool = False) -> Any:
+        if not training or not self.rate:
+            return ids
+        dropped = keras.random.uniform(ops.shape(ids), seed=self._random) < self.rate
+        return ops.where(ops.logical_and(dropped, ids != PADDING), UNKNOWN, ids)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"rate": self.rate, "seed": self.seed}

@@ -1,0 +1,1 @@
+"""Sentiment: a text in, a class out (the chapter's many-to-one)."""

@@ -1,0 +1,34 @@
+"""The sentiment model: embedding → cells → pooled state → V."""
+
+from __future__ import annotations
+
+import keras
+
+from pipelines.models import TokenDropout, ValidPool, recurrent_stack
+from pipelines.sentiment.config import ModelConfig
+from pipelines.text import PADDING
+
+
+def build(config: ModelConfig, *, vocabulary: int, classes: int, seed: int) -> keras.Model:
+    """``ids <int32>[batch, time]`` (0 is padding, on the right) → ``logits [batch, classes]``."""
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    valid = keras.ops.not_equal(ids, PADDING)
+    words = TokenDropout(config.token_dropout, seed=seed, name="token_dropout")(ids)
+    x = keras.layers.Embedding(
+        vocabulary,
+        config.embedding,
+        embeddings_initializer=keras.initializers.RandomUniform(-0.05, 0.05, seed=seed),
+        name="embedding",
+    )(words)
+    x = keras.layers.SpatialDropout1D(config.embedding_dropout, seed=seed, name="input_dropout")(x)
+    hidden = recurrent_stack(config, x, valid, seed=seed)
+    pooled = ValidPool(config.pool, config.bidirectional, name="pool")(hidden, valid)
+    pooled = keras.layers.Dropout(config.dropout, seed=seed, name="dropout")(pooled)
+    # Scores are float32 whatever the precision: a softmax in half precision loses small classes.
+    logits = keras.layers.Dense(
+        classes,
+        kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
+        dtype="float32",
+        name="V",
+    )(pooled)
+    return keras.Model(ids, logits, name="sentiment")

@@ -1,0 +1,57 @@
+"""What sentiment learns from the training split before the model: words and classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines.files import write_json
+from pipelines.sentiment.config import TextConfig
+from pipelines.text import Ragged, Tokenizer, build_vocabulary
+
+
+class TextClasses:
+    """Texts to ids and labels to class numbers, for training and serving alike."""
+
+    def __init__(
+        self, config: TextConfig, vocabulary: Sequence[str], labels: Sequence[str]
+    ) -> None:
+        self.config = config
+        self.labels = list(labels)
+        self.tokenizer = Tokenizer(
+            vocabulary,
+            lowercase=config.lowercase,
+            max_tokens=config.max_tokens,
+            keep=config.keep,
+        )
+        self._number = {label: i for i, label in enumerate(self.labels)}
+
+    @classmethod
+    def fit(cls, config: TextConfig, texts: Sequence[str], labels: Sequence[str]) -> TextClasses:
+        vocabulary = build_vocabulary(
+            texts, size=config.vocabulary, min_count=config.min_count, lowercase=config.lowercase
+        )
+        return cls(config, vocabulary, labels)
+
+    def encode(self, texts: Sequence[str]) -> Ragged:
+        return self.tokenizer.encode(texts)
+
+    def numbers(self, labels: Sequence[str]) -> np.ndarray:
+        return np.array([self._number[label] for label in labels], np.int32)
+
+    def resources(self) -> list[tf.Module]:
+        return [self.tokenizer]
+
+    def save(self, folder: Path) -> None:
+        self.tokenizer.save(folder)
+        write_json(folder / "text.json", self.config.model_dump() | {"labels": self.labels})
+
+    @classmethod
+    def load(cls, folder: Path) -> TextClasses:
+        saved = json.loads((folder / "text.json").read_text(encoding="utf-8"))
+        labels = saved.pop("labels")
+        return cls(TextConfig(**saved), Tokenizer.read_vocabulary(folder), labels)

@@ -1,0 +1,152 @@
+"""The sentiment task, assembled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pipelines import training
+from pipelines.batches import Buckets, shuffled
+from pipelines.export import Endpoint
+from pipelines.sentiment import evaluation, records
+from pipelines.sentiment import model as models
+from pipelines.sentiment.config import SentimentConfig
+from pipelines.sentiment.processor import TextClasses
+from pipelines.tasks import Evaluation, Prediction, Splits, Task
+from pipelines.text import Ragged
+
+
+class Sentiment(Task):
+    """Which class a text belongs to; any number of classes."""
+
+    name = "sentiment"
+    config = SentimentConfig
+
+    def load(self, config: SentimentConfig) -> Splits:
+        return records.load(config)
+
+    def prepare(self, config: SentimentConfig, splits: Splits) -> TextClasses:
+        texts = [r.text for r in splits.train]
+        return TextClasses.fit(config.text, texts, records.labels_of(splits.train))
+
+    def load_processor(self, folder: Path) -> TextClasses:
+        return TextClasses.load(folder)
+
+    def build(self, config: SentimentConfig, processor: TextClasses) -> keras.Model:
+        return models.build(
+            config.model,
+            vocabulary=processor.tokenizer.size,
+            classes=len(processor.labels),
+            seed=config.seed,
+        )
+
+    def objective(self) -> training.Objective:
+        return training.Objective(
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            monitor="val_accuracy",
+            higher_is_better=True,
+        )
+
+    def feed(self, config: SentimentConfig, processor: TextClasses, splits: Splits) -> Feed:
+        return Feed(config, processor, splits)
+
+    def evaluate(
+        self,
+        config: SentimentConfig,
+        processor: TextClasses,
+        model: keras.Model,
+        records: Sequence[records.LabelledText],
+    ) -> Evaluation:
+        rows = processor.encode([r.text for r in records])
+        truth = processor.numbers([r.label for r in records])
+        return evaluation.evaluate(
+            records, truth, probabilities(model, rows, config), processor.labels
+        )
+
+    def endpoints(self, model: keras.Model, processor: TextClasses) -> dict[str, Endpoint]:
+        labels = tf.constant(processor.labels)
+
+        def classify(text: tf.Tensor) -> dict[str, tf.Tensor]:
+            logits = model(processor.tokenizer.padded(text), training=False)
+            scores = tf.nn.softmax(logits)
+            return {
+                "label": tf.gather(labels, tf.argmax(scores, axis=-1)),
+                "score": tf.reduce_max(scores, axis=-1),
+                "probabilities": scores,
+            }
+
+        def classes() -> dict[str, tf.Tensor]:
+            return {"labels": labels}
+
+        text = tf.TensorSpec([None], tf.string, name="text")
+        return {
+            "serving_default": Endpoint(classify, {"text": text}),
+            "labels": Endpoint(classes, {}),
+        }
+
+    def predict(self, served: Any, text: str) -> Prediction:
+        answer = served.signatures["serving_default"](text=tf.constant([text]))
+        labels = [raw.decode() for raw in served.signatures["labels"]()["labels"].numpy()]
+        scores = answer["probabilities"].numpy()[0]
+        ranked = sorted(zip(labels, map(float, scores), strict=True), key=lambda pair: -pair[1])
+        return Prediction(
+            title=text if len(text) <= 70 else text[:69] + "…",
+            columns=["label", "probability"],
+            rows=[[label, f"{score:.1%}"] for label, score in ranked],
+            json={
+                "text": text,
+                "label": answer["label"].numpy()[0].decode(),
+                "score": float(answer["score"].numpy()[0]),
+                "probabilities": dict(ranked),
+            },
+        )
+
+
+class Feed:
+    """Sentiment's batches: ``(ids <int32>[batch, time], class <int32>[batch])``."""
+
+    def __init__(self, config: SentimentConfig, processor: TextClasses, splits: Splits) -> None:
+        self._seed = config.seed
+        self._train = processor.encode([r.text for r in splits.train])
+        self._train_labels = processor.numbers([r.label for r in splits.train])
+        self._validation = processor.encode([r.text for r in splits.validation])
+        self._validation_labels = processor.numbers([r.label for r in splits.validation])
+        self._buckets = _buckets(self._train, config)
+        self.steps = self._buckets.steps(self._train.lengths)
+        self.tokens = int(self._train.lengths.sum())
+        self.padded_tokens = self._buckets.padded(self._train.lengths)
+        self._validation_buckets = _buckets(self._validation, config)
+
+    def train(self, epoch: int) -> tf.data.Dataset:
+        order = shuffled(len(self._train), seed=self._seed, epoch=epoch)
+        return self._buckets.batches(self._train, self._train_labels, order)
+
+    def validation(self) -> tf.data.Dataset:
+        order = np.arange(len(self._validation))
+        return self._validation_buckets.batches(self._validation, self._validation_labels, order)
+
+
+def probabilities(model: keras.Model, rows: Ragged, config: SentimentConfig) -> np.ndarray:
+    """Class probabilities ``<float64>[len(rows), classes]``, in the order of ``rows``."""
+    out = np.zeros((len(rows), model.output_shape[-1]))
+    order = np.arange(len(rows))
+    for ids, which in _buckets(rows, config).batches(rows, order, order):
+        logits = np.asarray(model.predict_on_batch(ids), np.float64)
+        exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        out[which.numpy()] = exp / exp.sum(axis=-1, keepdims=True)
+    return out
+
+
+def _buckets(rows: Ragged, config: SentimentConfig) -> Buckets:
+    return Buckets.fit(
+        rows.lengths, buckets=config.train.buckets, batch_size=config.train.batch_size
+    )
+
+
+TASK = Sentiment()

@@ -1,0 +1,135 @@
+"""What a task is, and where it is found."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from pipelines.config import Experiment
+from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+    from matplotlib.figure import Figure
+
+    from pipelines.export import Endpoint
+    from pipelines.training import Feed, Fitter, Objective
+
+#: Each has its package under ``pipelines`` and its configs under ``configs``.
+NAMES = ("sentiment",)
+
+
+class Processor(Protocol):
+    """What is learned from the training split before the model: vocabulary, labels, scales.
+
+    Training, evaluation and the serving signature all go through the same object, so that they
+    cannot drift apart.
+    """
+
+    def save(self, folder: Path) -> None: ...
+
+    def resources(self) -> list[tf.Module]: ...
+
+
+@dataclass
+class Splits:
+    """The records of each split, and what is to be known about them."""
+
+    train: list[Any]
+    validation: list[Any]
+    test: list[Any]
+    #: Hash of all records: two runs with one fingerprint saw the same data.
+    fingerprint: str
+    #: Counts and messages: rows read, skipped, duplicates, sizes. Saved and logged with the run.
+    report: dict[str, Any]
+    #: Records without a target, where a task can learn from them too.
+    unlabelled: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Evaluation:
+    """How good a model is: numbers, pictures and tables."""
+
+    scores: dict[str, float]
+    figures: dict[str, Figure]
+    tables: dict[str, list[dict[str, Any]]]
+
+
+@dataclass
+class Prediction:
+    """The answer to one command-line input, for people (rows) and for programs (json)."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    json: dict[str, Any]
+
+
+class Task(ABC):
+    """One task: only what no other task has. Everything else is shared."""
+
+    name: ClassVar[str]
+    config: ClassVar[type[Experiment]]
+
+    @abstractmethod
+    def load(self, config: Any) -> Splits:
+        """Read the records of a config and split them. Nothing is learned here."""
+
+    @abstractmethod
+    def prepare(self, config: Any, splits: Splits) -> Any:
+        """Learn a ``Processor`` from the training split only."""
+
+    @abstractmethod
+    def load_processor(self, folder: Path) -> Any:
+        """The ``Processor`` that was saved to ``folder``."""
+
+    @abstractmethod
+    def build(self, config: Any, processor: Any) -> keras.Model:
+        """The model, with the weights it starts from."""
+
+    @abstractmethod
+    def objective(self) -> Objective:
+        """What is minimised and monitored."""
+
+    @abstractmethod
+    def feed(self, config: Any, processor: Any, splits: Splits) -> Feed:
+        """The training and validation batches."""
+
+    @abstractmethod
+    def evaluate(
+        self, config: Any, processor: Any, model: keras.Model, records: Sequence[Any]
+    ) -> Evaluation:
+        """Score the model on held-out records."""
+
+    @abstractmethod
+    def endpoints(self, model: keras.Model, processor: Any) -> dict[str, Endpoint]:
+        """The signatures of the export; ``serving_default`` is the main one."""
+
+    @abstractmethod
+    def predict(self, served: Any, text: str) -> Prediction:
+        """Answer one input with a loaded SavedModel, as a client of it would."""
+
+    def warm_up(  # noqa: B027
+        self, config: Any, processor: Any, model: keras.Model, splits: Splits, fit: Fitter
+    ) -> None:
+        """Train (parts of) the model on something else first. Most tasks have nothing."""
+
+
+def get_task(name: str) -> Task:
+    return importlib.import_module(f"pipelines.{_known(name)}.task").TASK  # type: ignore[no-any-return]
+
+
+def get_config(name: str) -> type[Experiment]:
+    """The config model of a task, without importing Keras."""
+    return importlib.import_module(f"pipelines.{_known(name)}.config").CONFIG  # type: ignore[no-any-return]
+
+
+def _known(name: str) -> str:
+    if name not in NAMES:
+        raise UserError(f"no task {name!r}; there are: {', '.join(NAMES)}")
+    return name

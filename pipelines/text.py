@@ -1,0 +1,197 @@
+"""Text to ids inside the graph: training and serving use the very same function.
+
+Only core TensorFlow ops, so that a stock server can run an export.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines.errors import UserError
+from pipelines.files import write_text
+
+PADDING, UNKNOWN = 0, 1
+#: How many ids come before the first word of the vocabulary.
+RESERVED = 2
+
+# An HTML tag as it occurs in scraped text: <br />, </p>, <a href="…">.
+_TAG = r"<[/!]?[a-zA-Z][^<>]{0,200}>"
+# A word with its inner apostrophes (don't); one sign of a script written without spaces; or any
+# other single visible character (punctuation, an emoji). Combining marks stay with their letter.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_JOINERS = r"'’"
+
+
+def split_words(texts: tf.Tensor, *, lowercase: bool) -> tf.RaggedTensor:
+    """``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``."""
+    texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
+    if lowercase:
+        texts = tf.strings.lower(texts, encoding="utf-8")
+    texts = tf.strings.regex_replace(texts, _TAG, " ")
+    # Every character that is neither part of a word nor a space becomes a word of its own.
+    texts = tf.strings.regex_replace(
+        texts, rf"([^\p{{L}}\p{{M}}\p{{N}}\s\p{{Z}}\p{{C}}{_JOINERS}]|[{_UNSPACED}])", r" \1 "
+    )
+    # Apostrophes stay only between two letters.
+    texts = tf.strings.regex_replace(
+        texts, rf"(^|[^\p{{L}}\p{{M}}\p{{N}}])([{_JOINERS}]+)", r"\1 \2 "
+    )
+    texts = tf.strings.regex_replace(
+        texts, rf"([{_JOINERS}]+)([^\p{{L}}\p{{M}}\p{{N}}{_JOINERS}]|$)", r" \1 \2"
+    )
+    texts = tf.strings.regex_replace(texts, r"[\s\p{Z}\p{C}]+", " ")
+    words = tf.strings.split(tf.strings.strip(texts), sep=" ")
+    # Splitting an empty string at a separator gives one empty word.
+    return tf.ragged.boolean_mask(words, tf.strings.length(words) > 0)
+
+
+class Tokenizer(tf.Module):
+    """Splits text into words and gives each its id.
+
+    ``tokenizer(texts)``: ``<string>[batch]`` → ``RaggedTensor <int32>[batch, (tokens)]``.
+    Id 0 is padding and never produced; id 1 stands for every word outside the vocabulary.
+    Bytes that are not UTF-8 are replaced by U+FFFD; an empty text gives an empty row.
+
+    Args:
+        vocabulary: the words with ids 2, 3, …; whitespace-free, distinct.
+        lowercase: fold case, Unicode-aware.
+        max_tokens: longer texts are cut; ``None`` keeps all.
+        keep: which tokens a cut keeps: the ``head``, the ``tail``, or half from both ``ends``.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Sequence[str],
+        *,
+        lowercase: bool = True,
+        max_tokens: int | None = None,
+        keep: Literal["head", "tail", "ends"] = "head",
+    ) -> None:
+        super().__init__(name="tokenizer")
+        self.vocabulary = list(vocabulary)
+        self.lowercase = lowercase
+        self.max_tokens = max_tokens
+        self.keep = keep
+        self._table = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(
+                tf.constant(self.vocabulary, dtype=tf.string, shape=[len(self.vocabulary)]),
+                tf.range(RESERVED, RESERVED + len(self.vocabulary), dtype=tf.int32),
+            ),
+            default_value=UNKNOWN,
+        )
+
+    @property
+    def size(self) -> int:
+        """How many ids there are: the vocabulary, padding and unknown."""
+        return RESERVED + len(self.vocabulary)
+
+    def words(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``, cut to length."""
+        words = split_words(texts, lowercase=self.lowercase)
+        return self._cut(words)
+
+    def _cut(self, words: tf.RaggedTensor) -> tf.RaggedTensor:
+        limit = self.max_tokens
+        if limit is None:
+            return words
+        if self.keep == "head":
+            return words[:, :limit]
+        if self.keep == "tail":
+            return words[:, -limit:]
+        lengths = tf.cast(words.row_lengths(), tf.int32)
+        tail = limit // 2
+        place = tf.ragged.range(lengths)
+        from_end = tf.expand_dims(lengths, 1) - place
+        kept = tf.logical_or(
+            tf.logical_or(place < limit - tail, from_end <= tail),
+            tf.expand_dims(lengths, 1) <= limit,
+        )
+        return tf.ragged.boolean_mask(words, kept)
+
+    def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        words = self.words(texts)
+        return words.with_values(self._table.lookup(words.values))
+
+    def padded(self, texts: tf.Tensor) -> tf.Tensor:
+        """``<string>[batch]`` → ``<int32>[batch, time]``, right-padded, at least one step long."""
+        ids = self(texts).to_tensor(PADDING)
+        return tf.pad(ids, [[0, 0], [0, tf.cast(tf.shape(ids)[1] == 0, tf.int32)]])
+
+    def encode(self, texts: Sequence[str]) -> Ragged:
+        """All ``texts`` at once, outside a graph."""
+        return _in_pieces(texts, tf.function(self, input_signature=_TEXTS))
+
+    def save(self, folder: Path) -> None:
+        write_text(folder / "vocabulary.txt", "".join(f"{w}\n" for w in self.vocabulary))
+
+    @staticmethod
+    def read_vocabulary(folder: Path) -> list[str]:
+        # Not splitlines(): a word may hold a character that Unicode counts as a line break.
+        return (folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[:-1]
+
+
+class Ragged:
+    """Rows of unequal length, packed: ``values`` end to end, row ``i`` up to ``ends[i]``."""
+
+    def __init__(self, values: np.ndarray, lengths: np.ndarray) -> None:
+        self.values = values
+        self.lengths = lengths
+        self.starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.values[self.starts[row] : self.starts[row] + self.lengths[row]]
+
+    def take(self, rows: np.ndarray) -> Ragged:
+        """These rows, in this order."""
+        parts = [self[i] for i in rows]
+        values = np.concatenate(parts) if parts else self.values[:0]
+        return Ragged(values, self.lengths[rows])
+
+
+_TEXTS = [tf.TensorSpec([None], tf.string)]
+
+
+def _in_pieces(texts: Sequence[str], function: tf.types.experimental.PolymorphicFunction) -> Ragged:
+    """Apply a string → ragged function to many texts, a thousand at a time."""
+    values, lengths = [], []
+    for start in range(0, len(texts), 1000):
+        piece = [t.encode("utf-8", errors="replace") for t in texts[start : start + 1000]]
+        ragged = function(tf.constant(piece, tf.string, shape=[len(piece)]))
+        values.append(ragged.values.numpy())
+        lengths.append(ragged.row_lengths().numpy())
+    if not values:
+        return Ragged(np.zeros(0, np.int32), np.zeros(0, np.int64))
+    return Ragged(np.concatenate(values), np.concatenate(lengths))
+
+
+def build_vocabulary(
+    texts: Sequence[str], *, size: int, min_count: int, lowercase: bool
+) -> list[str]:
+    """The most frequent words of ``texts``, most frequent first, ties in code-point order.
+
+    Args:
+        texts: the training split, and nothing else.
+        size: at most this many ids in all, padding and unknown included.
+        min_count: rarer words are left out.
+    """
+    words = _in_pieces(
+        texts,
+        tf.function(lambda batch: split_words(batch, lowercase=lowercase), input_signature=_TEXTS),
+    )
+    counts = Counter(words.values.tolist())
+    kept = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
+    if not kept:
+        raise UserError(
+            f"no word occurs {min_count} times in the {len(texts):,} training texts; "
+            "lower text.min_count or give more data"
+        )
+    return [w.decode("utf-8") for w in kept[: size - RESERVED]]

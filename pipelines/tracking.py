@@ -1,0 +1,207 @@
+"""Runs in MLflow: one experiment a task, one store for training and the UI.
+
+Everything that is sent is first in the run folder, and ``Tracker.publish`` sends what has not
+been sent yet. So a store that cannot be reached costs a warning, never the training, and sending
+again neither repeats nor skips an epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines import config as configs
+from pipelines.config import Experiment
+from pipelines.console import Console
+from pipelines.files import lock
+from pipelines.runs import Run, home
+
+URI_SETTING = "MLFLOW_TRACKING_URI"
+
+# Read by MLflow when it is imported. A store that is down should be noticed in seconds.
+for _name, _value in {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+
+def store_uri() -> str:
+    """The store of this project: ``MLFLOW_TRACKING_URI``, else a SQLite file beside the runs."""
+    return os.environ.get(URI_SETTING) or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def artifact_root() -> Path:
+    return home() / "mlartifacts"
+
+
+class Tracker:
+    """Tells MLflow about one run."""
+
+    def __init__(self, run: Run, config: Experiment, console: Console) -> None:
+        import mlflow
+        from mlflow import MlflowClient
+
+        for noisy in ("mlflow", "alembic"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        mlflow.set_tracking_uri(store_uri())
+        mlflow.set_registry_uri(store_uri())
+        self._mlflow, self._config, self._console = mlflow, config, console
+        self._run = run
+        self._client = MlflowClient()
+        self._warned = False
+
+    def publish(self, history: Mapping[str, list[dict[str, float]]]) -> bool:
+        """Send the epochs that the store does not have yet. Whether the store could be reached."""
+        return self._try(lambda: self._publish_epochs(history))
+
+    def finish(self, history: Mapping[str, list[dict[str, float]]], status: str) -> bool:
+        """Send what is left, and the final state of the run."""
+
+        def send() -> None:
+            run_id = self._publish_epochs(history)
+            if status == "FINISHED":
+                self._publish_results(run_id)
+            self._client.set_terminated(run_id, status)
+
+        return self._try(send)
+
+    def _try(self, send: Any) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            send()
+        except (MlflowException, OSError) as error:
+            if not self._warned:
+                reason = str(error).splitlines()[0][:200]
+                self._console.warn(
+                    f"MLflow at {store_uri()} cannot be used ({reason}); the run is kept in "
+                    f"{self._run.folder} and can be sent later: unfold track {self._run.task} "
+                    f"--run {self._run.id}"
+                )
+            self._warned = True
+            return False
+        return True
+
+    @property
+    def _sent(self) -> dict[str, Any]:
+        return dict(self._run.info.get("mlflow", {}))
+
+    def _note(self, **changes: Any) -> None:
+        self._run.update(mlflow=self._sent | changes)
+
+    def _open(self) -> str:
+        if run_id := self._sent.get("run_id"):
+            if self._client.get_run(run_id).info.status != "RUNNING":
+                self._client.update_run(run_id, status="RUNNING")
+            return str(run_id)
+        # Two first trainings at once would both create the database.
+        with lock(home() / ".mlflow.lock", wait=True):
+            experiment = self._client.get_experiment_by_name(self._run.task)
+            if experiment is None:
+                local = store_uri().startswith("sqlite:")
+                experiment_id = self._client.create_experiment(
+                    self._run.task,
+                    artifact_location=(artifact_root() / self._run.task).as_uri()
+                    if local
+                    else None,
+                )
+            else:
+                experiment_id = experiment.experiment_id
+        from mlflow.entities import Param
+
+        info = self._run.info
+        versions = {f"version.{name}": v for name, v in info["versions"].items()}
+        run = self._client.create_run(
+            experiment_id,
+            run_name=self._run.id,
+            tags={
+                "unfold.run": self._run.id,
+                "unfold.folder": str(self._run.folder),
+                "mlflow.source.name": f"unfold train {self._run.task}",
+                "machine": info["machine"],
+                "git_commit": info["git_commit"] or "none",
+                **versions,
+                **{name: str(info[name]) for name in ("backend", "device") if name in info},
+            },
+        )
+        run_id = run.info.run_id
+        self._note(run_id=run_id, epochs={})
+        params = [Param(k, v[:5000]) for k, v in configs.flat(self._config).items()]
+        self._client.log_batch(run_id, params=params)
+        self._client.log_artifact(run_id, str(self._run.folder / "config.yaml"))
+        if data := info.get("data"):
+            self._log_data(run_id, data)
+        return str(run_id)
+
+    def _log_data(self, run_id: str, data: dict[str, Any]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = self._config.data.source
+        entity = Dataset(
+            name=source,
+            digest=data["fingerprint"],
+            source_type="code",
+            source=json.dumps({"source": source}),
+            profile=json.dumps(data["records"]),
+        )
+        self._client.log_inputs(
+            run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
+        )
+        self._client.log_dict(run_id, data, "data.json")
+
+    def _publish_epochs(self, history: Mapping[str, list[dict[str, float]]]) -> str:
+        from mlflow.entities import Metric
+
+        run_id = self._open()
+        for stage, records in history.items():
+            done = int(self._sent["epochs"].get(stage, 0))
+            prefix = "" if stage == "train" else f"{stage}_"
+            for epoch, record in enumerate(records[done:], done + 1):
+                now = int(time.time() * 1000)
+                self._client.log_batch(
+                    run_id,
+                    metrics=[Metric(prefix + k, v, now, epoch) for k, v in record.items()],
+                )
+                self._note(epochs=self._sent["epochs"] | {stage: epoch})
+        return run_id
+
+    def _publish_results(self, run_id: str) -> None:
+        if self._sent.get("results"):
+            return
+        info = self._run.info
+        for name, value in info["scores"].items():
+            self._client.log_metric(run_id, f"test_{name}", value)
+        for name in ("parameters", "train_seconds"):
+            self._client.log_metric(run_id, name, info[name])
+        for folder in ("figures", "tables", "processor"):
+            if (self._run.folder / folder).is_dir():
+                self._client.log_artifacts(run_id, str(self._run.folder / folder), folder)
+        self._client.log_artifact(run_id, str(self._run.folder / "model.keras"), "keras")
+        self._log_model(run_id)
+        self._note(results=True)
+
+    def _log_model(self, run_id: str) -> None:
+        """The SavedModel as an MLflow model that takes what the export takes, registered."""
+        from pipelines.export import mlflow_signature
+
+        folder = self._run.folder / "savedmodel"
+        versions = self._run.info["versions"]
+        tensorflow = next(n for n in ("tensorflow-cpu", "tensorflow") if n in versions)
+        with self._mlflow.start_run(run_id=run_id):
+            logged = self._mlflow.pyfunc.log_model(
+                name="model",
+                # Code, not a pickle: the file is read, and runs with TensorFlow alone.
+                python_model=str(Path(__file__).with_name("mlflow_model.py")),
+                artifacts={"savedmodel": str(folder)},
+                signature=mlflow_signature(folder),
+                pip_requirements=[f"{n}=={versions[n]}" for n in (tensorflow, "mlflow")],
+                registered_model_name=f"unfold-{self._run.task}",
+            )
+        self._note(model_version=int(logged.registered_model_version))

@@ -1,0 +1,264 @@
+"""One training loop for every task: resumable to the bit, and never silent.
+
+Keras runs the steps of an epoch; this module runs the epochs. After each it writes one
+checkpoint with everything the next epoch depends on (weights, optimizer, random streams, early
+stopping, history), so that a run that was killed and resumed ends like one that was not.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from pipelines.config import TrainConfig
+from pipelines.console import Console
+from pipelines.errors import TrainingError, UserError
+from pipelines.files import write_bytes
+
+
+class Feed(Protocol):
+    """What a task trains on."""
+
+    #: Steps and valid (not padded) tokens in one epoch; tokens computed with the padding.
+    steps: int
+    tokens: int
+    padded_tokens: int
+
+    def train(self, epoch: int) -> tf.data.Dataset:
+        """The batches of one epoch, the same each time for the same epoch."""
+
+    def validation(self) -> tf.data.Dataset:
+        """The validation batches."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised, what is reported beside it, and by which score a model is kept."""
+
+    loss: keras.losses.Loss
+    metrics: Callable[[], list[keras.metrics.Metric]]
+    monitor: str
+    higher_is_better: bool
+
+
+@dataclass
+class State:
+    """Where a stage of training stands, between two epochs."""
+
+    epoch: int = 0
+    best: float | None = None
+    best_epoch: int = 0
+    waited: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def set_precision(config: TrainConfig) -> None:
+    keras.config.set_dtype_policy(config.precision)
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate at a step: a linear warm-up, then constant or falling to a twentieth.
+
+    Args:
+        peak: the rate after the warm-up.
+        shape: ``constant``, ``linear`` or ``cosine``.
+        warmup: steps of the warm-up.
+        total: steps of the whole training.
+    """
+
+    floor = 0.05
+
+    def __init__(self, peak: float, shape: str, warmup: int, total: int) -> None:
+        self.peak, self.shape, self.warmup, self.total = peak, shape, warmup, total
+
+    def __call__(self, step: Any) -> Any:
+        step = ops.cast(step, "float32")
+        rise = ops.minimum((step + 1.0) / max(1, self.warmup), 1.0) if self.warmup else 1.0
+        done = ops.clip((step - self.warmup) / max(1, self.total - self.warmup), 0.0, 1.0)
+        fall = {
+            "constant": lambda: 1.0,
+            "linear": lambda: 1.0 - (1.0 - self.floor) * done,
+            "cosine": lambda: (
+                self.floor + (1.0 - self.floor) * 0.5 * (1.0 + ops.cos(math.pi * done))
+            ),
+        }[self.shape]()
+        return self.peak * rise * fall
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "peak": self.peak,
+            "shape": self.shape,
+            "warmup": self.warmup,
+            "total": self.total,
+        }
+
+
+def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The optimizer of a config. ``sgd`` is the chapter's rule: θ ← θ − η ∂L/∂θ."""
+    common: dict[str, Any] = {
+        "learning_rate": Schedule(
+            config.learning_rate,
+            config.schedule,
+            config.warmup_steps,
+            steps_per_epoch * config.epochs,
+        ),
+        "global_clipnorm": config.clip_norm,
+        "weight_decay": config.weight_decay or None,
+    }
+    if config.optimizer == "adamw":
+        return keras.optimizers.AdamW(**{**common, "weight_decay": config.weight_decay})
+    return {
+        "sgd": lambda: keras.optimizers.SGD(**common),
+        "momentum": lambda: keras.optimizers.SGD(momentum=0.9, nesterov=True, **common),
+        "rmsprop": lambda: keras.optimizers.RMSprop(**common),
+        "adam": lambda: keras.optimizers.Adam(**common),
+    }[config.optimizer]()
+
+
+class Fitter:
+    """Trains models of one run, one stage after another.
+
+    Args:
+        folder: where checkpoints are kept.
+        on_epoch: called with the stage and its state after each epoch, once that is on disk.
+    """
+
+    def __init__(
+        self, folder: Path, console: Console, on_epoch: Callable[[str, State], None]
+    ) -> None:
+        self._folder, self._console, self._on_epoch = folder, console, on_epoch
+
+    def __call__(
+        self,
+        model: keras.Model,
+        feed: Feed,
+        objective: Objective,
+        config: TrainConfig,
+        stage: str = "train",
+    ) -> State:
+        """Train ``model`` and leave it with the weights of its best epoch.
+
+        Args:
+            model: built; its weights are where training starts, unless there is a checkpoint of
+                this ``stage``, which is then continued.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        optimizer = make_optimizer(config, feed.steps)
+        if config.precision == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        model.compile(optimizer=optimizer, loss=objective.loss, metrics=objective.metrics())
+        optimizer.build(model.trainable_variables)
+        checkpoint, best = (
+            self._folder / f"{stage}.checkpoint.npz",
+            self._folder / f"{stage}.best.npz",
+        )
+        state = State()
+        if checkpoint.exists():
+            state = State(**load_variables(checkpoint, _variables(model)))
+        validation = feed.validation()
+        while state.epoch < config.epochs and not _out_of_patience(state, config):
+            started = time.perf_counter()
+            with self._console.progress(
+                f"{stage} {state.epoch + 1}/{config.epochs}", feed.steps
+            ) as bar:
+                logs = model.fit(
+                    feed.train(state.epoch),
+                    initial_epoch=state.epoch,
+                    epochs=state.epoch + 1,
+                    verbose=0,
+                    callbacks=[_Watch(bar, feed, config)],
+                ).history
+            seconds = time.perf_counter() - started
+            scores = model.evaluate(validation, verbose=0, return_dict=True)
+            record = {name: float(values[-1]) for name, values in logs.items()}
+            record |= {f"val_{name}": float(value) for name, value in scores.items()}
+            record |= {
+                "epoch_seconds": seconds,
+                "tokens_per_second": feed.tokens / seconds,
+                "padding_share": 1.0 - feed.tokens / feed.padded_tokens,
+                "learning_rate": float(ops.convert_to_numpy(optimizer.learning_rate)),
+            }
+            state.epoch += 1
+            state.history.append(record)
+            score = record[objective.monitor]
+            if state.best is None or (score > state.best) is objective.higher_is_better:
+                state.best, state.best_epoch, state.waited = score, state.epoch, 0
+                save_variables(best, model.variables, {})
+            else:
+                state.waited += 1
+            save_variables(checkpoint, _variables(model), asdict(state))
+            self._console.epoch(
+                stage, state.epoch, config.epochs, record, is_best=state.waited == 0
+            )
+            self._on_epoch(stage, state)
+        load_variables(best, model.variables)
+        return state
+
+
+def _out_of_patience(state: State, config: TrainConfig) -> bool:
+    return config.patience is not None and state.waited >= config.patience
+
+
+class _Watch(keras.callbacks.Callback):
+    """Shows progress, and stops a run whose loss is no number any more."""
+
+    def __init__(self, bar: Any, feed: Feed, config: TrainConfig) -> None:
+        super().__init__()
+        self.bar, self.feed, self.config = bar, feed, config
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = float((logs or {})["loss"])
+        if not math.isfinite(loss):
+            clip = self.config.clip_norm
+            raise TrainingError(
+                f"the loss is {loss} after step {batch + 1}: the gradient exploded; lower "
+                f"train.learning_rate (now {self.config.learning_rate:g}) or "
+                + (f"train.clip_norm (now {clip:g})" if clip else "set train.clip_norm, e.g. to 1")
+            )
+        self.bar.advance(loss, self.feed.tokens / self.feed.steps)
+
+
+def _variables(model: keras.Model) -> list[Any]:
+    """All that the next step depends on: weights, random streams, optimizer."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def save_variables(path: Path, variables: list[Any], meta: dict[str, Any]) -> None:
+    """Variables by position with their paths, and ``meta`` as JSON, in one atomic file."""
+    arrays = {f"v{i}": _to_numpy(v) for i, v in enumerate(variables)}
+    arrays["meta"] = np.frombuffer(
+        json.dumps({"paths": [v.path for v in variables], "meta": meta}).encode(), np.uint8
+    )
+    write_bytes(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+
+def load_variables(path: Path, variables: list[Any]) -> dict[str, Any]:
+    """Put saved values back and return the saved ``meta``."""
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as saved:
+        head = json.loads(bytes(saved["meta"]))
+        shapes = [saved[f"v{i}"].shape for i in range(len(head["paths"]))]
+        if shapes != [tuple(v.shape) for v in variables]:
+            raise UserError(f"{path}: belongs to another model than this config builds")
+        for i, variable in enumerate(variables):
+            variable.assign(saved[f"v{i}"])
+    return dict(head["meta"])
+
+
+def _to_numpy(variable: Any) -> np.ndarray:
+    value = np.asarray(ops.convert_to_numpy(variable.value))
+    # NumPy files have no bfloat16; float32 holds each of its values exactly.
+    return value.astype(np.float32) if value.dtype.name == "bfloat16" else value

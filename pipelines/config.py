@@ -56,7 +56,7 @@ class RecurrentConfig(Section):
     #: Gradients flow back at most this many steps; null is full backpropagation through time.
     truncate: int | None = Field(None, ge=1)
     #: The hidden state before the first step.
-    initial_state: Literal["zeros", "random", "learned"] = "zeros"
+    initial: Literal["zeros", "random", "learned"] = "zeros"
 
 
 class TrainConfig(Section):

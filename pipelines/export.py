@@ -121,7 +121,7 @@ def mlflow_signature(folder: Path) -> Any:
     serve = load(folder).signatures["serving_default"]
 
     def schema(specs: dict[str, tf.TensorSpec]) -> Schema:
-        columns = []
+        columns: list[Any] = []
         for name, spec in specs.items():
             kind: Any = scalars[spec.dtype]
             for _ in range(spec.shape.rank - 1):

@@ -6,13 +6,14 @@ and MLflow, and nothing of this project.
 
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
 
 
-class SavedModel(mlflow.pyfunc.PythonModel):
+class SavedModel(PythonModel):
     """Columns in, columns out: each is one tensor of the serving signature."""
 
     def load_context(self, context: Any) -> None:
@@ -36,4 +37,4 @@ class SavedModel(mlflow.pyfunc.PythonModel):
         return pd.DataFrame(columns)
 
 
-mlflow.models.set_model(SavedModel())
+set_model(SavedModel())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -32,8 +33,8 @@ def recurrent_stack(config: RecurrentConfig, inputs: Any, mask: Any, *, seed: in
         layer = _CELLS[config.cell](
             units,
             return_sequences=True,
-            #TMP truncate=config.truncate,
-            #TMP state_initializer=config.initial_state,
+            truncate=config.truncate,
+            initial=config.initial,
             seed=seed + depth,
             name=name,
         )
@@ -59,12 +60,16 @@ class ValidPool(keras.layers.Layer):
     → ``<float>[batch, units · len(kinds)]``.
     """
 
-    def __init__(self, kinds: list[str], bidirectional: bool = False, **kwargs: Any) -> None:
+    def __init__(self, kinds: Sequence[str], bidirectional: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not kinds or set(kinds) - {"last", "mean", "max"}:
             raise ValueError(f"kinds: any of last, mean, max, not {kinds}")
         self.kinds = list(kinds)
         self.bidirectional = bidirectional
+        self.supports_masking = True
+
+    def compute_mask(self, hidden: Any, previous_mask: Any = None) -> None:
+        return None  # nothing is left to mask
 
     def call(self, hidden: Any, valid: Any) -> Any:
         weight = ops.expand_dims(ops.cast(valid, hidden.dtype), -1)

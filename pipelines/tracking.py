@@ -7,10 +7,12 @@ again neither repeats nor skips an epoch.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }.items():
     os.environ.setdefault(_name, _value)
 
@@ -194,7 +197,9 @@ class Tracker:
         folder = self._run.folder / "savedmodel"
         versions = self._run.info["versions"]
         tensorflow = next(n for n in ("tensorflow-cpu", "tensorflow") if n in versions)
-        with self._mlflow.start_run(run_id=run_id):
+        with self._mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+            # It asks for an example to infer the signature from; ours is explicit.
+            warnings.filterwarnings("ignore", message=".*input example.*")
             logged = self._mlflow.pyfunc.log_model(
                 name="model",
                 # Code, not a pickle: the file is read, and runs with TensorFlow alone.
@@ -202,6 +207,11 @@ class Tracker:
                 artifacts={"savedmodel": str(folder)},
                 signature=mlflow_signature(folder),
                 pip_requirements=[f"{n}=={versions[n]}" for n in (tensorflow, "mlflow")],
-                registered_model_name=f"unfold-{self._run.task}",
             )
-        self._note(model_version=int(logged.registered_model_version))
+        name = f"unfold-{self._run.task}"
+        with contextlib.suppress(self._mlflow.MlflowException):  # it is there already
+            self._client.create_registered_model(name)
+        version = self._client.create_model_version(
+            name, logged.model_uri, run_id, model_id=logged.model_id, description=self._run.id
+        )
+        self._note(model_version=int(version.version))

@@ -1,0 +1,81 @@
+# Everything here only wraps the `unfold` command and the test tools.
+# Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  INPUT="..."  JSON=1  GPU=1
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+TASKS  := sentiment
+
+# What is installed stays: GPU=1 switches to the GPU build, GPU=0 back to the CPU build.
+KIND := $(if $(filter 1,$(GPU)),gpu,$(if $(filter 0,$(GPU)),cpu,$(if $(wildcard $(VENV)/.ready-gpu),gpu,cpu)))
+READY := $(VENV)/.ready-$(KIND)
+
+set_flags    = $(foreach pair,$(SET),--set '$(pair)')
+config_flags = $(if $(CONFIG),--config '$(CONFIG)')
+run_flags    = $(if $(RUN),--run '$(RUN)')
+json_flags   = $(if $(JSON),--json)
+
+export INPUT
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint format requirements ui track clean
+
+help: ## Show this list
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## (.*)/\1\t\2/' | sed 's/%/TASK/' | expand -t 22
+	@echo
+	@echo 'TASK: $(TASKS)'
+	@echo 'Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  INPUT="..."  JSON=1  GPU=1'
+
+setup: $(READY) ## Install everything into .venv (GPU=1 for the CUDA build)
+
+$(READY): pyproject.toml requirements/$(KIND).txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is {v[0]}.{v[1]}: make setup PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode requirements/$(KIND).txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . uv
+	@rm -f $(VENV)/.ready-*
+	@touch $@
+
+train-%: $(READY) ## Train, evaluate and track a model (CONFIG, SET, RUN=ID resumes that run)
+	@$(BIN)/unfold train $* $(config_flags) $(set_flags) $(if $(RUN),--resume '$(RUN)') $(json_flags)
+
+evaluate-%: $(READY) ## Score a trained run (RUN; default: the latest)
+	@$(BIN)/unfold evaluate $* $(run_flags) $(config_flags) $(set_flags) $(json_flags)
+
+predict-%: $(READY) ## Answer one input: INPUT="..."
+	@test "$${INPUT+set}" = set || { echo 'error: give the input: make $@ INPUT="..."' >&2; exit 2; }
+	@$(BIN)/unfold predict $* $(run_flags) $(config_flags) $(json_flags) -- "$$INPUT"
+
+export-%: $(READY) ## Write exports/TASK/VERSION, a SavedModel for serving
+	@$(BIN)/unfold export $* $(run_flags) $(config_flags) $(json_flags)
+
+track-%: $(READY) ## Send a run to MLflow that could not be sent while it was trained
+	@$(BIN)/unfold track $* $(run_flags)
+
+ui: $(READY) ## Open the MLflow UI on the runs (PORT=5000)
+	@$(BIN)/unfold ui $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
+
+test: $(READY) ## Run all tests, the layers on both backends
+	$(BIN)/python -m pytest
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/layers
+
+lint: $(READY) ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## Rewrite the code in the project's style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+requirements: ## Pin the newest versions that pyproject.toml allows
+	for kind in cpu gpu; do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate \
+	    --no-header --extra $$kind --extra jax --extra dev --output-file requirements/$$kind.txt \
+	    pyproject.toml || exit 1; \
+	done
+
+clean: ## Remove caches (runs, exports and .venv stay)
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find layers pipelines tests -name __pycache__ -type d -prune -exec rm -rf {} +

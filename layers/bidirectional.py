@@ -8,20 +8,55 @@ from layers.unfold import lengths_to_mask
 
 @keras.saving.register_keras_serializable(package="unfold")
 class Bidirectional(keras.layers.Bidirectional):
-    """One layer reads forwards, one backwards, their outputs are merged."""
+    """One layer reads forwards, another backwards, and what they say of a step is merged.
+
+    The chapter's equations, for a step function f (Schuster & Paliwal 1997)::
+
+        →h_t = f(x_t, →h_{t-1})        t = 1, ..., T
+        ←h_t = f'(x_t, ←h_{t+1})       t = T, ..., 1
+        y_t  = [→h_t ; ←h_t]           or their sum, mean or product
+
+    The backward layer reads a padded row from its last real step, whatever the padding.
+
+    Args: those of `keras.layers.Bidirectional`, with any layer of `layers` (or of Keras). The
+    backward layer has every setting of the forward one but the direction, `truncate` and
+    `initial` among them; a given ``backward_layer`` keeps its own. As in Keras,
+    ``zero_output_for_mask`` becomes what ``return_sequences`` is. ``weights``, which Keras
+    takes and forgets, are set when the layer is built.
+
+    Call arguments: ``sequences`` float [batch, time, inputs]; ``initial_state``, the forward
+    states followed by the backward ones; ``mask`` bool [batch, time] or ``lengths`` int
+    [batch]; ``training``.
+
+    Returns: the merged output, [batch, time, 2 units] with ``return_sequences`` and
+    [batch, 2 units] without when concatenated; two tensors with ``merge_mode=None``; then the
+    last states with ``return_state``.
+
+    Raises:
+        ValueError: mask and lengths were both given, an odd number of states was, or the two
+            layers do not go together.
+    """
+
+    def __init__(self, layer, merge_mode="concat", weights=None, backward_layer=None, **kwargs):
+        own = getattr(backward_layer, "use_cudnn", None)
+        super().__init__(
+            layer, merge_mode=merge_mode, weights=None, backward_layer=backward_layer, **kwargs
+        )
+        if own is not None:
+            self.backward_layer.use_cudnn = own
+        self._given_weights = weights
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        super().build(sequences_shape, initial_state_shape)
+        if self._given_weights:
+            self.set_weights(self._given_weights)
+            self._given_weights = None
 
     def call(self, sequences, initial_state=None, mask=None, training=None, lengths=None):
-        if lengths is not None:
-            if mask is not None:
-                raise ValueError(f"{self.name}: give lengths or a mask, not both")
-            mask = lengths_to_mask(lengths, ops.shape(sequences)[1])
-        states = [None, None]
-        if initial_state is not None:
-            half = len(initial_state) // 2
-            states = [list(initial_state[:half]), list(initial_state[half:])]
+        mask = self._one_mask(sequences, mask, lengths)
         forward, backward = (
             layer(sequences, initial_state=state, mask=mask, training=training)
-            for layer, state in zip((self.forward_layer, self.backward_layer), states, strict=True)
+            for layer, state in self._layers_and_states(initial_state)
         )
         last_states = ()
         if self.return_state:
@@ -29,14 +64,47 @@ class Bidirectional(keras.layers.Bidirectional):
             forward, backward = forward[0], backward[0]
         if self.return_sequences:
             backward = ops.flip(backward, axis=1)
-        merged = self._merge(forward, backward)
+        merged = self._merge(
+            ops.cast(forward, self.compute_dtype), ops.cast(backward, self.compute_dtype)
+        )
         if not self.return_state:
             return merged
         return (*merged, *last_states) if self.merge_mode is None else (merged, *last_states)
 
+    def trace(self, sequences, initial_state=None, mask=None, lengths=None):
+        """``{"forward": ..., "backward": ...}``, the traces of the two layers.
+
+        Both are in the order of the input: entry t of either is about step t.
+        """
+        mask = self._one_mask(sequences, mask, lengths)
+        traces = []
+        for layer, state in self._layers_and_states(initial_state):
+            steps = layer.trace(sequences, initial_state=state, mask=mask)
+            if layer.go_backwards:
+                steps = {name: ops.flip(value, axis=1) for name, value in steps.items()}
+            traces.append(steps)
+        return {"forward": traces[0], "backward": traces[1]}
+
+    def _one_mask(self, sequences, mask, lengths):
+        if lengths is None:
+            return mask
+        if mask is not None:
+            raise ValueError(f"{self.name}: give lengths or a mask, not both")
+        return lengths_to_mask(lengths, ops.shape(sequences)[1])
+
+    def _layers_and_states(self, initial_state):
+        states = (None, None)
+        if initial_state is not None:
+            half, odd = divmod(len(initial_state), 2)
+            if odd:
+                raise ValueError(
+                    f"{self.name}: initial_state must hold the forward states and then as many "
+                    f"backward states, received {len(initial_state)} tensors"
+                )
+            states = (list(initial_state[:half]), list(initial_state[half:]))
+        return zip((self.forward_layer, self.backward_layer), states, strict=True)
+
     def _merge(self, forward, backward):
-        forward = ops.cast(forward, self.compute_dtype)
-        backward = ops.cast(backward, self.compute_dtype)
         match self.merge_mode:
             case "concat":
                 return ops.concatenate([forward, backward], axis=-1)
@@ -46,21 +114,5 @@ class Bidirectional(keras.layers.Bidirectional):
                 return (forward + backward) / 2
             case "mul":
                 return forward * backward
-            case None:
+            case _:
                 return forward, backward
-
-    def trace(self, sequences, initial_state=None, mask=None, lengths=None):
-        """``{"forward": ..., "backward": ...}``, both in the order of the input."""
-        states = [None, None]
-        if initial_state is not None:
-            half = len(initial_state) // 2
-            states = [list(initial_state[:half]), list(initial_state[half:])]
-        traced = {}
-        for name, layer, state in zip(
-            ("forward", "backward"), (self.forward_layer, self.backward_layer), states, strict=True
-        ):
-            steps = layer.trace(sequences, initial_state=state, mask=mask, lengths=lengths)
-            if layer.go_backwards:
-                steps = {key: ops.flip(value, axis=1) for key, value in steps.items()}
-            traced[name] = steps
-        return traced

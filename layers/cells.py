@@ -5,9 +5,9 @@ transposes and multiplies rows, ``x_t @ kernel + h_{t-1} @ recurrent_kernel + bi
 a batch is one product. Here U, W and b are Keras's arrays: ``U`` is ``kernel``, ``W`` is
 ``recurrent_kernel``, and the gates lie side by side along their last axis.
 
-Each step function takes ``x_U``, the product ``x_t @ U``, because it does not depend on the
-recurrence: `layers.unfold` computes it for all steps at once. A step returns everything it
-computed by name; what is carried to the next step is among it.
+Each step function takes ``x_U``, the product ``x_t @ U``: it does not depend on the
+recurrence, so it can be had for one step or for all steps at once. A step returns everything
+it computed by name; what is carried to the next step is among it.
 
 The cells hold the weights. They are Keras's cells (same arguments, same weights in the same
 order, same config) whose `call` is the step function, plus the initial state, which the
@@ -27,11 +27,15 @@ RANDOM_STATE_STDDEV = 0.05  # small against the (-1, 1) of a hidden state
 
 
 class SimpleRNNStep(NamedTuple):
+    """What one step computes, each [batch, units]."""
+
     pre_activation: object
     hidden_state: object
 
 
 class LSTMStep(NamedTuple):
+    """What one step computes, each [batch, units]: i, f, o, c̃, c, h."""
+
     input_gate: object
     forget_gate: object
     output_gate: object
@@ -41,6 +45,8 @@ class LSTMStep(NamedTuple):
 
 
 class GRUStep(NamedTuple):
+    """What one step computes, each [batch, units]: z, r, h̃, h."""
+
     update_gate: object
     reset_gate: object
     candidate: object
@@ -49,13 +55,14 @@ class GRUStep(NamedTuple):
 
 def simple_rnn_step(x_U, h, W, b, tanh=ops.tanh, kept=None):
     """h_t = tanh(U x_t + W h_{t-1} + b)."""
-    a = x_U + times_W(h, W, kept) + b
+    a = x_U + product(h, W, kept) + b
     return SimpleRNNStep(pre_activation=a, hidden_state=tanh(a))
 
 
 def lstm_step(x_U, h, c, W, b, sigmoid=ops.sigmoid, tanh=ops.tanh, kept=None):
-    """Write selectively (i), forget selectively (f), read selectively (o)."""
-    i, f, c_tilde, o = ops.split(x_U + times_W(h, W, kept) + b, 4, axis=-1)
+    """c_t = f_t ∘ c_{t-1} + i_t ∘ c̃_t: forget selectively, write selectively;
+    h_t = o_t ∘ tanh(c_t): read selectively."""
+    i, f, c_tilde, o = ops.split(x_U + product(h, W, kept) + b, 4, axis=-1)
     i, f, o = sigmoid(i), sigmoid(f), sigmoid(o)
     c_tilde = tanh(c_tilde)
     c = f * c + i * c_tilde
@@ -64,26 +71,26 @@ def lstm_step(x_U, h, c, W, b, sigmoid=ops.sigmoid, tanh=ops.tanh, kept=None):
 
 
 def gru_step(x_U, h, W, b, b_recurrent, sigmoid=ops.sigmoid, tanh=ops.tanh, kept=None):
-    """The reset gate acts after the recurrent product: h̃_t = tanh(U x + b + r ∘ (W h + b'))."""
+    """Reset after the recurrent product: h̃_t = tanh(U x_t + b + r_t ∘ (W h_{t-1} + b'))."""
     z, r, x_h = ops.split(x_U + b, 3, axis=-1)
-    h_z, h_r, h_h = ops.split(times_W(h, W, kept) + b_recurrent, 3, axis=-1)
+    h_z, h_r, h_h = ops.split(product(h, W, kept) + b_recurrent, 3, axis=-1)
     z, r = sigmoid(z + h_z), sigmoid(r + h_r)
     h_tilde = tanh(x_h + r * h_h)
     return GRUStep(z, r, h_tilde, hidden_state=z * h + (1 - z) * h_tilde)
 
 
 def gru_step_reset_before(x_U, h, W, b, sigmoid=ops.sigmoid, tanh=ops.tanh, kept=None):
-    """The reset gate acts before the recurrent product: h̃_t = tanh(U x + W (r ∘ h) + b)."""
+    """Reset before the recurrent product: h̃_t = tanh(U x_t + W (r_t ∘ h_{t-1}) + b)."""
     units = h.shape[-1]
     kept_zr, kept_h = (None, None) if kept is None else (kept[:2], kept[2:])
     z, r, x_h = ops.split(x_U + b, 3, axis=-1)
-    h_z, h_r = ops.split(times_W(h, W[:, : 2 * units], kept_zr), 2, axis=-1)
+    h_z, h_r = ops.split(product(h, W[:, : 2 * units], kept_zr), 2, axis=-1)
     z, r = sigmoid(z + h_z), sigmoid(r + h_r)
-    h_tilde = tanh(x_h + times_W(r * h, W[:, 2 * units :], kept_h))
+    h_tilde = tanh(x_h + product(r * h, W[:, 2 * units :], kept_h))
     return GRUStep(z, r, h_tilde, hidden_state=z * h + (1 - z) * h_tilde)
 
 
-def times_W(h, W, kept=None):
+def product(h, W, kept=None):
     """``h @ W``; with dropout each gate sees ``h`` through its own mask, one of ``kept``."""
     if kept is None:
         return ops.matmul(h, W)
@@ -109,7 +116,19 @@ def fused_block(weight, gate, doc):
 
 
 class Cell:
-    """What the three cells share: the initial state, dropout and the call around the step."""
+    """What the three cells share: the initial state, dropout and the call around the step.
+
+    ``initial`` is the state before the first step, the same for every row of a batch:
+
+    - ``"zeros"``: no weights, as in Keras.
+    - ``"random"``: a vector drawn once from N(0, 0.05²) with the layer's seed, kept as a
+      weight that is not trained. Kept, and not drawn anew at each call, so that training,
+      evaluation and a served model compute the same function.
+    - ``"learned"``: the same weight, trained; it begins at zero.
+
+    The vectors (`initial_hidden_state`, and `initial_cell_state` for the LSTM) come after
+    Keras's weights, so the places of those stay. An ``initial_state`` given in a call wins.
+    """
 
     gate_order: tuple = ()
     state_names: tuple = ("hidden_state",)
@@ -155,18 +174,21 @@ class Cell:
             for vector in self.initial_vectors
         ]
 
-    def times_U(self, x, kept=None):
+    def input_product(self, x, U, kept=None):
         """``x @ U`` for a step [batch, inputs] or a sequence [time, batch, inputs].
 
         ``kept`` is None, one dropout mask for all gates, or a list of one for each gate.
         """
-        U = ops.cast(self.kernel, self.compute_dtype)
-        if kept is None or isinstance(kept, list):
-            return times_W(x, U, kept)
-        return ops.matmul(x * kept, U)
+        if isinstance(kept, list):
+            return product(x, U, kept)
+        return ops.matmul(x if kept is None else x * kept, U)
 
     def dropout_masks(self, x, h, training):
-        """The masks on the input and on the hidden state, drawn once for a whole sequence."""
+        """The masks on the input and on the hidden state, drawn once for a whole sequence.
+
+        As in Keras a rate of 1 drops nothing, and with ``implementation=1`` (which recurrent
+        dropout implies) each gate has masks of its own.
+        """
         dropped_x = training and 0.0 < self.dropout < 1.0
         dropped_h = training and 0.0 < self.recurrent_dropout < 1.0
         kept_x = self.get_dropout_mask(x) if dropped_x else None
@@ -179,13 +201,22 @@ class Cell:
         nested = isinstance(states, (list, tuple))
         states = list(states) if nested else [states]
         kept_x, kept_h = self.dropout_masks(inputs, states[0], training)
-        taken = self.step(self.times_U(inputs, kept_x), states, self.step_weights(), kept_h)
+        taken = self.step(
+            self.input_product(inputs, self.input_weights(), kept_x),
+            states,
+            self.step_weights(),
+            kept_h,
+        )
         next_states = self.states_of(taken)
         return taken.hidden_state, next_states if nested else next_states[0]
 
     def states_of(self, taken):
         """What a step hands to the next one."""
         return [getattr(taken, name) for name in self.state_names]
+
+    def input_weights(self):
+        """U in the compute dtype."""
+        return ops.cast(self.kernel, self.compute_dtype)
 
     def step_weights(self):
         """(W, b) in the compute dtype; read once, before the loop over time."""
@@ -251,6 +282,10 @@ class GRUCell(Cell, keras.layers.GRUCell):
     def __init__(self, units, *args, initial="zeros", **kwargs):
         super().__init__(units, *args, **kwargs)
         self._init_initial(initial)
+
+    def input_weights(self):
+        """U in the compute dtype."""
+        return ops.cast(self.kernel, self.compute_dtype)
 
     def step_weights(self):
         W, b = super().step_weights()

@@ -12,17 +12,18 @@ import operator
 import keras
 from keras import ops
 
-# The loop under keras.layers.RNN. The public keras.ops.scan is slower in a TensorFlow graph
-# and cannot be differentiated under XLA there.
+# The loop under keras.layers.RNN; the public keras.ops.scan is slower in a TensorFlow graph.
 from keras.src import backend
 
+TALL = 256  # inputs; 15-20 % of a training step at 256 inputs and 512 units, a loss below 128
 
-def unfold(step, x_U, states, mask=None, cuts=None, unroll=False, record=None):
-    """Apply ``step`` from the first to the last entry of ``x_U``.
+
+def unfold(step, xs, states, mask=None, cuts=None, unroll=False, record=None):
+    """Apply ``step`` from the first to the last entry of ``xs``.
 
     Args:
-        step: ``(x_U_t, states) -> next states``.
-        x_U: [time, batch, ...], the inputs already multiplied by U.
+        step: ``(x_t, states) -> next states``.
+        xs: [time, batch, ...], what each step reads.
         states: list of [batch, units], the state before the first step.
         mask: bool [time, batch, 1]; where False the state is carried over unchanged.
         cuts: bool [time, batch or 1, 1]; where True no gradient passes into the step from
@@ -33,16 +34,16 @@ def unfold(step, x_U, states, mask=None, cuts=None, unroll=False, record=None):
     Returns:
         What was recorded, [time, batch, ...] (None if nothing), and the last states.
     """
-    time = x_U.shape[0]
+    time = xs.shape[0]
     if time == 0:
         return (None if record is None else record(states)[None][:0]), states
     counted = mask is not None or cuts is not None
 
-    def body(x_U_t, carried):
+    def body(x_t, carried):
         t, before = (carried[-1], carried[:-1]) if counted else (None, carried)
         if cuts is not None:
             before = [ops.where(cuts[t], ops.stop_gradient(s), s) for s in before]
-        after = step(x_U_t, before)
+        after = step(x_t, before)
         if mask is not None:
             after = [ops.where(mask[t], new, old) for new, old in zip(after, before, strict=True)]
         kept = after[0] if record is None else record(after)
@@ -50,16 +51,26 @@ def unfold(step, x_U, states, mask=None, cuts=None, unroll=False, record=None):
 
     _, recorded, states = backend.rnn(
         body,
-        x_U,
+        xs,
         [*states, ops.convert_to_tensor(0, dtype="int32")] if counted else list(states),
         unroll=unroll,
         # A list, because Keras takes a bare tensor for one length per row.
-        input_length=[ops.shape(x_U)[0]] if time is None else time,
+        input_length=[ops.shape(xs)[0]] if time is None else time,
         time_major=True,
         return_all_outputs=record is not None,
     )
     states = list(states[:-1] if counted else states)
     return (None if record is None else recorded), states
+
+
+def multiplies_first(inputs):
+    """Whether x @ U is one product for all steps before the loop, or one a step within it.
+
+    One product stores [time, batch, gates] and reads it back; one a step adds a matrix of the
+    size of U to its gradient at every step. In a TensorFlow graph the first wins once U is
+    tall; under XLA, which is what JAX runs on, it always lost.
+    """
+    return keras.backend.backend() == "tensorflow" and inputs >= TALL
 
 
 def lengths_to_mask(lengths, timesteps):
@@ -117,13 +128,28 @@ class Unfolded(keras.layers.RNN):
     keras_class: type
     keras_cell_class: type
 
+    def __init_subclass__(cls, **kwargs):
+        """Keras's layers show their cell's arguments as properties; these its views as well."""
+        super().__init_subclass__(**kwargs)
+        views = [name for name in dir(cls.cell_class) if name.split("_")[0] in ("U", "W", "b")]
+        for name in (*_parameters(cls.keras_cell_class), "initial", *views):
+            setattr(cls, name, of_cell(name))
+
     def __init__(self, *args, initial="zeros", truncate=None, **kwargs):
         truncate = check_truncate(truncate)
-        kwargs.update(zip(_parameters(self.keras_class), args, strict=False))
+        bound = inspect.signature(self.keras_class.__init__).bind_partial(self, *args, **kwargs)
+        kwargs = {**bound.arguments, **bound.arguments.get("kwargs", {})}
+        del kwargs["self"]
+        kwargs.pop("kwargs", None)
         use_cudnn = kwargs.pop("use_cudnn", "auto")
         if use_cudnn not in ("auto", True, False):
             raise ValueError(f"use_cudnn must be 'auto', True or False, received {use_cudnn!r}")
         for_cell = [*_parameters(self.keras_cell_class), "implementation"]
+        if initial == "learned" and kwargs.get("stateful"):
+            raise ValueError(
+                "initial='learned' cannot be trained with stateful=True: "
+                "the state a stateful layer starts from is a variable, not the learned vector"
+            )
         cell = self.cell_class(
             **{name: kwargs.pop(name) for name in for_cell if name in kwargs},
             initial=initial,
@@ -147,9 +173,10 @@ class Unfolded(keras.layers.RNN):
         self.cell.reset_dropout_mask()
         self.cell.reset_recurrent_dropout_mask()
 
+        xs, step = self._inputs_and_step(x, kept_x, kept_h)
         hidden, last_states = unfold(
-            self._step(kept_h),
-            self.cell.times_U(x, kept_x),
+            step,
+            xs,
             states,
             mask=mask,
             cuts=cuts,
@@ -184,10 +211,10 @@ class Unfolded(keras.layers.RNN):
         sequences = ops.convert_to_tensor(sequences, dtype=self.compute_dtype)
         states = self._states_before(sequences, initial_state)
         x, mask, cuts = self._in_order_of_processing(sequences, mask, lengths)
-        x_U = self.cell.times_U(x)
+        xs, step = self._inputs_and_step(x)
         over_time, _ = unfold(
-            self._step(),
-            x_U,
+            step,
+            xs,
             states,
             mask=mask,
             cuts=cuts,
@@ -200,6 +227,7 @@ class Unfolded(keras.layers.RNN):
             ops.concatenate([first[None], after], axis=0)[:-1]
             for first, after in zip(states, over_time, strict=True)
         ]
+        x_U = self.cell.input_product(x, self.cell.input_weights())
         taken = self.cell.step(x_U, before, self.cell.step_weights())._asdict()
         if mask is not None:
             taken = {name: ops.where(mask, value, 0.0) for name, value in taken.items()}
@@ -209,9 +237,17 @@ class Unfolded(keras.layers.RNN):
         traced["hidden_state"] = self._outputs(taken["hidden_state"], mask, starts_at_zero)
         return traced
 
-    def _step(self, kept_h=None):
-        weights = self.cell.step_weights()
-        return lambda x_U, states: self.cell.states_of(self.cell.step(x_U, states, weights, kept_h))
+    def _inputs_and_step(self, x, kept_x=None, kept_h=None):
+        """What `unfold` loops over: the inputs of all steps, and the step they go through."""
+        cell = self.cell
+        U, weights = cell.input_weights(), cell.step_weights()
+
+        def step(x_U_t, states):
+            return cell.states_of(cell.step(x_U_t, states, weights, kept_h))
+
+        if multiplies_first(x.shape[-1]):
+            return cell.input_product(x, U, kept_x), step
+        return x, lambda x_t, states: step(cell.input_product(x_t, U, kept_x), states)
 
     def _states_before(self, sequences, initial_state):
         """The state before the first step: given, carried from the last batch, or initial."""
@@ -238,6 +274,7 @@ class Unfolded(keras.layers.RNN):
         timesteps = sequences.shape[1]
         if self.unroll and timesteps is None:
             raise ValueError(f"{self.name}: unroll=True needs a known number of timesteps")
+        x = time_major(sequences, self.go_backwards)
         if isinstance(mask, (list, tuple)):
             mask = mask[0]
         if lengths is not None:
@@ -249,10 +286,12 @@ class Unfolded(keras.layers.RNN):
             if len(mask.shape) == 2:
                 mask = mask[..., None]
             mask = time_major(mask, self.go_backwards)
+            # Not only ignored: 0 times a padding of inf or NaN would be NaN in U's gradient.
+            x = ops.where(mask, x, 0.0)
         cuts = None
         if self.truncate is not None and (timesteps is None or self.truncate < timesteps):
             cuts = truncation_cuts(self.truncate, ops.shape(sequences)[1], mask)
-        return time_major(sequences, self.go_backwards), mask, cuts
+        return x, mask, cuts
 
     def _starts_at_zero(self, initial_state):
         return initial_state is None and not self.stateful and self.cell.initial == "zeros"

@@ -51,7 +51,7 @@ class RecurrentConfig(Section):
     #: ``feedforward`` has the same input weights and no memory: h_t = tanh(U x_t + b).
     cell: Literal["rnn", "lstm", "gru", "feedforward"] = "lstm"
     #: Units of each layer, the first one nearest the input.
-    units: list[int] = Field([64], min_length=1)
+    units: list[Annotated[int, Field(ge=1)]] = Field([64], min_length=1)
     bidirectional: bool = False
     #: Gradients flow back at most this many steps; null is full backpropagation through time.
     truncate: int | None = Field(None, ge=1)
@@ -94,19 +94,40 @@ E = TypeVar("E", bound=Experiment)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers: ``1e-3`` is a number, as everybody expects."""
+    """The plain scalars of YAML 1.2: ``1e-3`` is a number; ``no`` and ``2020-01-31`` are text.
+
+    A key is always the text it is written as, so that ``{0: negative}`` needs no quotes.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        self.flatten_mapping(node)
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"),
-    list("-+0123456789."),
-)
-# A day is text here: nothing in a config is a date.
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, rx) for tag, rx in rules if tag != "tag:yaml.org,2002:timestamp"]
-    for first, rules in _Loader.yaml_implicit_resolvers.items()
+class _Dumper(yaml.SafeDumper):
+    """Quotes what ``_Loader`` would not read back as text."""
+
+
+_SCALARS = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": (r"[-+]?(0|[1-9][0-9_]*)", list("-+0123456789")),
+    "float": (
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    "merge": (r"<<", ["<"]),
 }
+for _kind in (_Loader, _Dumper):
+    _kind.yaml_implicit_resolvers = {}
+    for _tag, (_pattern, _first) in _SCALARS.items():
+        _kind.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first
+        )
 
 
 class _Places:
@@ -152,13 +173,17 @@ def load(file: Path, model: type[E], overrides: Sequence[str] = ()) -> E:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = dict.fromkeys(_explain(e, model, places) for e in error.errors())
+        wrong: dict[Key, list[Any]] = {}
+        for one in error.errors():
+            wrong.setdefault(_key(one["loc"], places), []).append(one)
+        lines = [_explain(key, tried, model, places) for key, tried in wrong.items()]
         raise UserError("\n".join(lines)) from None
 
 
 def dump(config: Experiment) -> str:
     """The resolved config as YAML; ``load`` gives back the same config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    values = config.model_dump(mode="json")
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def flat(config: Experiment) -> dict[str, str]:
@@ -236,42 +261,59 @@ _MESSAGES = {
     "tuple_type": "must be a list",
     "dict_type": "must be a mapping",
     "model_type": "must be a mapping of keys",
-    "none_required": "must be null",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "must match {pattern}",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
 }
+#: What pydantic calls the branches of a union.
+_BRANCHES = {"int", "float", "str", "bool", "none", "constrained-float", "constrained-int"}
 
 
-def _explain(error: Any, model: type[BaseModel], places: _Places) -> str:
-    key: Key = tuple(p for p in error["loc"] if not _is_union_branch(p))
+def _explain(key: Key, tried: list[Any], model: type[BaseModel], places: _Places) -> str:
+    """One line for what is wrong with one key.
+
+    Args:
+        tried: its errors; several where it may be of several kinds and fits none of them.
+    """
     at, name = places.find(key), ".".join(map(str, key))
-    kind = error["type"]
+    # The kind that the value has says what is wrong with it; the other kinds are beside the point.
+    tried = [e for e in tried if not e["type"].endswith("_type")] or tried
+    kind = tried[0]["type"]
     if kind == "extra_forbidden":
         fields = _fields(model, key[:-1])
         near = difflib.get_close_matches(str(key[-1]), fields, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(fields)}"
         return f"{at}: {name}: unknown key ({hint})"
-    message = _MESSAGES.get(kind) or error["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
+    message = " or ".join(_message(e) for e in tried).replace(" or must be ", " or ")
     if kind == "literal_error":
-        allowed = error["ctx"]["expected"]
         near = difflib.get_close_matches(
-            str(error["input"]), re.findall(r"'([^']+)'", allowed), n=1, cutoff=0.5
+            str(tried[0]["input"]),
+            re.findall(r"'([^']+)'", tried[0]["ctx"]["expected"]),
+            n=1,
+            cutoff=0.5,
         )
-        message = f"must be {allowed}" + (f" (did you mean {near[0]}?)" if near else "")
-    found = "" if kind in {"missing", "model_type"} else f", not {_shown(error['input'])}"
+        message += f" (did you mean {near[0]}?)" if near else ""
+    found = "" if kind in {"missing", "model_type"} else f", not {_shown(tried[0]['input'])}"
     return f"{at}: {name}: {message}{found}" if name else f"{at}: {message}{found}"
 
 
-def _is_union_branch(part: str | int) -> bool:
+def _message(error: Any) -> str:
+    message = _MESSAGES.get(error["type"])
+    if message is not None:
+        return message.format(**error.get("ctx", {}))
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
+
+
+def _key(location: tuple[str | int, ...], places: _Places) -> Key:
     """pydantic puts the tried branch of ``float | str`` into the location; it is no key."""
-    return isinstance(part, str) and part in {
-        "int",
-        "float",
-        "str",
-        "bool",
-        "none",
-        "constrained-float",
-        "constrained-int",
-    }
+    key: Key = ()
+    for part in location:
+        if (*key, part) in places.of or part not in _BRANCHES:
+            key = (*key, part)
+    return key
 
 
 def _shown(value: Any) -> str:

@@ -199,7 +199,7 @@ def _save_model(model: Any, path: Path) -> None:
     """Keras writes to a name that ends in ``.keras``; the file appears under its own name whole."""
     work = path.with_name(f".{path.name}")
     model.save(work)
-    os.replace(work, path)
+    work.replace(path)
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
@@ -207,12 +207,9 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
     for name, figure in evaluation.figures.items():
         figures.save(figure, folder / "figures" / f"{name}.png")
-    for name, rows in evaluation.tables.items():
+    for name, table in evaluation.tables.items():
         text = io.StringIO(newline="")
-        if rows:
-            writer = csv.DictWriter(text, rows[0].keys())
-            writer.writeheader()
-            writer.writerows(rows)
+        csv.writer(text).writerows([table.columns, *table.rows])
         write_text(folder / "tables" / f"{name}.csv", text.getvalue())
 
 

@@ -52,12 +52,20 @@ class Splits:
 
 
 @dataclass
+class Table:
+    """Rows under named columns; may be empty."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+@dataclass
 class Evaluation:
     """How good a model is: numbers, pictures and tables."""
 
     scores: dict[str, float]
     figures: dict[str, Figure]
-    tables: dict[str, list[dict[str, Any]]]
+    tables: dict[str, Table]
 
 
 @dataclass

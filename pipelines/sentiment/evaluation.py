@@ -9,7 +9,7 @@ from sklearn import metrics
 
 from pipelines import figures
 from pipelines.sentiment.records import LabelledText
-from pipelines.tasks import Evaluation
+from pipelines.tasks import Evaluation, Table
 
 _WORST = 50
 
@@ -49,16 +49,19 @@ def evaluate(
             "reliability": figures.reliability(confidence, correct),
         },
         tables={
-            "worst_mistakes": [
-                {
-                    "place": records[i].place,
-                    "true": labels[truth[i]],
-                    "predicted": labels[predicted[i]],
-                    "confidence": round(float(confidence[i]), 4),
-                    "text": records[i].text[:1000],
-                }
-                for i in worst
-            ]
+            "worst_mistakes": Table(
+                ["place", "true", "predicted", "confidence", "text"],
+                [
+                    [
+                        records[i].place,
+                        labels[truth[i]],
+                        labels[predicted[i]],
+                        round(float(confidence[i]), 4),
+                        records[i].text[:1000],
+                    ]
+                    for i in worst
+                ],
+            )
         },
     )
 

@@ -116,6 +116,10 @@ def time_major(sequence, go_backwards=False):
     return ops.flip(sequence, axis=0) if go_backwards else sequence
 
 
+def zero_unless(condition, tensor):
+    return ops.where(condition, tensor, ops.zeros_like(tensor))
+
+
 class Unfolded(keras.layers.RNN):
     """A cell unfolded over a sequence: what `SimpleRNN`, `LSTM` and `GRU` have in common.
 
@@ -190,7 +194,7 @@ class Unfolded(keras.layers.RNN):
         if self.return_sequences:
             output = self._outputs(hidden, mask, from_zeros=self._starts_at_zero(initial_state))
         elif mask is not None and self.zero_output_for_mask and x.shape[0] != 0:
-            output = ops.where(mask[-1], last_states[0], 0.0)
+            output = zero_unless(mask[-1], last_states[0])
         else:
             output = last_states[0]
         return (output, *last_states) if self.return_state else output
@@ -230,7 +234,7 @@ class Unfolded(keras.layers.RNN):
         x_U = self.cell.input_product(x, self.cell.input_weights())
         taken = self.cell.step(x_U, before, self.cell.step_weights())._asdict()
         if mask is not None:
-            taken = {name: ops.where(mask, value, 0.0) for name, value in taken.items()}
+            taken = {name: zero_unless(mask, value) for name, value in taken.items()}
         taken |= dict(zip(self.cell.state_names, over_time, strict=True))
         traced = {name: time_major(value) for name, value in taken.items()}
         starts_at_zero = self._starts_at_zero(initial_state)
@@ -287,7 +291,7 @@ class Unfolded(keras.layers.RNN):
                 mask = mask[..., None]
             mask = time_major(mask, self.go_backwards)
             # Not only ignored: 0 times a padding of inf or NaN would be NaN in U's gradient.
-            x = ops.where(mask, x, 0.0)
+            x = zero_unless(mask, x)
         cuts = None
         if self.truncate is not None and (timesteps is None or self.truncate < timesteps):
             cuts = truncation_cuts(self.truncate, ops.shape(sequences)[1], mask)
@@ -303,10 +307,10 @@ class Unfolded(keras.layers.RNN):
         before a row's first real step there is none yet, and the output is zero.
         """
         if mask is not None and self.zero_output_for_mask:
-            hidden = ops.where(mask, hidden, 0.0)
+            hidden = zero_unless(mask, hidden)
         elif mask is not None and not from_zeros:
             begun = ops.cumsum(ops.cast(mask, "int32"), axis=0) > 0
-            hidden = ops.where(begun, hidden, 0.0)
+            hidden = zero_unless(begun, hidden)
         return time_major(hidden)
 
     def reset_state(self):

@@ -7,15 +7,18 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 # Before anything imports TensorFlow: its start-up messages are not for users.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from pipelines import runner
+from pipelines import config as configs
+from pipelines import devices, tracking
 from pipelines.console import Console
 from pipelines.errors import TrainingError, UserError
-from pipelines.tasks import NAMES
+from pipelines.runs import Run, publish
+from pipelines.tasks import NAMES, get_config
 
 INTERRUPTED = 130
 
@@ -95,18 +98,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(args: argparse.Namespace, console: Console) -> None:
-    result = runner.train(
-        args.task, file=args.config, overrides=args.set, resume=args.resume, console=console
-    )
-    if args.json:
-        _print_json(result)
+    if args.resume is not None:
+        if args.config is not None or args.set:
+            raise UserError("--resume takes the config of the run: leave out --config and --set")
+        resumed = Run.find(args.task, args.resume)
+        where = _choose_device(resumed.config().device, console)
+        run = _runner().resume(resumed, where, console)
     else:
-        _print_scores(console, result["run"], result["scores"])
+        file = configs.find(args.task, args.config)
+        config = configs.load(file, get_config(args.task), args.set)
+        run = _runner().train(config, _choose_device(config.device, console), console)
+    scores = run.info["scores"]
+    if args.json:
+        _print_json({"run": run.id, "scores": scores, "folder": str(run.folder)})
+    else:
+        _print_scores(console, run.id, scores)
 
 
 def _evaluate(args: argparse.Namespace, console: Console) -> None:
-    run = runner.find_run(args.task, args.run, args.config)
-    result = runner.evaluate(run, args.set, console)
+    run = _find_run(args)
+    config = run.config(args.set)
+    _choose_device(config.device, console)
+    result = _runner().evaluate(run, config)
     if args.json:
         _print_json(result)
     else:
@@ -117,11 +130,10 @@ def _evaluate(args: argparse.Namespace, console: Console) -> None:
 def _predict(args: argparse.Namespace, console: Console) -> None:
     inputs = args.input
     if inputs == ["-"]:
-        inputs = [line.rstrip("\n") for line in sys.stdin]
-        if not inputs:
-            raise UserError("no input: standard input is empty")
-    run = runner.find_run(args.task, args.run, args.config)
-    predictions = runner.predict(run, inputs)
+        inputs = sys.stdin.read().removesuffix("\n").split("\n")
+    run = _find_run(args)
+    devices.select("cpu")
+    predictions = _runner().predict(run, inputs)
     if args.json:
         answers = [p.json for p in predictions]
         _print_json(answers[0] if len(answers) == 1 else {"predictions": answers})
@@ -131,8 +143,8 @@ def _predict(args: argparse.Namespace, console: Console) -> None:
 
 
 def _export(args: argparse.Namespace, console: Console) -> None:
-    run = runner.find_run(args.task, args.run, args.config)
-    folder = runner.export_run(run, console)
+    run = _find_run(args)
+    folder = publish(run)
     if args.json:
         _print_json({"run": run.id, "folder": str(folder)})
     else:
@@ -140,11 +152,35 @@ def _export(args: argparse.Namespace, console: Console) -> None:
 
 
 def _track(args: argparse.Namespace, console: Console) -> None:
-    runner.track(runner.find_run(args.task, args.run, None), console)
+    run = Run.find(args.task, args.run)
+    devices.select("cpu")
+    _runner().track(run, console)
+    console.say(f"run {run.id} is in {tracking.store_uri()}")
 
 
 def _ui(args: argparse.Namespace, console: Console) -> None:
-    runner.ui(args.host, args.port, console)
+    tracking.serve_ui(args.host, args.port, console)
+
+
+def _find_run(args: argparse.Namespace) -> Run:
+    """The run asked for; with a config, the latest finished run of a config of that name."""
+    name = None
+    if args.config is not None:
+        name = configs.load(Path(args.config), get_config(args.task)).name
+    return Run.find(args.task, args.run, name)
+
+
+def _choose_device(device: Any, console: Console) -> dict[str, str]:
+    where = devices.select(device)
+    console.say(f"backend {where['backend']}, device {where['device']}")
+    return where
+
+
+def _runner() -> Any:
+    """Keras takes seconds to import and fixes the backend: only once both are settled."""
+    from pipelines import runner
+
+    return runner
 
 
 def _print_json(value: Any) -> None:

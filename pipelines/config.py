@@ -108,8 +108,15 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what ``_Loader`` would not read back as text."""
+    """Quotes what ``_Loader`` would not read back as the same text."""
 
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        # Between double quotes, characters that YAML takes for the end of a line are escaped.
+        style = '"' if text.splitlines() not in ([], [text]) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 _SCALARS = {
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -159,6 +166,14 @@ class _Places:
         while key and key not in self.of:
             key = key[:-1]
         return self.of.get(key, self.file)
+
+
+def find(task: str, file: str | None) -> Path:
+    """The config file asked for, or the default one of the task."""
+    if file is not None:
+        return Path(file)
+    here = Path("configs") / task / "default.yaml"
+    return here if here.exists() else Path(__file__).parents[1] / here
 
 
 def load(file: Path, model: type[E], overrides: Sequence[str] = ()) -> E:
@@ -239,16 +254,18 @@ def _override(data: dict[str, Any], places: _Places, text: str) -> None:
     except yaml.YAMLError:
         parsed = value
     target: Any = data
-    for part in key[:-1]:
+    replaced = key
+    for i, part in enumerate(key[:-1], 1):
         inner = target.get(part)
         if not isinstance(inner, dict):
             inner = target[part] = {}
+            replaced = min(replaced, key[:i], key=len)
         target = inner
     target[key[-1]] = parsed
-    for known in [k for k in places.of if k[: len(key)] == key]:
+    for known in [k for k in places.of if k[: len(replaced)] == replaced]:
         del places.of[known]
-    for i in range(1, len(key) + 1):
-        places.of.setdefault(key[:i], f"--set {text}")
+    for i in range(len(replaced), len(key) + 1):
+        places.of[key[:i]] = f"--set {text}"
 
 
 _MESSAGES = {
@@ -266,6 +283,7 @@ _MESSAGES = {
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be less than {lt}",
+    "too_short": "must have {min_length} entries or more",
 }
 #: What pydantic calls the branches of a union.
 _BRANCHES = {"int", "float", "str", "bool", "none", "constrained-float", "constrained-int"}

@@ -49,9 +49,7 @@ class Console:
                 )
             yield Bar(self, title, steps, live)
 
-    def epoch(
-        self, stage: str, epoch: int, epochs: int, record: Mapping[str, float], *, is_best: bool
-    ) -> None:
+    def epoch(self, epoch: int, epochs: int, record: Mapping[str, float], *, is_best: bool) -> None:
         shown = [
             f"{name} {value:.4f}"
             for name, value in record.items()
@@ -59,7 +57,7 @@ class Console:
             and "second" not in name
         ]
         self.say(
-            f"{stage} {epoch}/{epochs}  {'  '.join(shown)}  "
+            f"epoch {epoch}/{epochs}  {'  '.join(shown)}  "
             f"{record['tokens_per_second']:,.0f} tokens/s  {record['epoch_seconds']:.0f} s"
             f"{'  (best)' if is_best else ''}"
         )

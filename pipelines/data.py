@@ -10,6 +10,8 @@ A source is written in one way wherever a config names one:
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
 import difflib
 import hashlib
@@ -17,6 +19,7 @@ import importlib.util
 import json
 import os
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -142,20 +145,23 @@ def _read_delimited(path: Path, columns: Sequence[str]) -> Iterator[Row | Unusab
     name = path.name
     # Bytes that are not UTF-8 become lone surrogates, which are found again row by row.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
-            if reader.fieldnames is None:
+            header = next(reader, None)
+            if header is None:
                 raise UserError(f"{path}: the file is empty")
-            _need_columns(f"{path}:1", columns, list(reader.fieldnames))
+            _need_columns(f"{path}:1", columns, header)
             line = reader.line_num + 1
-            for record in reader:
+            for values in reader:
+                # A record may go over several lines: it is found at its first.
                 place = f"{name}:{line}"
                 line = reader.line_num + 1
-                if None in record:
+                record = dict(zip(header, values, strict=False))
+                if len(values) > len(header):
                     yield Unusable("more fields than the header has", place)
-                elif any(record[c] is None for c in columns):
+                elif values and not all(c in record for c in columns):
                     yield Unusable("fewer fields than the header has", place)
-                else:
+                elif values:  # and not a blank line
                     yield Row(record, place)
         except csv.Error as error:
             raise UserError(f"{path}:{reader.line_num}: not a readable table: {error}") from None
@@ -169,10 +175,15 @@ def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row | Unusable]:
             if not raw.strip():
                 continue
             place = f"{path.name}:{line}"
+            if line == 1:
+                raw = raw.removeprefix(codecs.BOM_UTF8)
             try:
                 record = json.loads(raw.decode("utf-8", errors="surrogateescape"))
             except json.JSONDecodeError as error:
                 yield Unusable(f"not JSON ({error.msg})", place)
+                continue
+            except (ValueError, RecursionError):
+                yield Unusable("not JSON that can be read (too long a number, or too deep)", place)
                 continue
             if not isinstance(record, dict):
                 yield Unusable("not a JSON object", place)
@@ -195,12 +206,18 @@ def _need_columns(place: str, columns: Sequence[str], there: Sequence[str]) -> N
             near = difflib.get_close_matches(column, there, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise UserError(f"{place}: no column {column!r}{hint}; there are: {', '.join(there)}")
+        if there.count(column) > 1:
+            raise UserError(
+                f"{place}: the column {column!r} stands here {there.count(column)} times"
+            )
 
 
 def _read_tfds(source: str, columns: Sequence[str]) -> Iterator[Row]:
     import tensorflow_datasets as tfds
 
     name, _, split = source.removeprefix("tfds:").partition("@")
+    if not split:
+        raise UserError(f"data: {source}: which split? write it as tfds:{name or 'BUILDER'}@train")
     builder = _prepare_tfds(name)
     if split not in builder.info.splits:
         splits = ", ".join(f"{name}@{s}" for s in builder.info.splits)
@@ -233,22 +250,14 @@ def _prepare_tfds(name: str) -> Any:
         near = difflib.get_close_matches(name, tfds.list_builders(), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise UserError(f"data: tfds:{name}: no such TFDS builder{hint}") from None
+    except (ValueError, AssertionError) as error:  # its config, its version, or how it is written
+        reason = str(error).splitlines()[0].rpartition('}": ')[2]
+        raise UserError(f"data: tfds:{name}: {reason}") from None
     if builder.info.splits:
         return builder
-    given = os.environ.get(DOWNLOADS_SETTING)
-    downloads = None
-    if given:
-        # TFDS writes beside its downloads, so it gets a folder of links to the user's files.
-        downloads = Path(builder.data_dir).parents[1] / "downloads" / "linked"
-        downloads.mkdir(parents=True, exist_ok=True)
-        if not Path(given).is_dir():
-            raise UserError(f"{DOWNLOADS_SETTING}={given}: no such folder")
-        for file in Path(given).iterdir():
-            link = downloads / file.name
-            if not link.exists():
-                link.symlink_to(file.resolve())
     try:
-        builder.download_and_prepare(download_dir=downloads)
+        with _linked_downloads() as downloads:
+            builder.download_and_prepare(download_dir=downloads)
     except (OSError, tfds.core.download.DownloadError) as error:
         reason = str(error).splitlines()[0][:160]
         raise UserError(
@@ -256,6 +265,21 @@ def _prepare_tfds(name: str) -> Any:
             f"{DOWNLOADS_SETTING} to a folder with the original files under TFDS's names"
         ) from None
     return builder
+
+
+@contextlib.contextmanager
+def _linked_downloads() -> Iterator[str | None]:
+    """The user's folder of downloads as TFDS wants it: one that it can write into."""
+    given = os.environ.get(DOWNLOADS_SETTING)
+    if given is None:
+        yield None
+        return
+    if not Path(given).is_dir():
+        raise UserError(f"{DOWNLOADS_SETTING}={given}: no such folder")
+    with tempfile.TemporaryDirectory() as links:
+        for file in Path(given).resolve().iterdir():
+            (Path(links) / file.name).symlink_to(file)
+        yield links
 
 
 def split_shares(
@@ -266,7 +290,8 @@ def split_shares(
     Args:
         keys: one a record; records with equal keys (exact duplicates) stay together.
         strata: one a record; every stratum is split in the same proportion.
-        shares: held-out share of the distinct keys, by name, e.g. ``{"test": 0.1}``.
+        shares: held-out share of the distinct keys, by name, e.g. ``{"test": 0.1}``. However
+            large, each stratum keeps one key to train on.
         seed: same seed, same split.
 
     Returns:
@@ -284,7 +309,7 @@ def split_shares(
         members = rng.permutation(by_stratum[stratum])
         start = 0
         for name, share in shares.items():
-            count = round(share * len(members)) if share else 0
+            count = min(round(share * len(members)), len(members) - 1 - start)
             for i in members[start : start + count]:
                 side[keys[i]] = name
             start += count

@@ -21,8 +21,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from pipelines.console import Console
 from pipelines.errors import UserError
-from pipelines.files import lock, new_folder, require_writable
-from pipelines.runs import Run, home
+from pipelines.files import new_folder
+from pipelines.runs import Run
 
 #: Ops that need a library, a device or a file that a stock CPU server does not have.
 _FOREIGN = ("Cudnn", "XlaCallModule", "PyFunc", "EagerPyFunc", "StatefulPartitionedCallJax")
@@ -80,25 +80,6 @@ def check(folder: Path) -> None:
     foreign = sorted(op for op in ops(folder) if op.startswith(_FOREIGN))
     if foreign:
         raise RuntimeError(f"the SavedModel holds ops that a CPU server lacks: {foreign}")
-
-
-def publish(run: Run) -> Path:
-    """Copy a run's SavedModel to ``exports/TASK/VERSION/`` with the next version number."""
-    source = run.need("savedmodel")
-    root = home() / "exports" / run.task
-    require_writable(root, "the exports folder")
-    with lock(root / ".lock", wait=True):
-        taken = [int(p.name) for p in root.iterdir() if p.name.isdecimal()]
-        target = root / str(max(taken, default=0) + 1)
-        with new_folder(target) as work:
-            _copy_tree(source, work)
-    return target
-
-
-def _copy_tree(source: Path, target: Path) -> None:
-    import shutil
-
-    shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 def load(folder: Path) -> Any:

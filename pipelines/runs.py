@@ -13,8 +13,9 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any
 from pipelines import config as configs
 from pipelines.config import Experiment
 from pipelines.errors import UserError
-from pipelines.files import lock, require_writable, write_json, write_text
+from pipelines.files import lock, new_folder, require_writable, write_json, write_text
+from pipelines.tasks import Processor, get_config
 
 #: The folder that runs, exports and the MLflow store are kept in; the working directory if unset.
 HOME_SETTING = "UNFOLD_HOME"
@@ -35,6 +37,10 @@ def home() -> Path:
     return Path(os.environ.get(HOME_SETTING, ".")).expanduser().resolve()
 
 
+def runs_folder(task: str) -> Path:
+    return home() / "runs" / task
+
+
 class Run:
     """One training and its folder."""
 
@@ -44,22 +50,24 @@ class Run:
         self.task = folder.parent.name
 
     @classmethod
-    def create(cls, config: Experiment) -> Run:
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        root = home() / "runs" / config.task
-        require_writable(root, "the runs folder")
-        run = cls(root / f"{stamp}-{config.name}-{secrets.token_hex(2)}")
-        run.folder.mkdir()
-        write_text(run.folder / "config.yaml", configs.dump(config))
-        run.update(
-            status="running",
-            config_name=config.name,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            git_commit=_git_commit(),
-            versions=_versions(),
-            machine=f"{platform.machine()}, {os.cpu_count()} cores",
-        )
-        return run
+    def create(cls, config: Experiment, processor: Processor, **info: Any) -> Run:
+        """A new run with all that training starts from. Its folder appears whole."""
+        now = datetime.now(UTC)
+        stamp = now.strftime("%Y%m%d-%H%M%S")
+        folder = runs_folder(config.task) / f"{stamp}-{config.name}-{secrets.token_hex(2)}"
+        with new_folder(folder) as work:
+            write_text(work / "config.yaml", configs.dump(config))
+            processor.save(work / "processor")
+            cls(work).update(
+                status="running",
+                config_name=config.name,
+                created=now.isoformat(timespec="seconds"),
+                git_commit=_git_commit(),
+                versions=_versions(),
+                machine=f"{platform.machine()}, {os.cpu_count()} cores",
+                **info,
+            )
+        return cls(folder)
 
     @classmethod
     def find(cls, task: str, wanted: str | None, config_name: str | None = None) -> Run:
@@ -92,7 +100,7 @@ class Run:
 
     @classmethod
     def _all(cls, task: str) -> list[Run]:
-        return [cls(p.parent) for p in (home() / "runs" / task).glob("*/run.json")]
+        return [cls(p.parent) for p in runs_folder(task).glob("*/run.json")]
 
     @property
     def info(self) -> dict[str, Any]:
@@ -101,6 +109,19 @@ class Run:
 
     def update(self, **changes: Any) -> None:
         write_json(self.folder / "run.json", self.info | changes)
+
+    def config(self, overrides: Sequence[str] = ()) -> Experiment:
+        """The config of the run, with ``overrides`` for commands other than training."""
+        return configs.load(self.need("config.yaml"), get_config(self.task), overrides)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """What was measured after each epoch."""
+        path = self.folder / "history.json"
+        return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+
+    def write_history(self, history: Sequence[dict[str, float]]) -> None:
+        write_json(self.folder / "history.json", history)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -121,6 +142,19 @@ class Run:
         return path
 
 
+def publish(run: Run) -> Path:
+    """Copy a run's SavedModel to ``exports/TASK/VERSION/`` with the next version number."""
+    source = run.need("savedmodel")
+    root = home() / "exports" / run.task
+    require_writable(root, "the exports folder")
+    with lock(root / ".lock", wait=True):
+        taken = [int(p.name) for p in root.iterdir() if p.name.isdecimal()]
+        target = root / str(max(taken, default=0) + 1)
+        with new_folder(target) as work:
+            shutil.copytree(source, work, dirs_exist_ok=True)
+    return target
+
+
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
@@ -138,6 +172,7 @@ def _git_commit() -> str | None:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", __file__)  # not the repository of somebody's .venv
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

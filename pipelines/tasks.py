@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pipelines.export import Endpoint
-    from pipelines.training import Feed, Fitter, Objective
+    from pipelines.training import Feed, Objective
 
 #: Each has its package under ``pipelines`` and its configs under ``configs``.
 NAMES = ("sentiment",)
@@ -47,8 +47,6 @@ class Splits:
     fingerprint: str
     #: Counts and messages: rows read, skipped, duplicates, sizes. Saved and logged with the run.
     report: dict[str, Any]
-    #: Records without a target, where a task can learn from them too.
-    unlabelled: list[Any] = field(default_factory=list)
 
 
 @dataclass
@@ -121,11 +119,6 @@ class Task(ABC):
     @abstractmethod
     def predict(self, served: Any, text: str) -> Prediction:
         """Answer one input with a loaded SavedModel, as a client of it would."""
-
-    def warm_up(  # noqa: B027
-        self, config: Any, processor: Any, model: keras.Model, splits: Splits, fit: Fitter
-    ) -> None:
-        """Train (parts of) the model on something else first. Most tasks have nothing."""
 
 
 def get_task(name: str) -> Task:

@@ -11,9 +11,10 @@ import contextlib
 import json
 import logging
 import os
+import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,22 +61,22 @@ class Tracker:
         self._client = MlflowClient()
         self._warned = False
 
-    def publish(self, history: Mapping[str, list[dict[str, float]]]) -> bool:
+    def publish(self) -> bool:
         """Send the epochs that the store does not have yet. Whether the store could be reached."""
-        return self._try(lambda: self._publish_epochs(history))
+        return self._try(self._publish_epochs)
 
-    def finish(self, history: Mapping[str, list[dict[str, float]]], status: str) -> bool:
+    def finish(self, status: str) -> bool:
         """Send what is left, and the final state of the run."""
 
         def send() -> None:
-            run_id = self._publish_epochs(history)
+            run_id = self._publish_epochs()
             if status == "FINISHED":
                 self._publish_results(run_id)
             self._client.set_terminated(run_id, status)
 
         return self._try(send)
 
-    def _try(self, send: Any) -> bool:
+    def _try(self, send: Callable[[], object]) -> bool:
         from mlflow.exceptions import MlflowException
 
         try:
@@ -135,7 +136,7 @@ class Tracker:
             },
         )
         run_id = run.info.run_id
-        self._note(run_id=run_id, epochs={})
+        self._note(run_id=run_id, epochs=0)
         params = [Param(k, v[:5000]) for k, v in configs.flat(self._config).items()]
         self._client.log_batch(run_id, params=params)
         self._client.log_artifact(run_id, str(self._run.folder / "config.yaml"))
@@ -159,20 +160,17 @@ class Tracker:
         )
         self._client.log_dict(run_id, data, "data.json")
 
-    def _publish_epochs(self, history: Mapping[str, list[dict[str, float]]]) -> str:
+    def _publish_epochs(self) -> str:
         from mlflow.entities import Metric
 
         run_id = self._open()
-        for stage, records in history.items():
-            done = int(self._sent["epochs"].get(stage, 0))
-            prefix = "" if stage == "train" else f"{stage}_"
-            for epoch, record in enumerate(records[done:], done + 1):
-                now = int(time.time() * 1000)
-                self._client.log_batch(
-                    run_id,
-                    metrics=[Metric(prefix + k, v, now, epoch) for k, v in record.items()],
-                )
-                self._note(epochs=self._sent["epochs"] | {stage: epoch})
+        done = int(self._sent["epochs"])
+        for epoch, record in enumerate(self._run.history[done:], done + 1):
+            now = int(time.time() * 1000)
+            self._client.log_batch(
+                run_id, metrics=[Metric(name, value, now, epoch) for name, value in record.items()]
+            )
+            self._note(epochs=epoch)
         return run_id
 
     def _publish_results(self, run_id: str) -> None:
@@ -215,3 +213,16 @@ class Tracker:
             name, logged.model_uri, run_id, model_id=logged.model_id, description=self._run.id
         )
         self._note(model_version=int(version.version))
+
+
+def serve_ui(host: str, port: int, console: Console) -> None:
+    """The MLflow UI over the store that training writes to. Replaces this process."""
+    uri = store_uri()
+    if uri.startswith(("http:", "https:")):
+        console.say(f"runs are tracked by the server at {uri}: open that address in a browser")
+        return
+    console.say(f"MLflow on http://{host}:{port}  (store {uri}; Ctrl-C ends it)")
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--artifacts-destination", str(artifact_root())]
+    os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])

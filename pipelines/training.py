@@ -54,9 +54,10 @@ class Objective:
 
 @dataclass
 class State:
-    """Where a stage of training stands, between two epochs."""
+    """Where training stands, between two epochs."""
 
     epoch: int = 0
+    #: The best score so far, its sign turned so that higher is better.
     best: float | None = None
     best_epoch: int = 0
     waited: int = 0
@@ -127,86 +128,69 @@ def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.optimizer
     }[config.optimizer]()
 
 
-class Fitter:
-    """Trains models of one run, one stage after another.
+def fit(
+    model: keras.Model,
+    feed: Feed,
+    objective: Objective,
+    config: TrainConfig,
+    *,
+    folder: Path,
+    console: Console,
+    on_epoch: Callable[[State], object] = lambda state: None,
+) -> State:
+    """Train ``model`` and leave it with the weights of its best epoch.
 
     Args:
-        folder: where checkpoints are kept.
-        on_epoch: called with the stage and its state after each epoch, once that is on disk.
+        model: built; its weights are where training starts, unless ``folder`` holds a
+            checkpoint, which is then continued.
+        on_epoch: called after each epoch, once its checkpoint is on disk.
+
+    Raises:
+        TrainingError: the loss is not finite.
     """
-
-    def __init__(
-        self, folder: Path, console: Console, on_epoch: Callable[[str, State], None]
-    ) -> None:
-        self._folder, self._console, self._on_epoch = folder, console, on_epoch
-
-    def __call__(
-        self,
-        model: keras.Model,
-        feed: Feed,
-        objective: Objective,
-        config: TrainConfig,
-        stage: str = "train",
-    ) -> State:
-        """Train ``model`` and leave it with the weights of its best epoch.
-
-        Args:
-            model: built; its weights are where training starts, unless there is a checkpoint of
-                this ``stage``, which is then continued.
-
-        Raises:
-            TrainingError: the loss is not finite.
-        """
-        optimizer = make_optimizer(config, feed.steps)
-        if config.precision == "mixed_float16":
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        model.compile(optimizer=optimizer, loss=objective.loss, metrics=objective.metrics())
-        optimizer.build(model.trainable_variables)
-        checkpoint, best = (
-            self._folder / f"{stage}.checkpoint.npz",
-            self._folder / f"{stage}.best.npz",
-        )
-        state = State()
-        if checkpoint.exists():
-            state = State(**load_variables(checkpoint, _variables(model)))
-        validation = feed.validation()
-        while state.epoch < config.epochs and not _out_of_patience(state, config):
-            started = time.perf_counter()
-            with self._console.progress(
-                f"{stage} {state.epoch + 1}/{config.epochs}", feed.steps
-            ) as bar:
-                logs = model.fit(
-                    feed.train(state.epoch),
-                    initial_epoch=state.epoch,
-                    epochs=state.epoch + 1,
-                    verbose=0,
-                    callbacks=[_Watch(bar, feed, config)],
-                ).history
-            seconds = time.perf_counter() - started
-            scores = model.evaluate(validation, verbose=0, return_dict=True)
-            record = {name: float(values[-1]) for name, values in logs.items()}
-            record |= {f"val_{name}": float(value) for name, value in scores.items()}
-            record |= {
-                "epoch_seconds": seconds,
-                "tokens_per_second": feed.tokens / seconds,
-                "padding_share": 1.0 - feed.tokens / feed.padded_tokens,
-                "learning_rate": float(ops.convert_to_numpy(optimizer.learning_rate)),
-            }
-            state.epoch += 1
-            state.history.append(record)
-            score = record[objective.monitor]
-            if state.best is None or (score > state.best) is objective.higher_is_better:
-                state.best, state.best_epoch, state.waited = score, state.epoch, 0
-                save_variables(best, model.variables, {})
-            else:
-                state.waited += 1
-            save_variables(checkpoint, _variables(model), asdict(state))
-            self._console.epoch(
-                stage, state.epoch, config.epochs, record, is_best=state.waited == 0
-            )
-            self._on_epoch(stage, state)
-        load_variables(best, model.variables)
-        return state
+    optimizer = make_optimizer(config, feed.steps)
+    if config.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(optimizer=optimizer, loss=objective.loss, metrics=objective.metrics())
+    optimizer.build(model.trainable_variables)
+    checkpoint, best = folder / "checkpoint.npz", folder / "best.npz"
+    state = State()
+    if checkpoint.exists():
+        state = State(**load_variables(checkpoint, _variables(model)))
+    validation = feed.validation()
+    while state.epoch < config.epochs and not _out_of_patience(state, config):
+        started = time.perf_counter()
+        with console.progress(f"epoch {state.epoch + 1}/{config.epochs}", feed.steps) as bar:
+            logs = model.fit(
+                feed.train(state.epoch),
+                initial_epoch=state.epoch,
+                epochs=state.epoch + 1,
+                verbose=0,
+                callbacks=[_Watch(bar, feed, config)],
+            ).history
+        seconds = time.perf_counter() - started
+        scores = model.evaluate(validation, verbose=0, return_dict=True)
+        record = {name: float(values[-1]) for name, values in logs.items()}
+        record |= {f"val_{name}": float(value) for name, value in scores.items()}
+        record |= {
+            "epoch_seconds": seconds,
+            "tokens_per_second": feed.tokens / seconds,
+            "padding_share": 1.0 - feed.tokens / feed.padded_tokens,
+            "learning_rate": float(ops.convert_to_numpy(optimizer.learning_rate)),
+        }
+        state.epoch += 1
+        state.history.append(record)
+        score = record[objective.monitor] * (1 if objective.higher_is_better else -1)
+        if state.best is None or score > state.best:
+            state.best, state.best_epoch, state.waited = score, state.epoch, 0
+            save_variables(best, model.variables, {})
+        else:
+            state.waited += 1
+        save_variables(checkpoint, _variables(model), asdict(state))
+        console.epoch(state.epoch, config.epochs, record, is_best=state.waited == 0)
+        on_epoch(state)
+    load_variables(best, model.variables)
+    return state
 
 
 def _out_of_patience(state: State, config: TrainConfig) -> bool:

@@ -120,7 +120,7 @@ def test_a_run_folder_holds_all_there_is_to_know(trained):
     assert info["versions"]["keras"]
     for name in (
         "config.yaml", "history.json", "model.keras", "processor/vocabulary.txt",
-        "figures/train_curves.png", "figures/confusion_matrix.png", "figures/reliability.png",
+        "figures/learning_curves.png", "figures/confusion_matrix.png", "figures/reliability.png",
         "tables/worst_mistakes.csv", "savedmodel/saved_model.pb",
     ):  # fmt: skip
         assert (folder / name).stat().st_size > 0, name
@@ -180,8 +180,7 @@ def test_the_saved_config_reproduces_the_run_to_the_bit(trained, reviews, tmp_pa
     again = ok(unfold(tmp_path, "train", "sentiment", "--json", "--config", str(config)))
     assert again["scores"] == result["scores"]
     first, second = (
-        variables(Path(r["folder"]) / "checkpoints" / "train.checkpoint.npz")
-        for r in (result, again)
+        variables(Path(r["folder"]) / "checkpoints" / "checkpoint.npz") for r in (result, again)
     )
     assert first.keys() == second.keys()
     for name in first:
@@ -210,7 +209,7 @@ def test_interrupted_equals_uninterrupted(stop, trained, reviews, tmp_path):
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("train 2/"):  # epochs 1 and 2 are on disk, the third is under way
+        if line.startswith("epoch 2/"):  # epochs 1 and 2 are on disk, the third is under way
             break
     time.sleep(0.05)
     process.send_signal(stop)
@@ -227,12 +226,11 @@ def test_interrupted_equals_uninterrupted(stop, trained, reviews, tmp_path):
     resumed = ok(unfold(tmp_path, "train", "sentiment", "--json", "--resume", folder.name))
     assert resumed["scores"] == whole["scores"]
     first, second = (
-        variables(f / "checkpoints" / "train.checkpoint.npz")
-        for f in (Path(whole["folder"]), folder)
+        variables(f / "checkpoints" / "checkpoint.npz") for f in (Path(whole["folder"]), folder)
     )
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
-    epochs = [r["val_accuracy"] for r in json.loads((folder / "history.json").read_text())["train"]]
+    epochs = [r["val_accuracy"] for r in json.loads((folder / "history.json").read_text())]
     assert len(epochs) == 4
 
 

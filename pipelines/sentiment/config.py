@@ -17,8 +17,6 @@ class TextData(DataConfig):
     #: Names for the labels as they stand in the data, e.g. ``{"0": negative, "1": positive}``.
     #: Rows with any other label are unusable. Null takes the labels as they are.
     labels: dict[str, str] | None = Field(None, min_length=2)
-    #: A source of texts without labels, for ``pretrain``.
-    unlabelled: str | None = None
 
 
 class TextConfig(Section):
@@ -48,32 +46,11 @@ class ModelConfig(RecurrentConfig):
     dropout: Share = 0.0
 
 
-class PretrainConfig(Section):
-    """Language-model pre-training: each state predicts the neighbouring word, no labels needed.
-
-    The forward layers predict the next word, the backward layers the one before (Dai and Le,
-    2015; Peters et al., 2018), on the training and the unlabelled texts.
-    """
-
-    #: Passes over the texts.
-    passes: float = Field(1.0, gt=0)
-    #: Length of the pieces that the texts, laid end to end, are cut into.
-    window: int = Field(100, ge=2)
-    batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    #: Words that each true next word is compared with, drawn anew for each step.
-    candidates: int = Field(1024, ge=1)
-    dropout: Share = 0.1
-    #: A checkpoint is written this often over the whole of pre-training.
-    checkpoints: int = Field(10, ge=1)
-
-
 class SentimentConfig(Experiment):
     task: Literal["sentiment"] = "sentiment"
     data: TextData
     text: TextConfig = TextConfig()
     model: ModelConfig = ModelConfig()
-    pretrain: PretrainConfig | None = None
 
 
 CONFIG = SentimentConfig

@@ -50,7 +50,6 @@ def load(config: SentimentConfig) -> Splits:
     _check(splits, data)
     report["records"] = {name: len(splits[name]) for name in ("train", "validation", "test")}
     report["labels"] = dict(sorted(Counter(r.label for r in splits["train"]).items()))
-    unlabelled = _read_unlabelled(data, {r.text for r in splits["test"]}, report)
     digest = fingerprint(
         part
         for name in ("train", "validation", "test")
@@ -63,13 +62,7 @@ def load(config: SentimentConfig) -> Splits:
         splits["test"],
         fingerprint=digest,
         report=report,
-        unlabelled=unlabelled,
     )
-
-
-def read_labelled(source: str, data: TextData, report: dict[str, Any]) -> list[LabelledText]:
-    """All usable records of one source, unsplit."""
-    return _read(source, data, report)
 
 
 def _read(source: str, data: TextData, report: dict[str, Any]) -> list[LabelledText]:
@@ -139,20 +132,6 @@ def _check(splits: dict[str, list[LabelledText]], data: TextData) -> None:
                 f"data.{name}: label {unknown[0]!r} does not occur in training; there are: "
                 + ", ".join(sorted(labels))
             )
-
-
-def _read_unlabelled(data: TextData, held_out: set[str], report: dict[str, Any]) -> list[str]:
-    if data.unlabelled is None:
-        return []
-    problems = Problems()
-    texts = [
-        row.fields[data.text]
-        for row in read(data.unlabelled, [data.text], problems)
-        if row.fields[data.text].strip() and row.fields[data.text] not in held_out
-    ]
-    problems.check(data.unlabelled, data.max_bad_rows)
-    report["unlabelled"] = len(texts)
-    return texts
 
 
 def labels_of(records: Sequence[LabelledText]) -> list[str]:

@@ -1,0 +1,22 @@
+"""What every test shares: no time limits, the same examples each run, files in its own folder."""
+
+import os
+
+# Before anything imports TensorFlow: its start-up messages are no test results.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("unfold", deadline=None, derandomize=True, print_blob=False)
+settings.load_profile("unfold")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs, exports and the MLflow store of a test are its own."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("UNFOLD_HOME", str(folder))
+    return folder

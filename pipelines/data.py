@@ -118,6 +118,8 @@ def _has_broken_utf8(value: Any) -> bool:
 def _locate(source: str) -> Path:
     if not source.startswith("package:"):
         path = Path(source).expanduser()
+        if path.is_dir():
+            raise UserError(f"data.source: {source}: is a folder, not a file")
         if not path.is_file():
             raise UserError(f"data.source: {source}: no such file{_near_files(path)}")
         return path

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from pipelines.data import Problems, fingerprint, read, split_shares
 from pipelines.errors import UserError
 from pipelines.sentiment.config import SentimentConfig, TextData
@@ -69,14 +71,16 @@ def _read(source: str, data: TextData, report: dict[str, Any]) -> list[LabelledT
     problems = Problems()
     records, filtered = [], 0
     for row in read(source, [data.text, data.label, *data.where], problems):
-        if any(str(row.fields[column]) != str(value) for column, value in data.where.items()):
+        if any(_as_text(row.fields[column]) != value for column, value in data.where.items()):
             filtered += 1
             continue
-        text, label = row.fields[data.text], _label(row.fields[data.label])
+        text, label = row.fields[data.text], _as_text(row.fields[data.label])
         if not isinstance(text, str):
             problems.add(row.place, f"{data.text!r} is not text")
         elif not text.strip():
             problems.add(row.place, "empty text")
+        elif label is None:
+            problems.add(row.place, f"{data.label!r} is not a label")
         elif not label:
             problems.add(row.place, "no label")
         elif data.labels is not None and label not in data.labels:
@@ -86,7 +90,9 @@ def _read(source: str, data: TextData, report: dict[str, Any]) -> list[LabelledT
             records.append(LabelledText(text, name, row.place))
     problems.check(source, data.max_bad_rows)
     if not records:
-        raise UserError(f"{source}: no usable row")
+        wanted = ", ".join(f"{column}: {value}" for column, value in data.where.items())
+        why = f"none of its {problems.rows:,} rows has {wanted}" if filtered else "it has no rows"
+        raise UserError(f"{source}: no usable row: {why}")
     report[source] = {
         "rows": problems.rows,
         "filtered_out": filtered,
@@ -96,11 +102,18 @@ def _read(source: str, data: TextData, report: dict[str, Any]) -> list[LabelledT
     return records
 
 
-def _label(value: Any) -> str:
-    """A label as text: JSON has numbers and booleans too, and 1.0 is no other class than 1."""
+def _as_text(value: Any) -> str | None:
+    """A label or a mark as text; None for what is neither text, a number nor a truth value.
+
+    JSON has numbers and booleans too: true is ``true``, and 1.0 is no other class than 1.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value).strip()
+    return str(value).strip() if isinstance(value, str | int | float) else None
 
 
 def _keep_apart(splits: dict[str, list[LabelledText]], report: dict[str, Any]) -> None:

@@ -1,4 +1,9 @@
-import contextlib
+import os
+
+# Read when JAX starts: these tests want compilation to be quick rather than its result.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
 import keras
 import pytest
@@ -7,9 +12,10 @@ import pytest
 @pytest.fixture(autouse=True)
 def _float64_on_jax():
     """Let JAX keep float64 where a test asks for it."""
-    with contextlib.ExitStack() as stack:
-        if keras.backend.backend() == "jax":
-            import jax
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
 
-            stack.enter_context(jax.enable_x64(True))
+    with jax.enable_x64(True):
         yield

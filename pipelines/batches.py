@@ -51,6 +51,7 @@ class Buckets:
             padding_values=(tf.constant(PADDING, tf.int32), tf.constant(0, values.dtype)),
             pad_to_bucket_boundary=True,
         )
+        data = data.apply(tf.data.experimental.assert_cardinality(self.steps(rows.lengths)))
         return data.prefetch(4)
 
     def steps(self, lengths: np.ndarray) -> int:

@@ -22,33 +22,43 @@ RESERVED = 2
 
 # An HTML tag as it occurs in scraped text: <br />, </p>, <a href="…">.
 _TAG = r"<[/!]?[a-zA-Z][^<>]{0,200}>"
-# A word with its inner apostrophes (don't); one sign of a script written without spaces; or any
-# other single visible character (punctuation, an emoji). Combining marks stay with their letter.
+# A word is a run of letters, marks and digits with its inner apostrophes (don't). Any other visible
+# character (punctuation, an emoji, a sign of a script written without spaces) is a word of its own
+# with the combining marks on it, and so is a run of outer apostrophes.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_JOINERS = r"'’"
+_IN_WORDS = r"\p{L}\p{M}\p{N}"
+_APOSTROPHES = r"'’"
+_LOCAL_CAPITALS = {"İ": "i\u0307", "Ì": "ì", "Í": "í", "Ĩ": "ĩ", "Į": "į"}
+_SIGN = rf"((?:[^{_IN_WORDS}{_APOSTROPHES}\s\p{{Z}}\p{{C}}]|[{_UNSPACED}])\p{{M}}*)"
+_OPENING = rf"(^|[^{_IN_WORDS}{_APOSTROPHES}])([{_APOSTROPHES}]+)"
+_CLOSING = rf"([{_APOSTROPHES}]+)([^{_IN_WORDS}{_APOSTROPHES}]|$)"
 
 
 def split_words(texts: tf.Tensor, *, lowercase: bool) -> tf.RaggedTensor:
     """``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``."""
     texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
     if lowercase:
-        texts = tf.strings.lower(texts, encoding="utf-8")
+        texts = _lower(texts)
     texts = tf.strings.regex_replace(texts, _TAG, " ")
-    # Every character that is neither part of a word nor a space becomes a word of its own.
-    texts = tf.strings.regex_replace(
-        texts, rf"([^\p{{L}}\p{{M}}\p{{N}}\s\p{{Z}}\p{{C}}{_JOINERS}]|[{_UNSPACED}])", r" \1 "
-    )
-    # Apostrophes stay only between two letters.
-    texts = tf.strings.regex_replace(
-        texts, rf"(^|[^\p{{L}}\p{{M}}\p{{N}}])([{_JOINERS}]+)", r"\1 \2 "
-    )
-    texts = tf.strings.regex_replace(
-        texts, rf"([{_JOINERS}]+)([^\p{{L}}\p{{M}}\p{{N}}{_JOINERS}]|$)", r" \1 \2"
-    )
+    texts = tf.strings.regex_replace(texts, _SIGN, r" \1 ")
+    texts = tf.strings.regex_replace(texts, _OPENING, r"\1 \2 ")
+    texts = tf.strings.regex_replace(texts, _CLOSING, r" \1 \2")
     texts = tf.strings.regex_replace(texts, r"[\s\p{Z}\p{C}]+", " ")
     words = tf.strings.split(tf.strings.strip(texts), sep=" ")
     # Splitting an empty string at a separator gives one empty word.
     return tf.ragged.boolean_mask(words, tf.strings.length(words) > 0)
+
+
+def _lower(texts: tf.Tensor) -> tf.Tensor:
+    """Unicode's lower case, on every machine alike.
+
+    TensorFlow's depends on the locale: the Turkish I becomes ı, the Lithuanian Í gets a dot. What
+    they differ in is done before.
+    """
+    texts = tf.strings.lower(texts)  # A to Z
+    for upper, lower in _LOCAL_CAPITALS.items():
+        texts = tf.strings.regex_replace(texts, upper, lower)
+    return tf.strings.lower(texts, encoding="utf-8")
 
 
 class Tokenizer(tf.Module):

@@ -8,6 +8,7 @@ again neither repeats nor skips an epoch.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -50,7 +51,6 @@ class Tracker:
 
     def __init__(self, run: Run, config: Experiment, console: Console) -> None:
         import mlflow
-        from mlflow import MlflowClient
 
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -58,8 +58,13 @@ class Tracker:
         mlflow.set_registry_uri(store_uri())
         self._mlflow, self._config, self._console = mlflow, config, console
         self._run = run
-        self._client = MlflowClient()
         self._warned = False
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        # The first use of a store creates its tables: one process at a time.
+        with lock(home() / ".mlflow.lock", wait=True):
+            return self._mlflow.MlflowClient()
 
     def publish(self) -> bool:
         """Send the epochs that the store does not have yet. Whether the store could be reached."""
@@ -78,10 +83,11 @@ class Tracker:
 
     def _try(self, send: Callable[[], object]) -> bool:
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             send()
-        except (MlflowException, OSError) as error:
+        except (MlflowException, SQLAlchemyError, OSError) as error:
             if not self._warned:
                 reason = str(error).splitlines()[0][:200]
                 self._console.warn(
@@ -105,9 +111,10 @@ class Tracker:
             if self._client.get_run(run_id).info.status != "RUNNING":
                 self._client.update_run(run_id, status="RUNNING")
             return str(run_id)
-        # Two first trainings at once would both create the database.
+        client = self._client
+        # Two first trainings at once would both create the experiment.
         with lock(home() / ".mlflow.lock", wait=True):
-            experiment = self._client.get_experiment_by_name(self._run.task)
+            experiment = client.get_experiment_by_name(self._run.task)
             if experiment is None:
                 local = store_uri().startswith("sqlite:")
                 experiment_id = self._client.create_experiment(

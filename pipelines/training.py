@@ -165,6 +165,7 @@ def fit(
                 feed.train(state.epoch),
                 initial_epoch=state.epoch,
                 epochs=state.epoch + 1,
+                shuffle=False,  # the feed has done it
                 verbose=0,
                 callbacks=[_Watch(bar, feed, config)],
             ).history

@@ -1,0 +1,199 @@
+"""Runs in a real MLflow store, and through MLflow's own server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import keras
+import pytest
+import tensorflow as tf
+from mlflow import MlflowClient
+
+import pipelines.console
+from pipelines import export, figures
+from pipelines.files import write_text
+from pipelines.runs import Run
+from pipelines.sentiment.config import CONFIG
+from pipelines.sentiment.processor import TextClasses
+from pipelines.sentiment.task import TASK
+from pipelines.tracking import Tracker
+
+
+@pytest.fixture(scope="module")
+def ready_store(tmp_path_factory) -> Path:
+    """A database with MLflow's tables: making them takes seconds, copying does not."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, ready_store) -> Path:
+    monkeypatch.setenv("UNFOLD_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mlflow.db").write_bytes(ready_store.read_bytes())
+    return tmp_path
+
+
+def make_run() -> tuple[Run, object]:
+    config = CONFIG.model_validate(
+        {"name": "tiny", "data": {"source": "mine.csv"}, "model": {"units": [3], "embedding": 2}}
+    )
+    processor = TextClasses(config.text, ["good", "bad"], ["no", "yes"])
+    data = {"fingerprint": "abc123", "records": {"train": 8, "validation": 1, "test": 1}}
+    run = Run.create(config, processor, data=data, backend="tensorflow", device="cpu")
+    keras.utils.set_random_seed(3)
+    model = TASK.build(config, processor)
+    model.save(run.folder / "model.keras")
+    export.write(
+        run.folder / "savedmodel", model, TASK.endpoints(model, processor), processor.resources()
+    )
+    figures.save(figures.new()[0], run.folder / "figures" / "empty.png")
+    write_text(run.folder / "tables" / "t.csv", "a\r\n")
+    return run, config
+
+
+def epochs(count: int) -> list[dict[str, float]]:
+    return [{"loss": 1.0 / (i + 1), "val_accuracy": 0.5 + i / 100} for i in range(count)]
+
+
+def finish(run: Run) -> None:
+    run.update(status="finished", scores={"accuracy": 0.75}, parameters=29, train_seconds=1.5)
+
+
+def store(home: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+
+
+def test_a_run_arrives_whole(home):
+    run, config = make_run()
+    tracker = Tracker(run, config, pipelines.console.Console())
+    assert tracker.publish()
+    for n in (1, 2, 3):
+        run.write_history(epochs(n))
+        assert tracker.publish()
+    finish(run)
+    assert tracker.finish("FINISHED")
+
+    client = store(home)
+    run_id = run.info["mlflow"]["run_id"]
+    sent = client.get_run(run_id)
+    assert sent.info.run_name == run.id
+    assert sent.info.status == "FINISHED"
+    assert sent.data.params["model.cell"] == "lstm"
+    assert sent.data.params["train.clip_norm"] == "1.0"
+    assert sent.data.tags["version.keras"] == keras.__version__
+    assert sent.data.metrics["test_accuracy"] == 0.75
+    history = client.get_metric_history(run_id, "val_accuracy")
+    assert [(m.step, m.value) for m in history] == [(1, 0.5), (2, 0.51), (3, 0.52)]
+    (data,) = sent.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("mine.csv", "abc123")
+    found = {a.path for a in client.list_artifacts(run_id)}
+    assert {"config.yaml", "data.json", "figures", "tables", "processor", "keras"} <= found
+    (version,) = client.search_model_versions("name='unfold-sentiment'")
+    assert (int(version.version), version.run_id) == (run.info["mlflow"]["model_version"], run_id)
+
+
+def test_sending_again_repeats_nothing(home):
+    run, config = make_run()
+    run.write_history(epochs(2))
+    finish(run)
+    for _ in range(2):
+        assert Tracker(run, config, pipelines.console.Console()).finish("FINISHED")
+    client = store(home)
+    run_id = run.info["mlflow"]["run_id"]
+    assert len(client.get_metric_history(run_id, "loss")) == 2
+    assert len(client.search_model_versions("name='unfold-sentiment'")) == 1
+    experiment = client.get_experiment_by_name("sentiment")
+    assert len(client.search_runs([experiment.experiment_id])) == 1
+
+
+def test_a_killed_run_goes_on_in_the_same_mlflow_run(home):
+    run, config = make_run()
+    run.write_history(epochs(1))
+    Tracker(run, config, pipelines.console.Console()).finish("KILLED")
+    run_id = run.info["mlflow"]["run_id"]
+    assert store(home).get_run(run_id).info.status == "KILLED"
+    run.write_history(epochs(2))
+    Tracker(run, config, pipelines.console.Console()).publish()
+    assert store(home).get_run(run_id).info.status == "RUNNING"
+    assert [m.step for m in store(home).get_metric_history(run_id, "loss")] == [1, 2]
+
+
+def test_a_store_that_is_down_is_told_once_and_caught_up_with(home, monkeypatch, capfd):
+    run, config = make_run()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
+    tracker = Tracker(run, config, pipelines.console.Console())
+    run.write_history(epochs(1))
+    assert not tracker.publish()
+    assert not tracker.publish()
+    assert capfd.readouterr().err.count("warning: MLflow") == 1
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    finish(run)
+    assert Tracker(run, config, pipelines.console.Console()).finish("FINISHED")
+    assert len(store(home).get_metric_history(run.info["mlflow"]["run_id"], "loss")) == 1
+
+
+def post(port: int, records: list[dict]) -> dict:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations",
+        json.dumps({"dataframe_records": records}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_mlflow_serves_the_registered_model(home):
+    """The command of MLflow's manual, and a plain HTTP client."""
+    run, config = make_run()
+    finish(run)
+    Tracker(run, config, pipelines.console.Console()).finish("FINISHED")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [
+            *[sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"],
+            *["-m", "models:/unfold-sentiment/1", "--port", str(port)],
+        ],
+        env=os.environ
+        | {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
+            # It starts uvicorn by name, as in an activated environment.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        answer = None
+        for _ in range(120):
+            time.sleep(1)
+            try:
+                answer = post(port, [{"text": "good"}, {"text": ""}])
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert server.poll() is None
+        assert answer is not None
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+    served = export.load(run.folder / "savedmodel").signatures["serving_default"]
+    expected = served(text=tf.constant(["good", ""]))
+    assert [p["label"].encode() for p in answer["predictions"]] == expected[
+        "label"
+    ].numpy().tolist()
+    assert [p["score"] for p in answer["predictions"]] == pytest.approx(
+        expected["score"].numpy().tolist(), abs=1e-6
+    )

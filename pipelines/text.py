@@ -53,8 +53,9 @@ def _lower(texts: tf.Tensor) -> tf.Tensor:
     """Unicode's lower case, on every machine alike.
 
     TensorFlow's depends on the locale: the Turkish I becomes ı, the Lithuanian Í gets a dot. What
-    they differ in is done before.
+    they differ in is done before. It also ends a text at the first NUL.
     """
+    texts = tf.strings.regex_replace(texts, r"\x00", " ")
     texts = tf.strings.lower(texts)  # A to Z
     for upper, lower in _LOCAL_CAPITALS.items():
         texts = tf.strings.regex_replace(texts, upper, lower)
@@ -142,8 +143,8 @@ class Tokenizer(tf.Module):
 
     @staticmethod
     def read_vocabulary(folder: Path) -> list[str]:
-        # Not splitlines(): a word may hold a character that Unicode counts as a line break.
-        return (folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[:-1]
+        # Not lines as Python reads them: a word may hold what counts as a line break elsewhere.
+        return (folder / "vocabulary.txt").read_bytes().decode("utf-8").split("\n")[:-1]
 
 
 class Ragged:

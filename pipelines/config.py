@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipelines.errors import UserError
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+#: Text that YAML may have read as a number, as in ``labels: {0: negative}``.
+Name = Annotated[str, BeforeValidator(lambda v: str(v) if type(v) in (int, float) else v)]
 Key = tuple[str | int, ...]
 
 
@@ -40,7 +42,7 @@ class DataConfig(Section):
     validation: Share | str = 0.1
     test: Share | str = 0.1
     #: Keep only the rows whose column has this value.
-    where: dict[str, str] = {}
+    where: dict[Name, Name] = {}
     #: Rows that cannot be used are skipped and counted, up to this share of all rows.
     max_bad_rows: Share = 0.01
 

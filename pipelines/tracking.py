@@ -128,20 +128,16 @@ class Tracker:
         from mlflow.entities import Param
 
         info = self._run.info
-        versions = {f"version.{name}": v for name, v in info["versions"].items()}
-        run = self._client.create_run(
-            experiment_id,
-            run_name=self._run.id,
-            tags={
-                "unfold.run": self._run.id,
-                "unfold.folder": str(self._run.folder),
-                "mlflow.source.name": f"unfold train {self._run.task}",
-                "machine": info["machine"],
-                "git_commit": info["git_commit"] or "none",
-                **versions,
-                **{name: str(info[name]) for name in ("backend", "device") if name in info},
-            },
-        )
+        tags: dict[str, str] = {
+            "unfold.run": self._run.id,
+            "unfold.folder": str(self._run.folder),
+            "mlflow.source.name": f"unfold train {self._run.task}",
+            "machine": info["machine"],
+            "git_commit": info["git_commit"] or "none",
+        }
+        tags |= {f"version.{name}": version for name, version in info["versions"].items()}
+        tags |= {name: info[name] for name in ("backend", "device") if name in info}
+        run = self._client.create_run(experiment_id, run_name=self._run.id, tags=tags)
         run_id = run.info.run_id
         self._note(run_id=run_id, epochs=0)
         params = [Param(k, v[:5000]) for k, v in configs.flat(self._config).items()]

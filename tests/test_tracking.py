@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -143,14 +145,48 @@ def test_a_store_that_is_down_is_told_once_and_caught_up_with(home, monkeypatch,
     assert len(store(home).get_metric_history(run.info["mlflow"]["run_id"], "loss")) == 1
 
 
-def post(port: int, records: list[dict]) -> dict:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/invocations",
-        json.dumps({"dataframe_records": records}).encode(),
-        {"Content-Type": "application/json"},
+@contextlib.contextmanager
+def server(command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A real server and all its processes, for the time of the block."""
+    # MLflow starts uvicorn by name, as in an activated environment.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        env=os.environ | {"PATH": path} | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def ask(process: subprocess.Popen[bytes], port: int, path: str, body: object = None) -> bytes:
+    """The answer to one request, asked until the server is up."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", data, {"Content-Type": "application/json"}
+    )
+    for _ in range(120):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError:
+            raise
+        except (urllib.error.URLError, ConnectionError):
+            assert process.poll() is None, "the server ended"
+            time.sleep(1)
+    raise AssertionError("the server did not answer")
 
 
 def test_mlflow_serves_the_registered_model(home):
@@ -158,42 +194,38 @@ def test_mlflow_serves_the_registered_model(home):
     run, config = make_run()
     finish(run)
     Tracker(run, config, pipelines.console.Console()).finish("FINISHED")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [
-            *[sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"],
-            *["-m", "models:/unfold-sentiment/1", "--port", str(port)],
-        ],
-        env=os.environ
-        | {
-            "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
-            # It starts uvicorn by name, as in an activated environment.
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        answer = None
-        for _ in range(120):
-            time.sleep(1)
-            try:
-                answer = post(port, [{"text": "good"}, {"text": ""}])
-                break
-            except (urllib.error.URLError, ConnectionError):
-                assert server.poll() is None
-        assert answer is not None
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=30)
+    port = free_port()
+    command = ["-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    command += ["-m", "models:/unfold-sentiment/1", "--port", str(port)]
+    with server(command, MLFLOW_TRACKING_URI=f"sqlite:///{home / 'mlflow.db'}") as process:
+        records = {"dataframe_records": [{"text": "good"}, {"text": ""}]}
+        predictions = json.loads(ask(process, port, "/invocations", records))["predictions"]
     served = export.load(run.folder / "savedmodel").signatures["serving_default"]
     expected = served(text=tf.constant(["good", ""]))
-    assert [p["label"].encode() for p in answer["predictions"]] == expected[
-        "label"
-    ].numpy().tolist()
-    assert [p["score"] for p in answer["predictions"]] == pytest.approx(
+    labels = [raw.decode() for raw in expected["label"].numpy()]
+    assert [p["label"] for p in predictions] == labels
+    assert [p["score"] for p in predictions] == pytest.approx(
         expected["score"].numpy().tolist(), abs=1e-6
     )
+
+
+def test_the_ui_shows_the_runs_of_the_same_store(home):
+    run, config = make_run()
+    run.write_history(epochs(2))
+    finish(run)
+    Tracker(run, config, pipelines.console.Console()).finish("FINISHED")
+    port = free_port()
+    with server(["-m", "pipelines.cli", "ui", "--port", str(port)]) as process:
+        assert b"<title>MLflow</title>" in ask(process, port, "/")
+        found = json.loads(
+            ask(process, port, "/api/2.0/mlflow/experiments/get-by-name?experiment_name=sentiment")
+        )
+        search = {"experiment_ids": [found["experiment"]["experiment_id"]]}
+        (shown,) = json.loads(ask(process, port, "/api/2.0/mlflow/runs/search", search))["runs"]
+        assert shown["info"]["run_name"] == run.id
+        picture = ask(
+            process,
+            port,
+            f"/get-artifact?path=figures/empty.png&run_uuid={shown['info']['run_id']}",
+        )
+    assert picture == (run.folder / "figures" / "empty.png").read_bytes()

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipelines.config import DataConfig, Experiment, RecurrentConfig, Section, Share
+from pipelines.config import DataConfig, Experiment, Name, RecurrentConfig, Section, Share
 
 
 class TextData(DataConfig):
@@ -14,9 +14,9 @@ class TextData(DataConfig):
 
     text: str = "text"
     label: str = "label"
-    #: Names for the labels as they stand in the data, e.g. ``{"0": negative, "1": positive}``.
+    #: Names for the labels as they stand in the data, e.g. ``{0: negative, 1: positive}``.
     #: Rows with any other label are unusable. Null takes the labels as they are.
-    labels: dict[str, str] | None = Field(None, min_length=2)
+    labels: dict[Name, Name] | None = Field(None, min_length=2)
 
 
 class TextConfig(Section):

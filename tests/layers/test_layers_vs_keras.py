@@ -17,6 +17,7 @@ from comparing import (
     make,
     outputs_and_gradients,
     random_states,
+    thinned,
 )
 
 import layers
@@ -51,14 +52,14 @@ def pair(kind, **settings):
 
 @pytest.mark.parametrize(
     ("kind", "settings", "masked"),
-    [
+    thinned(
         pytest.param(
             kind, settings, masked, id=f"{kind}-{'-'.join(settings) or 'default'}-{masked}"
         )
         for place, (kind, settings) in enumerate(itertools.product(KINDS, SETTINGS))
         # Half of the combinations with a mask, those with a setting for masks always.
         for masked in [bool(place % 2) or "zero_output_for_mask" in settings]
-    ],
+    ),
 )
 def test_outputs_states_and_gradients(kind, settings, masked):
     ours, theirs = pair(kind, **settings)
@@ -98,8 +99,10 @@ def test_stateful(kind):
         ours(data()[:3])
 
 
-@pytest.mark.parametrize("policy", ["float16", "bfloat16", "mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "policy"),
+    thinned(itertools.product(KINDS, ["float16", "bfloat16", "mixed_float16", "mixed_bfloat16"])),
+)
 def test_precision_policies(kind, policy):
     ours, theirs = pair(
         kind,

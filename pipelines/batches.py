@@ -38,6 +38,7 @@ class Buckets:
         A row longer than the last edge is an error of the caller.
         """
         ids = tf.RaggedTensor.from_row_lengths(rows.values, rows.lengths)
+        steps = self.steps(rows.lengths[order])
         order = tf.constant(order, tf.int64)
         values = tf.constant(targets)
         # Ids are gathered row by row as they are asked for: an epoch copies nothing up front.
@@ -51,7 +52,7 @@ class Buckets:
             padding_values=(tf.constant(PADDING, tf.int32), tf.constant(0, values.dtype)),
             pad_to_bucket_boundary=True,
         )
-        data = data.apply(tf.data.experimental.assert_cardinality(self.steps(rows.lengths)))
+        data = data.apply(tf.data.experimental.assert_cardinality(steps))
         return data.prefetch(4)
 
     def steps(self, lengths: np.ndarray) -> int:

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 
 from pipelines.files import write_bytes
 
+#: Inches: more classes than fit are drawn smaller.
+_LARGEST = 18.0
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9711c", "#8a8a8a"
 
 
@@ -48,7 +50,7 @@ def learning_curves(history: Sequence[dict[str, float]], title: str) -> Figure:
 
 def confusion(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
     """True class down, predicted class across; colour is the share of the true class."""
-    size = max(4.0, 1.0 + 0.55 * len(labels))
+    size = min(max(4.0, 1.0 + 0.55 * len(labels)), _LARGEST)
     figure, ax = new(size + 0.8, size)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -56,9 +58,12 @@ def confusion(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
         for (i, j), n in np.ndenumerate(matrix):
             text = f"{n:,}\n{share[i, j]:.1%}" if len(labels) <= 6 else f"{n:,}"
             ax.text(j, i, text, ha="center", va="center", color="w" if share[i, j] > 0.55 else "k")
-    ticks = np.arange(len(labels))
-    ax.set_xticks(ticks, labels, rotation=0 if len(labels) <= 4 else 90)
-    ax.set_yticks(ticks, labels)
+    # So many names as are legible; a name is not a formula, whatever signs are in it.
+    ticks = range(0, len(labels), 1 + len(labels) // 100)
+    names = [labels[i] if len(labels[i]) <= 30 else labels[i][:29] + "…" for i in ticks]
+    style: dict[str, Any] = {"parse_math": False, "fontsize": 10 if len(labels) <= 40 else 6}
+    ax.set_xticks(ticks, names, rotation=0 if len(labels) <= 4 else 90, **style)
+    ax.set_yticks(ticks, names, **style)
     ax.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
     return figure
 
@@ -66,15 +71,14 @@ def confusion(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
 def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10) -> Figure:
     """How often a prediction made with some confidence is right."""
     figure, ax = new(4.8, 4.6)
-    edges = np.linspace(0, 1, bins + 1)
-    which = np.clip(np.digitize(confidence, edges) - 1, 0, bins - 1)
-    filled = [b for b in range(bins) if (which == b).any()]
+    which = _bins(confidence, bins)
+    filled = np.unique(which)
     x = [confidence[which == b].mean() for b in filled]
     y = [correct[which == b].mean() for b in filled]
     n = np.array([(which == b).sum() for b in filled])
     ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--", label="perfectly calibrated")
     ax.bar(
-        edges[filled] + 0.5 / bins,
+        (filled + 0.5) / bins,
         n / n.sum(),
         width=1 / bins,
         color=BLUE,
@@ -95,10 +99,13 @@ def expected_calibration_error(
     confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10
 ) -> float:
     """Mean over bins of |mean confidence − share correct|, weighted by bin size (ECE)."""
-    which = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    which = _bins(confidence, bins)
     gaps = [
         (which == b).mean() * abs(confidence[which == b].mean() - correct[which == b].mean())
-        for b in range(bins)
-        if (which == b).any()
+        for b in np.unique(which)
     ]
     return float(math.fsum(gaps))
+
+
+def _bins(confidence: np.ndarray, bins: int) -> np.ndarray:
+    return np.minimum((confidence * bins).astype(int), bins - 1)

@@ -179,6 +179,11 @@ def fit(
             "padding_share": 1.0 - feed.tokens / feed.padded_tokens,
             "learning_rate": float(ops.convert_to_numpy(optimizer.learning_rate)),
         }
+        if odd := next((name for name, value in record.items() if not math.isfinite(value)), None):
+            raise TrainingError(
+                f"{odd} is {record[odd]} after epoch {state.epoch + 1}; lower "
+                f"train.learning_rate (now {config.learning_rate:g})"
+            )
         state.epoch += 1
         state.history.append(record)
         score = record[objective.monitor] * (1 if objective.higher_is_better else -1)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from pipelines.errors import UserError
 from pipelines.files import write_json
 from pipelines.sentiment.config import TextConfig
 from pipelines.text import Ragged, Tokenizer, build_vocabulary
@@ -41,6 +42,11 @@ class TextClasses:
         return self.tokenizer.encode(texts)
 
     def numbers(self, labels: Sequence[str]) -> np.ndarray:
+        if unknown := sorted(set(labels) - set(self.labels)):
+            raise UserError(
+                f"the model was not trained on the label {unknown[0]!r}; "
+                f"it knows: {', '.join(self.labels)}"
+            )
         return np.array([self._number[label] for label in labels], np.int32)
 
     def resources(self) -> list[tf.Module]:

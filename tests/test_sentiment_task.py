@@ -1,0 +1,135 @@
+"""Between records and model: ids, class numbers, batches and probabilities stay in step."""
+
+import numpy as np
+import pytest
+
+from pipelines.config import TrainConfig
+from pipelines.errors import UserError
+from pipelines.sentiment import model as models
+from pipelines.sentiment.config import ModelConfig, SentimentConfig, TextConfig, TextData
+from pipelines.sentiment.processor import TextClasses
+from pipelines.sentiment.records import LabelledText
+from pipelines.sentiment.task import TASK, probabilities
+from pipelines.tasks import Splits
+
+CONFIG = SentimentConfig(
+    seed=3,
+    data=TextData(source="reviews.csv"),
+    text=TextConfig(min_count=1, max_tokens=4, keep="head"),
+    model=ModelConfig(cell="gru", units=[4], embedding=3, bidirectional=True),
+    train=TrainConfig(batch_size=4, buckets=3),
+)
+LABELS = ["bad", "good", "größer"]
+
+
+def record(i: int) -> LabelledText:
+    return LabelledText(" ".join(f"w{j}" for j in range(i, i + i % 6 + 1)), LABELS[i % 3], f"a:{i}")
+
+
+@pytest.fixture(scope="module")
+def splits():
+    records = [record(i) for i in range(25)]
+    return Splits(records[:15], records[15:20], records[20:], fingerprint="", report={})
+
+
+@pytest.fixture(scope="module")
+def processor(splits):
+    return TASK.prepare(CONFIG, splits)
+
+
+def test_processor_learns_from_the_training_split_only(splits, processor):
+    words = {w for r in splits.train for w in r.text.split()}
+    assert set(processor.tokenizer.vocabulary) == words
+    assert not {"w23", "w24"} & words
+    assert processor.labels == LABELS
+    assert processor.resources() == [processor.tokenizer]
+
+
+def test_processor_is_the_same_after_being_saved(splits, processor, tmp_path):
+    processor.save(tmp_path)
+    loaded = TASK.load_processor(tmp_path)
+    assert loaded.labels == processor.labels
+    assert loaded.config == processor.config
+    texts = [r.text for r in splits.test] + ["", "W1 w99 w2 w3 w4", "é"]
+    for one, two in zip(loaded.encode(texts), processor.encode(texts), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [TextConfig(), TextConfig(lowercase=False, max_tokens=None), TextConfig(keep="tail")],
+)
+def test_settings_of_the_text_are_saved(config, tmp_path):
+    TextClasses(config, ["a"], ["x", "y"]).save(tmp_path)
+    loaded = TextClasses.load(tmp_path)
+    assert loaded.config == config
+    assert loaded.tokenizer.lowercase == config.lowercase
+    assert loaded.tokenizer.max_tokens == config.max_tokens
+    assert loaded.tokenizer.keep == config.keep
+
+
+def test_numbers_of_labels(processor):
+    numbers = processor.numbers(["größer", "bad", "bad", "good"])
+    assert numbers.tolist() == [2, 0, 0, 1]
+    assert numbers.dtype == np.int32
+    with pytest.raises(UserError, match="not trained on the label 'neutral'; it knows: bad, good,"):
+        processor.numbers(["good", "neutral"])
+
+
+def test_feed_gives_each_record_with_its_label(splits, processor):
+    feed = TASK.feed(CONFIG, processor, splits)
+
+    def pairs(batches) -> list[tuple]:
+        return sorted(
+            (tuple(i for i in row if i), int(number))
+            for ids, numbers in batches
+            for row, number in zip(ids.numpy().tolist(), numbers.numpy(), strict=True)
+        )
+
+    def expected(records) -> list[tuple]:
+        ids = processor.encode([r.text for r in records])
+        numbers = [LABELS.index(r.label) for r in records]
+        return sorted((tuple(row.tolist()), n) for row, n in zip(ids, numbers, strict=True))
+
+    assert pairs(feed.train(0)) == pairs(feed.train(7)) == expected(splits.train)
+    assert pairs(feed.validation()) == expected(splits.validation)
+
+
+def test_feed_repeats_an_epoch_and_shuffles_between_epochs(splits, processor):
+    def order(epoch: int) -> list[list[int]]:
+        feed = TASK.feed(CONFIG, processor, splits)
+        return [numbers.numpy().tolist() for _, numbers in feed.train(epoch)]
+
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+
+
+def test_feed_counts_its_steps_and_tokens(splits, processor):
+    feed = TASK.feed(CONFIG, processor, splits)
+    batches = [ids.numpy() for ids, _ in feed.train(0)]
+    assert feed.steps == len(batches)
+    assert feed.tokens == sum((ids > 0).sum() for ids in batches)
+    assert feed.padded_tokens == sum(ids.size for ids in batches)
+
+
+def test_probabilities_are_in_the_order_of_the_texts(splits, processor):
+    model = models.build(CONFIG.model, vocabulary=processor.tokenizer.size, classes=3, seed=1)
+    rows = processor.encode([r.text for r in splits.train] + [""])
+    got = probabilities(model, rows, CONFIG)
+    assert got.shape == (16, 3)
+    np.testing.assert_allclose(got.sum(axis=1), 1)
+    for row, expected in zip(rows, got, strict=True):
+        ids = row if len(row) else np.zeros(1, np.int32)
+        exp = np.exp(np.asarray(model.predict_on_batch(ids[None])[0], np.float64))
+        np.testing.assert_allclose(exp / exp.sum(), expected, rtol=1e-5)
+
+
+def test_evaluation_names_the_records_it_got_wrong(splits, processor):
+    model = TASK.build(CONFIG, processor)
+    evaluation = TASK.evaluate(CONFIG, processor, model, splits.test)
+    wrong = evaluation.tables["worst_mistakes"].rows
+    assert evaluation.scores["accuracy"] == 1 - len(wrong) / len(splits.test)
+    by_place = {r.place: r for r in splits.test}
+    for place, true, predicted, _, text in wrong:
+        assert by_place[place].label == true != predicted
+        assert by_place[place].text == text

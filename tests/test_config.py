@@ -111,6 +111,13 @@ def test_keys_are_text_however_they_look(write):
     assert config.data.labels == {"0": "no", "1": "yes", "true": "maybe", "1.5": "x"}
 
 
+def test_numbers_are_names_of_labels_too(write):
+    path = write("data: {source: a.csv, labels: {0: 1, 1: 2.5}, where: {year: 1999}}")
+    config = load(path, "data.where.stars=5")
+    assert config.data.labels == {"0": "1", "1": "2.5"}
+    assert config.data.where == {"year": "1999", "stars": "5"}
+
+
 def test_anchors_and_merge_keys(write):
     config = load(
         write(
@@ -202,8 +209,8 @@ def test_mistakes_inside_sections(write, text, line):
         ("{}", "1:1: data.source: this key is required"),
         ("{source: [x]}", "1:8: data.source: must be text, not ['x']"),
         ("{source: a, where: 3}", "1:19: data.where: must be a mapping, not 3"),
-        ("{source: a, where: {year: 3}}", "1:27: data.where.year: must be text, not 3"),
-        ("{source: a, labels: {int: 3, '0': x}}", "1:28: data.labels.int: must be text, not 3"),
+        ("{source: a, where: {ok: true}}", "1:27: data.where.ok: must be text, not True"),
+        ("{source: a, labels: {int: [3], a: x}}", "1:28: data.labels.int: must be text, not [3]"),
         # A share or a source: what fits neither, and what fits one kind badly, is one line.
         ("{source: a, test: [1]}", "1:19: data.test: must be a number or text, not [1]"),
         ("{source: a, test: 1.5}", "1:19: data.test: must be less than 1.0, not 1.5"),

@@ -289,7 +289,8 @@ class Unfolded(keras.layers.RNN):
             mask = ops.cast(mask, "bool")
             if len(mask.shape) == 2:
                 mask = mask[..., None]
-            mask = time_major(mask, self.go_backwards)
+            # Turned as floats: oneDNN under TensorFlow complains of turning anything else.
+            mask = time_major(ops.where(mask, 1.0, 0.0), self.go_backwards) > 0.5
             # Not only ignored: 0 times a padding of inf or NaN would be NaN in U's gradient.
             x = zero_unless(mask, x)
         cuts = None

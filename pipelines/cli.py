@@ -107,7 +107,8 @@ def _train(args: argparse.Namespace, console: Console) -> None:
     else:
         file = configs.find(args.task, args.config)
         config = configs.load(file, get_config(args.task), args.set)
-        run = _runner().train(config, _choose_device(config.device, console), console)
+        where = _choose_device(config.device, console)
+        run = _runner().train(config, where, console)
     scores = run.info["scores"]
     if args.json:
         _print_json({"run": run.id, "scores": scores, "folder": str(run.folder)})

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from typing import Literal
 
 from pipelines.errors import UserError
@@ -26,7 +30,8 @@ def select(device: Literal["auto", "cpu", "gpu"]) -> dict[str, str]:
         raise UserError(f"{BACKEND_SETTING}={backend}: must be one of {', '.join(BACKENDS)}")
     if device == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
-    import tensorflow as tf
+    with _quiet():
+        import tensorflow as tf
 
     if backend == "jax":
         # TensorFlow only reads the data; the GPU and its memory are for JAX.
@@ -51,3 +56,24 @@ def select(device: Literal["auto", "cpu", "gpu"]) -> dict[str, str]:
             "use device: auto or cpu, or install with: make setup GPU=1"
         )
     return {"backend": backend, "device": f"gpu: {names[0]}" if names else "cpu"}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what TensorFlow's libraries greet with on standard error when they are loaded.
+
+    They write it before any setting of theirs is read. Other lines are passed on.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            held.seek(0)
+            for line in held.read().decode(errors="replace").splitlines(keepends=True):
+                if not line.startswith(("I0000", "WARNING: All log messages before absl")):
+                    sys.stderr.write(line)

@@ -12,14 +12,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipelines.errors import UserError
 
+
+def as_text(value: Any) -> str | None:
+    """A label or a mark as text; None for what is neither text, a number nor a truth value.
+
+    JSON has numbers and booleans too: true is ``true``, and 1.0 is no other class than 1.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() if isinstance(value, str | int | float) else None
+
+
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-#: Text that YAML may have read as a number, as in ``labels: {0: negative}``.
-Name = Annotated[str, BeforeValidator(lambda v: str(v) if type(v) in (int, float) else v)]
+#: Text that YAML may have read as a number or a truth value, as in ``where: {checked: true}``.
+Name = Annotated[str, BeforeValidator(lambda v: v if isinstance(v, str) else as_text(v) or v)]
 Key = tuple[str | int, ...]
 
 

@@ -97,9 +97,7 @@ def read(source: str, columns: Sequence[str], problems: Problems) -> Iterator[Ro
         readers = {".csv": _read_delimited, ".tsv": _read_delimited, ".jsonl": _read_jsonl}
         reader = readers.get(path.suffix.lower())
         if reader is None:
-            raise UserError(
-                f"data.source: {source}: files are read by their ending: {', '.join(readers)}"
-            )
+            raise UserError(f"data: {source}: files are read by their ending: {', '.join(readers)}")
         rows = reader(path, columns)
     for row in rows:
         problems.rows += 1
@@ -119,18 +117,18 @@ def _locate(source: str) -> Path:
     if not source.startswith("package:"):
         path = Path(source).expanduser()
         if path.is_dir():
-            raise UserError(f"data.source: {source}: is a folder, not a file")
+            raise UserError(f"data: {source}: is a folder, not a file")
         if not path.is_file():
-            raise UserError(f"data.source: {source}: no such file{_near_files(path)}")
+            raise UserError(f"data: {source}: no such file{_near_files(path)}")
         return path
     package, _, inside = source.removeprefix("package:").partition("/")
     # Found, not imported: importing a package of data may read all of it.
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"data.source: {source}: the Python package {package!r} is not installed")
+        raise UserError(f"data: {source}: the Python package {package!r} is not installed")
     path = Path(spec.submodule_search_locations[0]) / inside
     if not path.is_file():
-        raise UserError(f"data.source: {source}: the package has no file {inside!r}")
+        raise UserError(f"data: {source}: the package has no file {inside!r}")
     return path
 
 

@@ -209,7 +209,7 @@ def test_mistakes_inside_sections(write, text, line):
         ("{}", "1:1: data.source: this key is required"),
         ("{source: [x]}", "1:8: data.source: must be text, not ['x']"),
         ("{source: a, where: 3}", "1:19: data.where: must be a mapping, not 3"),
-        ("{source: a, where: {ok: true}}", "1:27: data.where.ok: must be text, not True"),
+        ("{source: a, where: {ok: [x]}}", "1:27: data.where.ok: must be text, not ['x']"),
         ("{source: a, labels: {int: [3], a: x}}", "1:28: data.labels.int: must be text, not [3]"),
         # A share or a source: what fits neither, and what fits one kind badly, is one line.
         ("{source: a, test: [1]}", "1:19: data.test: must be a number or text, not [1]"),

@@ -242,17 +242,17 @@ def test_jsonl_that_cannot_be_used(write, text, message):
 def test_unknown_ending_names_the_known_ones(write, name):
     source = write(name, "text\n")
     message = "files are read by their ending: .csv, .tsv, .jsonl"
-    assert error(source, "text") == f"data.source: {source}: {message}"
+    assert error(source, "text") == f"data: {source}: {message}"
 
 
 def test_missing_file_has_a_hint(write):
     source = write("reviews.csv", "text\n")
     wrong = source.replace("reviews", "review")
-    assert error(wrong) == f"data.source: {wrong}: no such file (did you mean reviews.csv?)"
+    assert error(wrong) == f"data: {wrong}: no such file (did you mean reviews.csv?)"
     folder = Path(source).parent
-    assert error(str(folder)) == f"data.source: {folder}: is a folder, not a file"
+    assert error(str(folder)) == f"data: {folder}: is a folder, not a file"
     assert error("/no/where/a.csv") == (
-        "data.source: /no/where/a.csv: no such file; there is no folder /no/where"
+        "data: /no/where/a.csv: no such file; there is no folder /no/where"
     )
 
 
@@ -291,7 +291,7 @@ def test_file_inside_a_package(package):
     ],
 )
 def test_package_that_cannot_be_used(package, source, message):
-    assert error(source) == f"data.source: {source}: {message}"
+    assert error(source) == f"data: {source}: {message}"
 
 
 # TensorFlow Datasets

@@ -331,5 +331,5 @@ def test_empty_files(folder):
 
 def test_missing_held_out_file_is_named(write):
     assert error(write("a.csv", *reviews(20)), test="b.csv") == (
-        "data.source: b.csv: no such file (did you mean a.csv?)"
+        "data: b.csv: no such file (did you mean a.csv?)"
     )

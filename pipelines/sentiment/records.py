@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from pipelines.config import as_text
 from pipelines.data import Problems, fingerprint, read, split_shares
 from pipelines.errors import UserError
 from pipelines.sentiment.config import SentimentConfig, TextData
@@ -71,10 +70,10 @@ def _read(source: str, data: TextData, report: dict[str, Any]) -> list[LabelledT
     problems = Problems()
     records, filtered = [], 0
     for row in read(source, [data.text, data.label, *data.where], problems):
-        if any(_as_text(row.fields[column]) != value for column, value in data.where.items()):
+        if any(as_text(row.fields[column]) != value for column, value in data.where.items()):
             filtered += 1
             continue
-        text, label = row.fields[data.text], _as_text(row.fields[data.label])
+        text, label = row.fields[data.text], as_text(row.fields[data.label])
         if not isinstance(text, str):
             problems.add(row.place, f"{data.text!r} is not text")
         elif not text.strip():
@@ -100,20 +99,6 @@ def _read(source: str, data: TextData, report: dict[str, Any]) -> list[LabelledT
         "first_unusable": problems.examples,
     }
     return records
-
-
-def _as_text(value: Any) -> str | None:
-    """A label or a mark as text; None for what is neither text, a number nor a truth value.
-
-    JSON has numbers and booleans too: true is ``true``, and 1.0 is no other class than 1.
-    """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip() if isinstance(value, str | int | float) else None
 
 
 def _keep_apart(splits: dict[str, list[LabelledText]], report: dict[str, Any]) -> None:

@@ -1,0 +1,76 @@
+"""The documents say what the code does: keys, defaults, links and examples."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from pipelines.sentiment.config import CONFIG
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def defaults(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    """Every key of a config, and what it is if left out."""
+    found = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= defaults(kind, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field.default
+    return found
+
+
+def test_the_table_of_keys_is_complete_and_true():
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([a-z_.]+)` \| (.*?) \|", text, flags=re.MULTILINE))
+    for key, default in defaults(CONFIG).items():
+        if key == "task" or key.startswith("data."):
+            continue
+        assert yaml.safe_load(rows.pop(key).strip("`")) == default, key
+    assert not [key for key in rows if key.startswith(("model.", "text.", "train."))]
+
+
+def test_every_key_of_data_is_shown():
+    shown = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    example = yaml.safe_load(re.search(r"```yaml\n(.*?)```", shown, flags=re.DOTALL)[1])
+    keys = {k.removeprefix("data.") for k in defaults(CONFIG) if k.startswith("data.")}
+    assert set(example["data"]) == keys
+    CONFIG.model_validate(
+        example | {"data": example["data"] | {"labels": {"0": "calm", "1": "angry"}}}
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", prose)
+    links += re.findall(r"CONFIG=([\w/.-]+\.yaml)", text)
+    for link in links:
+        if not link.startswith(("http:", "https:")):
+            base = ROOT if link.startswith("configs/") else page.parent
+            assert (base / link).exists(), link
+
+
+def test_the_example_of_the_chapter_holds():
+    text = (ROOT / "docs" / "chapter.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", text, flags=re.DOTALL)[1]
+    names: dict[str, Any] = {}
+    *before, last = code.strip().splitlines()
+    exec("\n".join(before), names)
+    assert eval(last, names)
+
+
+def test_every_config_opens_with_its_command():
+    for file in sorted((ROOT / "configs").rglob("*.yaml")):
+        head = [line for line in file.read_text().splitlines() if line.startswith("#")]
+        assert any(f"make train-{file.parent.name}" in line for line in head), file
+        assert yaml.safe_load(file.read_text())["name"] == file.stem

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,8 +24,6 @@ INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     console = Console()
-    # A scheduler's polite stop ends a training as Ctrl-C does: checkpointed and marked.
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         args = _parser().parse_args(arguments)
         args.command(args, console)
@@ -39,10 +36,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     sys.exit(0)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 class _Parser(argparse.ArgumentParser):

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from pipelines import export, figures, training
+from pipelines import export, figures, signals, training
 from pipelines.config import Experiment
 from pipelines.console import Console
 from pipelines.errors import UserError
@@ -67,10 +67,14 @@ def _train(
     console.say(f"run {run.id}  ({run.folder})")
     run.update(status="running")
     tracker = Tracker(run, config, console)
+    signals.install()
     try:
         state = _fit(task, config, splits, run, tracker, console)
+        signals.check()
         evaluation = _score(task, config, splits, run, state)
+        signals.check()
         export.write_for_run(run, console)
+        signals.check()
     except KeyboardInterrupt:
         run.update(status="interrupted")
         tracker.finish("KILLED")

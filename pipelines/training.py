@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from pipelines import signals
 from pipelines.config import TrainConfig
 from pipelines.console import Console
 from pipelines.errors import TrainingError, UserError
@@ -204,13 +205,14 @@ def _out_of_patience(state: State, config: TrainConfig) -> bool:
 
 
 class _Watch(keras.callbacks.Callback):
-    """Shows progress, and stops a run whose loss is no number any more."""
+    """Shows progress, and stops where a stop is wanted or the loss is no number any more."""
 
     def __init__(self, bar: Any, feed: Feed, config: TrainConfig) -> None:
         super().__init__()
         self.bar, self.feed, self.config = bar, feed, config
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        signals.check()
         loss = float((logs or {})["loss"])
         if not math.isfinite(loss):
             clip = self.config.clip_norm

@@ -84,9 +84,7 @@ def unfold_here(tmp_path, monkeypatch, capfd):
         return subprocess.CompletedProcess(arguments, int(end.value.code or 0), out, err)
 
     monkeypatch.setenv("UNFOLD_HOME", str(tmp_path))
-    before = signal.getsignal(signal.SIGTERM)
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -137,7 +137,7 @@ def probabilities(model: keras.Model, rows: Ragged, config: SentimentConfig) -> 
     out = np.zeros((len(rows), model.output_shape[-1]))
     order = np.arange(len(rows))
     for ids, which in _buckets(rows, config).batches(rows, order, order):
-        logits = np.asarray(model.predict_on_batch(ids), np.float64)
+        logits = np.asarray(model.predict_on_batch(ids.numpy()), np.float64)
         exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
         out[which.numpy()] = exp / exp.sum(axis=-1, keepdims=True)
     return out

@@ -11,23 +11,27 @@ from pipelines.text import PADDING
 
 def build(config: ModelConfig, *, vocabulary: int, classes: int, seed: int) -> keras.Model:
     """``ids <int32>[batch, time]`` (0 is padding, on the right) → ``logits [batch, classes]``."""
+    # One seed a layer: equal seeds would draw equal dropout masks.
+    seeds = iter(range(seed, seed + 10))
     ids = keras.Input((None,), dtype="int32", name="ids")
     valid = keras.ops.not_equal(ids, PADDING)
-    words = TokenDropout(config.token_dropout, seed=seed, name="token_dropout")(ids)
+    words = TokenDropout(config.token_dropout, seed=next(seeds), name="token_dropout")(ids)
     x = keras.layers.Embedding(
         vocabulary,
         config.embedding,
-        embeddings_initializer=keras.initializers.RandomUniform(-0.05, 0.05, seed=seed),
+        embeddings_initializer=keras.initializers.RandomUniform(-0.05, 0.05, seed=next(seeds)),
         name="embedding",
     )(words)
-    x = keras.layers.SpatialDropout1D(config.embedding_dropout, seed=seed, name="input_dropout")(x)
-    hidden = recurrent_stack(config, x, valid, seed=seed)
+    x = keras.layers.SpatialDropout1D(
+        config.embedding_dropout, seed=next(seeds), name="input_dropout"
+    )(x)
+    hidden = recurrent_stack(config, x, valid, seed=seed + 10)
     pooled = ValidPool(config.pool, config.bidirectional, name="pool")(hidden, valid)
-    pooled = keras.layers.Dropout(config.dropout, seed=seed, name="dropout")(pooled)
+    pooled = keras.layers.Dropout(config.dropout, seed=next(seeds), name="dropout")(pooled)
     # Scores are float32 whatever the precision: a softmax in half precision loses small classes.
     logits = keras.layers.Dense(
         classes,
-        kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
+        kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
         dtype="float32",
         name="V",
     )(pooled)

@@ -26,6 +26,8 @@ from pipelines.files import lock
 from pipelines.runs import Run, home
 
 URI_SETTING = "MLFLOW_TRACKING_URI"
+#: Makes the UI open an experiment as model training, not as a chat application.
+_EXPERIMENT_KIND = "mlflow.experimentKind"
 
 # Read by MLflow when it is imported. A store that is down should be noticed in seconds.
 for _name, _value in {
@@ -119,6 +121,7 @@ class Tracker:
                 local = store_uri().startswith("sqlite:")
                 experiment_id = self._client.create_experiment(
                     self._run.task,
+                    tags={_EXPERIMENT_KIND: "custom_model_development"},
                     artifact_location=(artifact_root() / self._run.task).as_uri()
                     if local
                     else None,

@@ -283,10 +283,6 @@ class GRUCell(Cell, keras.layers.GRUCell):
         super().__init__(units, *args, **kwargs)
         self._init_initial(initial)
 
-    def input_weights(self):
-        """U in the compute dtype."""
-        return ops.cast(self.kernel, self.compute_dtype)
-
     def step_weights(self):
         W, b = super().step_weights()
         if not self.reset_after:

@@ -25,7 +25,7 @@ from pipelines.files import new_folder
 from pipelines.runs import Run
 
 #: Ops that need a library, a device or a file that a stock CPU server does not have.
-_FOREIGN = ("Cudnn", "XlaCallModule", "PyFunc", "EagerPyFunc", "StatefulPartitionedCallJax")
+_FOREIGN = ("Cudnn", "XlaCallModule", "PyFunc", "EagerPyFunc")
 
 
 @dataclass(frozen=True)

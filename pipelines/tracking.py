@@ -113,13 +113,13 @@ class Tracker:
             if self._client.get_run(run_id).info.status != "RUNNING":
                 self._client.update_run(run_id, status="RUNNING")
             return str(run_id)
-        client = self._client
+        client = self._client  # made before the lock is taken, which making it takes too
         # Two first trainings at once would both create the experiment.
         with lock(home() / ".mlflow.lock", wait=True):
             experiment = client.get_experiment_by_name(self._run.task)
             if experiment is None:
                 local = store_uri().startswith("sqlite:")
-                experiment_id = self._client.create_experiment(
+                experiment_id = client.create_experiment(
                     self._run.task,
                     tags={_EXPERIMENT_KIND: "custom_model_development"},
                     artifact_location=(artifact_root() / self._run.task).as_uri()

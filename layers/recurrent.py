@@ -43,6 +43,7 @@ is [inputs, units] and used as ``x_t @ U_i``. They can be read, not set.
 
 import keras
 
+from layers import bptt
 from layers.cells import GRUCell, LSTMCell, SimpleRNNCell
 from layers.unfold import Unfolded
 
@@ -70,6 +71,9 @@ class SimpleRNN(Unfolded):
     cell_name = "simple_rnn_cell"
     keras_class = keras.layers.SimpleRNN
     keras_cell_class = keras.layers.SimpleRNNCell
+
+    def equations(self):
+        return bptt.SimpleRNN
 
 
 @keras.saving.register_keras_serializable(package="unfold")
@@ -100,6 +104,9 @@ class LSTM(Unfolded):
     cell_name = "lstm_cell"
     keras_class = keras.layers.LSTM
     keras_cell_class = keras.layers.LSTMCell
+
+    def equations(self):
+        return bptt.LSTM
 
 
 @keras.saving.register_keras_serializable(package="unfold")
@@ -133,3 +140,6 @@ class GRU(Unfolded):
     cell_name = "gru_cell"
     keras_class = keras.layers.GRU
     keras_cell_class = keras.layers.GRUCell
+
+    def equations(self):
+        return bptt.GRU if self.reset_after else bptt.GRUResetBefore

@@ -6,8 +6,11 @@ Keras layer around the loop: which steps of a row are real, what the state is be
 first one, and what is returned.
 """
 
+import functools
+import importlib.util
 import inspect
 import operator
+from typing import NamedTuple
 
 import keras
 from keras import ops
@@ -109,15 +112,27 @@ def check_truncate(k):
     return steps
 
 
-def time_major(sequence, go_backwards=False):
-    """[batch, time, ...] to [time, batch, ...], in the order of processing; its own inverse
-    without ``go_backwards``."""
-    sequence = ops.swapaxes(sequence, 0, 1)
-    return ops.flip(sequence, axis=0) if go_backwards else sequence
+def time_major(sequence):
+    """[batch, time, ...] to [time, batch, ...]; its own inverse."""
+    return ops.swapaxes(sequence, 0, 1)
+
+
+@functools.cache
+def paths_of_backend():
+    """The module with this backend's own way through time; None where it has none."""
+    name = f"layers.bptt_{keras.backend.backend()}"
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
 
 def zero_unless(condition, tensor):
     return ops.where(condition, tensor, ops.zeros_like(tensor))
+
+
+class Path(NamedTuple):
+    """Which implementation a call takes, and why."""
+
+    name: str
+    reason: str
 
 
 class Unfolded(keras.layers.RNN):
@@ -131,6 +146,10 @@ class Unfolded(keras.layers.RNN):
     cell_name: str
     keras_class: type
     keras_cell_class: type
+
+    def equations(self):
+        """The class of `layers.bptt` that derives this layer's gradient."""
+        raise NotImplementedError
 
     def __init_subclass__(cls, **kwargs):
         """Keras's layers show their cell's arguments as properties; these its views as well."""
@@ -170,13 +189,63 @@ class Unfolded(keras.layers.RNN):
         if self.use_cudnn is True:
             raise ValueError(f"{self.name}: use_cudnn=True, but only the portable path exists")
         states = self._states_before(sequences, initial_state)
-        x, mask, cuts = self._in_order_of_processing(sequences, mask, lengths)
+        x, mask = self._in_order_of_processing(sequences, mask, lengths)
         kept_x, kept_h = self.cell.dropout_masks(
-            ops.zeros((ops.shape(x)[1], x.shape[2]), dtype=x.dtype), states[0], training
+            ops.zeros((ops.shape(x)[0], x.shape[2]), dtype=x.dtype), states[0], training
         )
         self.cell.reset_dropout_mask()
         self.cell.reset_recurrent_dropout_mask()
 
+        own = paths_of_backend()
+        path = self.path(training, compiled=own is not None and own.is_compiled(x))
+        take = self._by_hand if path.name == "by_hand" else self._portable
+        hidden, last_states = take(x, states, mask, kept_x, kept_h)
+        if self.stateful:
+            for variable, state in zip(self.states, last_states, strict=True):
+                variable.assign(ops.cast(state, variable.dtype))
+
+        if self.return_sequences:
+            output = self._outputs(hidden, mask, from_zeros=self._starts_at_zero(initial_state))
+        elif mask is not None and self.zero_output_for_mask and x.shape[1] != 0:
+            output = zero_unless(mask[:, -1:], last_states[0])
+        else:
+            output = last_states[0]
+        return (output, *last_states) if self.return_state else output
+
+    def path(self, training=False, compiled=True):
+        """Which of the implementations over the same weights a call takes, and why.
+
+        Args:
+            training: as in the call.
+            compiled: whether the call is part of a compiled function, as in `fit`.
+
+        Returns:
+            `Path`: ``by_hand``, the gradient derived in `layers.bptt`, or ``portable``, the
+            loop of `unfold` with the backend's own gradient; and the reason in words.
+        """
+        cell = self.cell
+        if not training:
+            return Path("portable", "not training: exports run wherever TensorFlow does")
+        if not compiled:
+            return Path("portable", "an eager call: compiling would cost more than it saves")
+        if paths_of_backend() is None:
+            return Path("portable", f"the only one on the {keras.backend.backend()} backend")
+        if self.unroll:
+            return Path("portable", "unroll=True")
+        if cell.activation is not keras.activations.tanh:
+            return Path("portable", f"activation={cell.activation.__name__}, not tanh")
+        sigma = getattr(cell, "recurrent_activation", keras.activations.sigmoid)
+        if sigma is not keras.activations.sigmoid:
+            return Path("portable", f"recurrent_activation={sigma.__name__}, not sigmoid")
+        if 0.0 < cell.recurrent_dropout < 1.0:
+            return Path("portable", "recurrent_dropout")
+        if 0.0 < cell.dropout < 1.0 and getattr(cell, "implementation", 2) == 1:
+            return Path("portable", "implementation=1: a dropout mask for each gate")
+        return Path("by_hand", "backpropagation through time as derived by hand")
+
+    def _portable(self, x, states, mask, kept_x=None, kept_h=None):
+        """Hidden states [batch, time, units] (None if not returned) and the last states."""
+        x, mask, cuts = self._time_major(x, mask)
         xs, step = self._inputs_and_step(x, kept_x, kept_h)
         hidden, last_states = unfold(
             step,
@@ -187,17 +256,27 @@ class Unfolded(keras.layers.RNN):
             unroll=self.unroll,
             record=(lambda states: states[0]) if self.return_sequences else None,
         )
-        if self.stateful:
-            for variable, state in zip(self.states, last_states, strict=True):
-                variable.assign(ops.cast(state, variable.dtype))
+        return None if hidden is None else time_major(hidden), last_states
 
-        if self.return_sequences:
-            output = self._outputs(hidden, mask, from_zeros=self._starts_at_zero(initial_state))
-        elif mask is not None and self.zero_output_for_mask and x.shape[0] != 0:
-            output = zero_unless(mask[-1], last_states[0])
-        else:
-            output = last_states[0]
-        return (output, *last_states) if self.return_state else output
+    def _by_hand(self, x, states, mask, kept_x=None, kept_h=None):
+        """As `_portable`."""
+        if x.shape[1] == 0:
+            return self._portable(x, states, mask)
+        W, *biases = self.cell.step_weights()
+        zeros = ops.zeros((W.shape[-1],), dtype=W.dtype)
+        b, b_recurrent = [zeros + b for b in (*biases, 0.0)[:2]]
+        return paths_of_backend().unfold(
+            self.equations(),
+            x if kept_x is None else x * kept_x[:, None],
+            states,
+            self.cell.input_weights(),
+            W,
+            b,
+            b_recurrent,
+            mask=mask,
+            truncate=self.truncate,
+            sequences=self.return_sequences,
+        )
 
     def trace(self, sequences, initial_state=None, mask=None, lengths=None):
         """Every gate, candidate and state of every step, by name.
@@ -214,7 +293,8 @@ class Unfolded(keras.layers.RNN):
             raise ValueError(f"{self.name}: build or call the layer before tracing it")
         sequences = ops.convert_to_tensor(sequences, dtype=self.compute_dtype)
         states = self._states_before(sequences, initial_state)
-        x, mask, cuts = self._in_order_of_processing(sequences, mask, lengths)
+        x, mask = self._in_order_of_processing(sequences, mask, lengths)
+        x, mask, cuts = self._time_major(x, mask)
         xs, step = self._inputs_and_step(x)
         over_time, _ = unfold(
             step,
@@ -237,8 +317,11 @@ class Unfolded(keras.layers.RNN):
             taken = {name: zero_unless(mask, value) for name, value in taken.items()}
         taken |= dict(zip(self.cell.state_names, over_time, strict=True))
         traced = {name: time_major(value) for name, value in taken.items()}
-        starts_at_zero = self._starts_at_zero(initial_state)
-        traced["hidden_state"] = self._outputs(taken["hidden_state"], mask, starts_at_zero)
+        traced["hidden_state"] = self._outputs(
+            traced["hidden_state"],
+            None if mask is None else time_major(mask)[..., 0],
+            from_zeros=self._starts_at_zero(initial_state),
+        )
         return traced
 
     def _inputs_and_step(self, x, kept_x=None, kept_h=None):
@@ -274,11 +357,9 @@ class Unfolded(keras.layers.RNN):
         return [ops.convert_to_tensor(s, dtype=self.compute_dtype) for s in initial_state]
 
     def _in_order_of_processing(self, sequences, mask, lengths):
-        """Inputs, mask and gradient cuts, time first, the first step to be taken first."""
-        timesteps = sequences.shape[1]
-        if self.unroll and timesteps is None:
+        """Inputs and mask [batch, time], the first step to be taken first."""
+        if self.unroll and sequences.shape[1] is None:
             raise ValueError(f"{self.name}: unroll=True needs a known number of timesteps")
-        x = time_major(sequences, self.go_backwards)
         if isinstance(mask, (list, tuple)):
             mask = mask[0]
         if lengths is not None:
@@ -287,32 +368,42 @@ class Unfolded(keras.layers.RNN):
             mask = lengths_to_mask(lengths, ops.shape(sequences)[1])
         if mask is not None:
             mask = ops.cast(mask, "bool")
-            if len(mask.shape) == 2:
-                mask = mask[..., None]
+            if len(mask.shape) == 3:
+                mask = mask[..., 0]
+        if self.go_backwards:
+            sequences = ops.flip(sequences, axis=1)
+            mask = None if mask is None else ops.flip(mask, axis=1)
+        return sequences, mask
+
+    def _time_major(self, x, mask):
+        """What `unfold` goes over: inputs, mask and gradient cuts, [time, batch, ...]."""
+        timesteps = x.shape[1]
+        x = time_major(x)
+        if mask is not None:
             # Turned as floats: oneDNN under TensorFlow complains of turning anything else.
-            mask = time_major(ops.where(mask, 1.0, 0.0), self.go_backwards) > 0.5
+            mask = time_major(ops.where(mask, 1.0, 0.0)[..., None]) > 0.5
             # Not only ignored: 0 times a padding of inf or NaN would be NaN in U's gradient.
             x = zero_unless(mask, x)
         cuts = None
         if self.truncate is not None and (timesteps is None or self.truncate < timesteps):
-            cuts = truncation_cuts(self.truncate, ops.shape(sequences)[1], mask)
+            cuts = truncation_cuts(self.truncate, ops.shape(x)[0], mask)
         return x, mask, cuts
 
     def _starts_at_zero(self, initial_state):
         return initial_state is None and not self.stateful and self.cell.initial == "zeros"
 
     def _outputs(self, hidden, mask, from_zeros):
-        """[time, batch, units] hidden states to the outputs [batch, time, units].
+        """The hidden states of all steps, [batch, time, units], as outputs.
 
         At a padded step the output is the previous one (zero with ``zero_output_for_mask``);
         before a row's first real step there is none yet, and the output is zero.
         """
         if mask is not None and self.zero_output_for_mask:
-            hidden = zero_unless(mask, hidden)
-        elif mask is not None and not from_zeros:
-            begun = ops.cumsum(ops.cast(mask, "int32"), axis=0) > 0
-            hidden = zero_unless(begun, hidden)
-        return time_major(hidden)
+            return zero_unless(mask[..., None], hidden)
+        if mask is not None and not from_zeros:
+            begun = ops.cumsum(ops.cast(mask, "int32"), axis=1) > 0
+            return zero_unless(begun[..., None], hidden)
+        return hidden
 
     def reset_state(self):
         """Put the carried state of a stateful layer back to the initial state."""

@@ -188,6 +188,8 @@ class Unfolded(keras.layers.RNN):
     def call(self, sequences, initial_state=None, mask=None, training=False, lengths=None):
         if self.use_cudnn is True:
             raise ValueError(f"{self.name}: use_cudnn=True, but only the portable path exists")
+        # Keras does it for TensorFlow, but not for JAX inside a transformation.
+        sequences = ops.convert_to_tensor(sequences, dtype=self.compute_dtype)
         states = self._states_before(sequences, initial_state)
         x, mask = self._in_order_of_processing(sequences, mask, lengths)
         kept_x, kept_h = self.cell.dropout_masks(

@@ -49,8 +49,11 @@ def as_numpy(tensors):
     return [ops.convert_to_numpy(t) for t in flat]
 
 
-def outputs_and_gradients(layer, x, initial_state=None, seed=9, **call):
+def outputs_and_gradients(layer, x, initial_state=None, seed=9, compiled=False, known=True, **call):
     """The outputs of a call, and the gradients of a random linear function of all of them.
+
+    ``compiled`` does it in a compiled function, ``known=False`` in one that was built before the
+    batch size and the number of steps were known (TensorFlow; JAX compiles always, knowing them).
 
     Returns ``(outputs, gradients)``: gradients is a dict with ``sequences``, ``state 0``, ...
     and the trainable weights by their names, in their order.
@@ -58,22 +61,51 @@ def outputs_and_gradients(layer, x, initial_state=None, seed=9, **call):
     states = list(initial_state or [])
     x, states = ops.convert_to_tensor(x), [ops.convert_to_tensor(s) for s in states]
 
+    def weights_for(y, rng):
+        if not compiled:
+            return rng.normal(size=tuple(y.shape))
+        # Cut from what is larger than in any test, because the sizes are not known yet.
+        enough = ops.convert_to_tensor(rng.normal(size=(32,) * len(y.shape)))
+        return enough[tuple(slice(size) for size in ops.shape(y))]
+
     def loss_of(outputs):
         flat = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         rng = np.random.default_rng(seed)
-        weighted = [ops.sum(ops.cast(y, "float64") * rng.normal(size=tuple(y.shape))) for y in flat]
+        weighted = [ops.sum(ops.cast(y, "float64") * weights_for(y, rng)) for y in flat]
         return sum(weighted[1:], weighted[0]), list(flat)
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         variables = [v.value for v in layer.trainable_variables]
-        with tf.GradientTape() as tape:
-            tape.watch([x, *states])
-            loss, outputs = loss_of(layer(x, initial_state=states or None, **call))
-        gradients = tape.gradient(
-            loss, [x, *states, *variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        fixed = {k: v for k, v in call.items() if not isinstance(v, np.ndarray)}
+        arrays = {k: tf.constant(v) for k, v in call.items() if isinstance(v, np.ndarray)}
+
+        def results(x, states, arrays):
+            with tf.GradientTape() as tape:
+                tape.watch([x, *states])
+                outputs = layer(x, initial_state=states or None, **fixed, **arrays)
+                loss, outputs = loss_of(outputs)
+            sources = [x, *states, *variables]
+            zero = tf.UnconnectedGradients.ZERO
+            return outputs, tape.gradient(loss, sources, unconnected_gradients=zero)
+
+        if compiled:
+            given = (x, states, arrays)
+            specs = tf.nest.map_structure(
+                lambda t: tf.TensorSpec(
+                    t.shape if known else [None] * min(2, len(t.shape)) + t.shape[2:], t.dtype
+                ),
+                given,
+            )
+            if not known:  # the number of features is
+                specs = (
+                    specs[0],
+                    [tf.TensorSpec([None, s.shape[1]], s.dtype) for s in states],
+                    specs[2],
+                )
+            results = tf.function(results, input_signature=specs)
+        outputs, gradients = results(x, states, arrays)
     else:
         import jax
 

@@ -54,11 +54,13 @@ def test_saved_models_load_where_layers_is_imported(tmp_path):
     assert done.stdout.split()[-1:] == ["equal"], done.stderr
 
 
-def test_only_keras_and_numpy_are_imported():
-    """TensorFlow and JAX come in as Keras's backend, whichever it is."""
+def test_a_backend_is_imported_only_where_it_is_named():
+    """Elsewhere TensorFlow and JAX come in as Keras's backend, whichever it is."""
     script = """
         import ast, pathlib, layers
         for path in pathlib.Path(layers.__file__).parent.glob("*.py"):
+            if path.stem in ("bptt_tensorflow", "bptt_jax"):
+                continue
             for node in ast.walk(ast.parse(path.read_text())):
                 names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -68,7 +70,8 @@ def test_only_keras_and_numpy_are_imported():
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
     )
-    assert set(done.stdout.split()) <= {"keras", "numpy", "inspect", "operator", "typing", "layers"}
+    standard = {"functools", "importlib", "inspect", "operator", "typing"}
+    assert set(done.stdout.split()) <= {"keras", "numpy", "layers", *standard}
 
 
 def test_a_model_learns():

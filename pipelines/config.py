@@ -82,6 +82,8 @@ class TrainConfig(Section):
 
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(64, ge=1)
+    #: If given, wins over ``batch_size``: as many rows as fit into so many steps with padding.
+    batch_tokens: int | None = Field(None, ge=1)
     optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adamw"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
     #: Factor on the learning rate over the run: constant, or falling to a twentieth.

@@ -9,8 +9,20 @@ import keras
 from keras import ops
 
 from layers import GRU, LSTM, Bidirectional, SimpleRNN
+from layers.unfold import Unfolded
 from pipelines.config import RecurrentConfig
 from pipelines.text import PADDING, UNKNOWN
+
+
+def paths(model: keras.Model) -> dict[str, str]:
+    """By recurrent layer, which implementation its training takes, and why."""
+    found = {}
+    for layer in model._flatten_layers():
+        if isinstance(layer, Unfolded):
+            path = layer.path(training=True)
+            found[layer.name] = f"{path.name} ({path.reason})"
+    return found
+
 
 _CELLS = {"rnn": SimpleRNN, "lstm": LSTM, "gru": GRU}
 

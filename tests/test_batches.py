@@ -61,6 +61,19 @@ def test_steps_and_padded_tell_what_comes_out(lengths, buckets, batch_size, seed
     assert fitted.padded(np.asarray(lengths)) == sum(ids.size for ids, _ in batches)
 
 
+@given(lengths_of_rows, st.integers(1, 5), st.integers(1, 40), st.integers(0, 5))
+@few
+def test_a_budget_of_tokens_is_kept(lengths, buckets, batch_tokens, seed):
+    fitted = Buckets.fit(
+        np.asarray(lengths), buckets=buckets, batch_size=3, batch_tokens=batch_tokens
+    )
+    batches = batches_of(fitted, lengths, shuffled(len(lengths), seed=seed, epoch=0))
+    assert sorted(i for _, which in batches for i in which) == list(range(len(lengths)))
+    assert fitted.steps(np.asarray(lengths)) == len(batches)
+    for ids, _ in batches:
+        assert ids.size <= max(batch_tokens, ids.shape[1])  # a row longer than all comes alone
+
+
 @given(lengths_of_rows, st.integers(1, 40))
 def test_edges_rise_to_the_longest_row(lengths, buckets):
     edges = fit(lengths, buckets, 1).edges

@@ -145,7 +145,10 @@ def probabilities(model: keras.Model, rows: Ragged, config: SentimentConfig) -> 
 
 def _buckets(rows: Ragged, config: SentimentConfig) -> Buckets:
     return Buckets.fit(
-        rows.lengths, buckets=config.train.buckets, batch_size=config.train.batch_size
+        rows.lengths,
+        buckets=config.train.buckets,
+        batch_size=config.train.batch_size,
+        batch_tokens=config.train.batch_tokens,
     )
 
 

@@ -1,0 +1,55 @@
+"""Latency of the exported sentiment model: strings in, labels out, batches of 1, 8 and 64.
+
+    python -m benchmarks.serving
+
+The default config's model with random weights, exported as a run is, and called
+
+- through the SavedModel's signature, as a server calls it;
+- through ``model.predict`` on the same texts, tokenized by the same tokenizer.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import tensorflow as tf
+
+from benchmarks.measure import Table, best_of, report
+from pipelines import config as configs
+from pipelines import export
+from pipelines.sentiment.task import TASK
+
+BATCHES = [1, 8, 64]
+
+
+def main():
+    config = configs.load("configs/sentiment/default.yaml", TASK.config, [])
+    splits = TASK.load(config)
+    processor = TASK.prepare(config, splits)
+    model = TASK.build(config, processor)
+    texts = [r.text for r in splits.test[: max(BATCHES)]]
+    words = sum(len(text.split()) for text in texts) / len(texts)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "model"
+        export.write(target, model, TASK.endpoints(model, processor), processor.resources())
+        served = export.load(target)
+        signature = served.signatures["serving_default"]
+        table = Table(f"One call on reviews of {words:.0f} words on average, ms", BATCHES)
+        for batch in BATCHES:
+            some = tf.constant(texts[:batch])
+            ids = processor.tokenizer.padded(some)
+            calls = {
+                "unfold": lambda some=some: signature(text=some)["label"].numpy(),
+                "model.predict": lambda some=some, ids=ids: model.predict(
+                    processor.tokenizer.padded(some), verbose=0, batch_size=len(ids)
+                ),
+            }
+            table.add(batch, best_of(calls, rounds=3, seconds=1.0))
+    report("serving", [table])
+
+
+if __name__ == "__main__":
+    main()

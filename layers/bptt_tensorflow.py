@@ -183,7 +183,8 @@ class Plan:
         )
         # Inside somebody else's XLA computation every shape is fixed and so is the schedule.
         free = not control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
-        count = max(1, cores() // share) if free else 1
+        on_gpu = bool(tf.config.get_visible_devices("GPU"))
+        count = max(1, cores() // share) if free and not on_gpu else 1
         if batch is None:
             # Filled up, so that a smaller last batch needs no new blocks.
             self.added = -self.batch % (ROWS * count)

@@ -34,7 +34,7 @@ Raises:
         ``truncate`` is not a whole number of at least 1; ``initial`` is not one of the three,
         or ``"learned"`` in a stateful layer; ``unroll`` and an unknown number of steps; the
         number of rows differs from a stateful layer's; the number of initial states is wrong;
-        ``use_cudnn=True``, because these layers run on the portable path only.
+        ``use_cudnn=True`` where training cannot take that path.
 
 The chapter writes U, W and b for one cell with column vectors, U of [units, inputs]. The
 views ``U``, ``W``, ``b`` and their parts by gate are Keras's arrays, the transposes: ``U_i``

@@ -118,9 +118,9 @@ def time_major(sequence):
 
 
 @functools.cache
-def paths_of_backend():
-    """The module with this backend's own way through time; None where it has none."""
-    name = f"layers.bptt_{keras.backend.backend()}"
+def of_backend(kind):
+    """The backend's module ``layers.{kind}_{backend}``; None where it has none."""
+    name = f"layers.{kind}_{keras.backend.backend()}"
     return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
 
@@ -128,7 +128,7 @@ def zero_unless(condition, tensor):
     return ops.where(condition, tensor, ops.zeros_like(tensor))
 
 
-class Path(NamedTuple):
+class Route(NamedTuple):
     """Which implementation a call takes, and why."""
 
     name: str
@@ -186,8 +186,6 @@ class Unfolded(keras.layers.RNN):
         self.truncate = truncate
 
     def call(self, sequences, initial_state=None, mask=None, training=False, lengths=None):
-        if self.use_cudnn is True:
-            raise ValueError(f"{self.name}: use_cudnn=True, but only the portable path exists")
         # Keras does it for TensorFlow, but not for JAX inside a transformation.
         sequences = ops.convert_to_tensor(sequences, dtype=self.compute_dtype)
         states = self._states_before(sequences, initial_state)
@@ -198,9 +196,9 @@ class Unfolded(keras.layers.RNN):
         self.cell.reset_dropout_mask()
         self.cell.reset_recurrent_dropout_mask()
 
-        own = paths_of_backend()
-        path = self.path(training, compiled=own is not None and own.is_compiled(x))
-        take = self._by_hand if path.name == "by_hand" else self._portable
+        own = of_backend("bptt")
+        route = self.route(training, compiled=own is not None and own.is_compiled(x))
+        take = getattr(self, f"_{route.name}") if x.shape[1] != 0 else self._portable
         hidden, last_states = take(x, states, mask, kept_x, kept_h)
         if self.stateful:
             for variable, state in zip(self.states, last_states, strict=True):
@@ -214,7 +212,7 @@ class Unfolded(keras.layers.RNN):
             output = last_states[0]
         return (output, *last_states) if self.return_state else output
 
-    def path(self, training=False, compiled=True):
+    def route(self, training=False, compiled=True):
         """Which of the implementations over the same weights a call takes, and why.
 
         Args:
@@ -222,28 +220,51 @@ class Unfolded(keras.layers.RNN):
             compiled: whether the call is part of a compiled function, as in `fit`.
 
         Returns:
-            `Path`: ``by_hand``, the gradient derived in `layers.bptt`, or ``portable``, the
-            loop of `unfold` with the backend's own gradient; and the reason in words.
+            `Route`: ``cudnn``, NVIDIA's kernel; ``by_hand``, the gradient derived in
+            `layers.bptt`; or ``portable``, the loop of `unfold` with the backend's own
+            gradient; and the reason in words.
+
+        Raises:
+            ValueError: ``use_cudnn=True`` and a training call cannot take that path.
         """
-        cell = self.cell
-        if not training:
-            return Path("portable", "not training: exports run wherever TensorFlow does")
-        if not compiled:
-            return Path("portable", "an eager call: compiling would cost more than it saves")
-        if paths_of_backend() is None:
-            return Path("portable", f"the only one on the {keras.backend.backend()} backend")
-        if self.unroll:
-            return Path("portable", "unroll=True")
-        if cell.activation is not keras.activations.tanh:
-            return Path("portable", f"activation={cell.activation.__name__}, not tanh")
+        route = self._choose_route(training, compiled)
+        if self.use_cudnn is True and training and route.name != "cudnn":
+            raise ValueError(f"{self.name}: use_cudnn=True, but the route is {route}")
+        return route
+
+    def _choose_route(self, training, compiled):
+        cell, equations = self.cell, self.equations().__name__
         sigma = getattr(cell, "recurrent_activation", keras.activations.sigmoid)
+        if not training:
+            return Route("portable", "not training: exports run wherever TensorFlow does")
+        if self.unroll:
+            return Route("portable", "unroll=True")
+        if cell.activation is not keras.activations.tanh:
+            return Route("portable", f"activation={cell.activation.__name__}, not tanh")
         if sigma is not keras.activations.sigmoid:
-            return Path("portable", f"recurrent_activation={sigma.__name__}, not sigmoid")
+            return Route("portable", f"recurrent_activation={sigma.__name__}, not sigmoid")
         if 0.0 < cell.recurrent_dropout < 1.0:
-            return Path("portable", "recurrent_dropout")
+            return Route("portable", "recurrent_dropout")
         if 0.0 < cell.dropout < 1.0 and getattr(cell, "implementation", 2) == 1:
-            return Path("portable", "implementation=1: a dropout mask for each gate")
-        return Path("by_hand", "backpropagation through time as derived by hand")
+            return Route("portable", "implementation=1: a dropout mask for each gate")
+        cudnn = of_backend("cudnn")
+        if self.use_cudnn is False:
+            refusal = "use_cudnn=False"
+        elif cudnn is None or equations not in cudnn.CELLS:
+            refusal = f"no cuDNN for {equations} on the {keras.backend.backend()} backend"
+        elif self.truncate is not None:
+            refusal = "cuDNN does not truncate"
+        elif self.compute_dtype not in cudnn.DTYPES:
+            refusal = f"cuDNN does not compute in {self.compute_dtype}"
+        else:
+            refusal = cudnn.refusal()
+        if refusal is None:
+            return Route("cudnn", "an NVIDIA GPU")
+        if of_backend("bptt") is None:
+            return Route("portable", f"the only one on the {keras.backend.backend()} backend")
+        if not compiled:
+            return Route("portable", f"an eager call is not worth compiling; {refusal}")
+        return Route("by_hand", f"backpropagation through time as derived by hand; {refusal}")
 
     def _portable(self, x, states, mask, kept_x=None, kept_h=None):
         """Hidden states [batch, time, units] (None if not returned) and the last states."""
@@ -262,23 +283,47 @@ class Unfolded(keras.layers.RNN):
 
     def _by_hand(self, x, states, mask, kept_x=None, kept_h=None):
         """As `_portable`."""
-        if x.shape[1] == 0:
-            return self._portable(x, states, mask)
-        W, *biases = self.cell.step_weights()
-        zeros = ops.zeros((W.shape[-1],), dtype=W.dtype)
-        b, b_recurrent = [zeros + b for b in (*biases, 0.0)[:2]]
-        return paths_of_backend().unfold(
+        return of_backend("bptt").unfold(
             self.equations(),
             x if kept_x is None else x * kept_x[:, None],
             states,
-            self.cell.input_weights(),
-            W,
-            b,
-            b_recurrent,
+            *self._weights(),
             mask=mask,
             truncate=self.truncate,
             sequences=self.return_sequences,
         )
+
+    def _cudnn(self, x, states, mask, kept_x=None, kept_h=None):
+        """As `_portable`. cuDNN knows lengths only: the real steps of a row are moved to its
+        front, wherever the mask has them, and what was computed of them back."""
+        x = x if kept_x is None else x * kept_x[:, None]
+        if mask is None:
+            count = ops.zeros_like(x[:, 0, 0], dtype="int32") + ops.shape(x)[1]
+        else:
+            x = zero_unless(mask[..., None], x)
+            count = ops.sum(ops.cast(mask, "int32"), axis=1)
+            steps = ops.arange(ops.shape(mask)[1], dtype="int32")
+            front = ops.argsort(ops.where(mask, 0, ops.shape(mask)[1]) + steps, axis=1)
+            x = ops.take_along_axis(x, front[..., None], axis=1)
+        # An empty row is given a step too, of which nothing is kept.
+        lengths = ops.cast(ops.maximum(count, 1), "int32")
+        hidden, last = of_backend("cudnn").sequence(
+            self.equations().__name__, x, states, *self._weights(), lengths
+        )
+        if mask is not None:
+            some = count[:, None] > 0
+            last = [ops.where(some, new, s) for new, s in zip(last, states, strict=True)]
+            place = ops.cumsum(ops.cast(mask, "int32"), axis=1) - 1
+            moved = ops.take_along_axis(hidden, ops.maximum(place, 0)[..., None], axis=1)
+            hidden = ops.where(place[..., None] >= 0, moved, states[0][:, None])
+        return hidden, last
+
+    def _weights(self):
+        """U, W, b and the recurrent bias b', zero where there is none."""
+        W, *biases = self.cell.step_weights()
+        zeros = ops.zeros((W.shape[-1],), dtype=W.dtype)
+        b, b_recurrent = [zeros + b for b in (*biases, 0.0)[:2]]
+        return self.cell.input_weights(), W, b, b_recurrent
 
     def trace(self, sequences, initial_state=None, mask=None, lengths=None):
         """Every gate, candidate and state of every step, by name.

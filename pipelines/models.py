@@ -14,13 +14,13 @@ from pipelines.config import RecurrentConfig
 from pipelines.text import PADDING, UNKNOWN
 
 
-def paths(model: keras.Model) -> dict[str, str]:
+def routes(model: keras.Model) -> dict[str, str]:
     """By recurrent layer, which implementation its training takes, and why."""
     found = {}
     for layer in model._flatten_layers():
         if isinstance(layer, Unfolded):
-            path = layer.path(training=True)
-            found[layer.name] = f"{path.name} ({path.reason})"
+            route = layer.route(training=True)
+            found[layer.name] = f"{route.name} ({route.reason})"
     return found
 
 

@@ -17,7 +17,7 @@ from pipelines.config import Experiment
 from pipelines.console import Console
 from pipelines.errors import UserError
 from pipelines.files import require_writable, write_text
-from pipelines.models import paths
+from pipelines.models import routes
 from pipelines.runs import Run, runs_folder
 from pipelines.tasks import Evaluation, Prediction, Splits, Task, get_task
 from pipelines.tracking import Tracker
@@ -103,11 +103,11 @@ def _fit(
     training.set_precision(config.train)
     keras.utils.set_random_seed(config.seed)
     model = task.build(config, processor)
-    taken = paths(model)
-    run.update(parameters=model.count_params(), paths=taken)
+    taken = routes(model)
+    run.update(parameters=model.count_params(), routes=taken)
     console.say(f"{model.count_params():,} parameters")
-    for name, path in taken.items():
-        console.say(f"{name}: {path}")
+    for name, route in taken.items():
+        console.say(f"{name}: {route}")
     tracker.publish()
 
     def keep(state: training.State) -> None:

@@ -140,7 +140,7 @@ class Tracker:
         }
         tags |= {f"version.{name}": version for name, version in info["versions"].items()}
         tags |= {name: info[name] for name in ("backend", "device") if name in info}
-        tags |= {f"path.{layer}": path for layer, path in info.get("paths", {}).items()}
+        tags |= {f"route.{layer}": route for layer, route in info.get("routes", {}).items()}
         run = self._client.create_run(experiment_id, run_name=self._run.id, tags=tags)
         run_id = run.info.run_id
         self._note(run_id=run_id, epochs=0)

@@ -250,8 +250,9 @@ train:
             "c.yaml:9:3: train.epochs: must be at least 1, not 0",
             "c.yaml:10:3: train.learning_rate: must be a number, not 'fast'",
             "--set train.buckets=0: train.buckets: must be at least 1, not 0",
-            "c.yaml:11:3: train.lr: unknown key (allowed: batch_size, batch_tokens, buckets, clip_norm, epochs, "
-            "learning_rate, optimizer, patience, precision, schedule, warmup_steps, weight_decay)",
+            "c.yaml:11:3: train.lr: unknown key (allowed: batch_size, batch_tokens, buckets, "
+            "clip_norm, epochs, learning_rate, optimizer, patience, precision, schedule, "
+            "warmup_steps, weight_decay)",
         ]
     )
 

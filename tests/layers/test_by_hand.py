@@ -40,8 +40,8 @@ def both(layer, x, states=None, **call):
 
     Nothing but the path depends on that as long as no dropout is set.
     """
-    assert layer.path(training=True).name == "by_hand"
-    assert layer.path(training=False).name == "portable"
+    assert layer.route(training=True).name == "by_hand"
+    assert layer.route(training=False).name == "portable"
     return [
         outputs_and_gradients(layer, x, states, compiled=True, training=training, **call)
         for training in (True, False)
@@ -154,7 +154,7 @@ def test_bidirectional_and_dropout_in_fit():
     inputs = keras.Input((None, INPUTS))
     mask = ops.any(ops.not_equal(inputs, 0.0), axis=-1)
     layer = layers.Bidirectional(layers.LSTM(UNITS, dropout=0.2, seed=4))
-    assert layer.backward_layer.path(training=True).name == "by_hand"
+    assert layer.backward_layer.route(training=True).name == "by_hand"
     hidden = layer(inputs, mask=mask)
     model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
     model.compile(keras.optimizers.Adam(0.02), "mse")
@@ -214,17 +214,17 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_the_path_says_why(reason):
+def test_the_route_says_why(reason):
     layer = make("LSTM", **REFUSED[reason])
-    path = layer.path(training=reason != "not training")
-    assert path.name == "portable"
-    assert path.reason.startswith(reason)
+    route = layer.route(training=reason != "not training")
+    assert route.name == "portable"
+    assert route.reason.startswith(reason)
 
 
-def test_the_path_of_other_gates():
+def test_the_route_of_other_gates():
     layer = make("GRU", recurrent_activation="hard_sigmoid")
-    assert layer.path(training=True).reason == "recurrent_activation=hard_sigmoid, not sigmoid"
-    assert make("SimpleRNN").path(training=True, compiled=False).reason.startswith("an eager call")
+    assert layer.route(training=True).reason == "recurrent_activation=hard_sigmoid, not sigmoid"
+    assert make("SimpleRNN").route(training=True, compiled=False).reason.startswith("an eager call")
 
 
 def test_nothing_but_a_training_call_holds_compiled_code():

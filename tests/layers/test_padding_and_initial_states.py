@@ -246,8 +246,8 @@ def test_what_does_not_go_together():
         layers.GRU(3, initial="ones")
     with pytest.raises(ValueError, match="initial must be one of"):
         layers.GRUCell(3, initial="ones")
-    with pytest.raises(ValueError, match="only the portable path"):
-        layers.GRU(3, use_cudnn=True)(data())
+    with pytest.raises(ValueError, match=r"use_cudnn=True, but .*truncate"):
+        layers.LSTM(3, use_cudnn=True, truncate=2)(data(), training=True)
     with pytest.raises(ValueError, match="use_cudnn must be"):
         layers.GRU(3, use_cudnn="yes")
     with pytest.raises(ValueError, match="before tracing"):

@@ -18,7 +18,7 @@ json_flags   = $(if $(JSON),--json)
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format requirements ui track clean
+.PHONY: help setup test bench lint format requirements ui track clean
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## (.*)/\1\t\2/' | sed 's/%/TASK/' | expand -t 22
@@ -59,6 +59,12 @@ ui: $(READY) ## Open the MLflow UI on the runs (PORT=5000)
 test: $(READY) ## Run all tests, the layers on both backends
 	$(BIN)/python -m pytest
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/layers
+
+bench: $(READY) ## Measure the layers, an IMDb epoch and the export beside their peers (quiet machine)
+	$(BIN)/python -m benchmarks.layers
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.imdb_epoch
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .

@@ -146,6 +146,7 @@ class Unfolded(keras.layers.RNN):
     cell_name: str
     keras_class: type
     keras_cell_class: type
+    share = 1  # how many layers go through time at once, and share the cores
 
     def equations(self):
         """The class of `layers.bptt` that derives this layer's gradient."""
@@ -291,6 +292,7 @@ class Unfolded(keras.layers.RNN):
             mask=mask,
             truncate=self.truncate,
             sequences=self.return_sequences,
+            share=self.share,
         )
 
     def _cudnn(self, x, states, mask, kept_x=None, kept_h=None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -142,3 +143,85 @@ class TokenDropout(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"rate": self.rate, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class NgramScores(keras.layers.Layer):
+    """A linear classifier over the word n-grams of a text, hashed (Joulin et al. 2017)::
+
+        y = 10 / √n · Σ_{k ≤ order} Σ_t w[hash(x_{t-k+1}, …, x_t)]
+
+    n is the number of valid steps. The factor lets a weight that moves by the learning rate at
+    each step come as far as it must.
+
+    Args:
+        classes: scores to give.
+        order: the longest n-gram, in words.
+        buckets: rows of w; n-grams that share one share their weights.
+
+    Call: ``ids <int32>[batch, time]``, 0 padding on the right → ``<float>[batch, classes]``.
+    """
+
+    scale = 10.0
+    _factor = 1_000_003
+
+    def __init__(self, classes: int, order: int, buckets: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.classes, self.order, self.buckets = classes, order, buckets
+
+    def build(self, ids_shape: Any) -> None:
+        self.w = self.add_weight(shape=(self.buckets, self.classes), initializer="zeros", name="w")
+
+    def call(self, ids: Any) -> Any:
+        valid = ops.cast(ops.not_equal(ids, PADDING), self.compute_dtype)
+        total, gram, whole = 0.0, ops.zeros_like(ids), valid
+        for k in range(self.order):
+            # The ids k steps back, and whether there is such a step.
+            back = ops.pad(ids, [[0, 0], [k, 0]])[:, : ops.shape(ids)[1]]
+            whole = whole * ops.cast(ops.not_equal(back, PADDING), self.compute_dtype)
+            # 32-bit arithmetic wraps around alike on every backend.
+            gram = gram * self._factor + back
+            weights = ops.take(self.w, ops.mod(gram * self._factor + k, self.buckets), axis=0)
+            total = total + ops.sum(weights * whole[..., None], axis=1)
+        count = ops.maximum(ops.sum(valid, axis=1, keepdims=True), 1.0)
+        return self.scale * total / ops.sqrt(count)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return (shape[0], self.classes)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "classes": self.classes,
+            "order": self.order,
+            "buckets": self.buckets,
+        }
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class Committee(keras.layers.Layer):
+    """The mean of its members' probabilities; while training, one member a row, at random.
+
+    Trained on their mean, members would share the work and each would be worse alone; each
+    row teaching one of them, they err differently, and the mean errs less than either.
+
+    Call: logits ``<float>[batch, members, classes]`` → log-probabilities ``[batch, classes]``.
+    """
+
+    def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seed = seed
+        self._random = keras.random.SeedGenerator(seed)
+
+    def call(self, logits: Any, training: bool = False) -> Any:
+        scores = ops.log_softmax(logits, axis=-1)
+        members = logits.shape[1]
+        if not training:
+            return ops.logsumexp(scores, axis=1) - math.log(members)
+        chosen = keras.random.randint((ops.shape(logits)[0],), 0, members, seed=self._random)
+        return ops.sum(scores * ops.one_hot(chosen, members)[..., None], axis=1)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return (shape[0], shape[2])
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"seed": self.seed}

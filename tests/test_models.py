@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from layers import GRU, LSTM, Bidirectional, SimpleRNN
-from pipelines.models import TokenDropout, ValidPool
+from pipelines.models import Committee, NgramScores, TokenDropout, ValidPool
 from pipelines.sentiment.config import ModelConfig
 from pipelines.sentiment.model import build
 from pipelines.text import PADDING, UNKNOWN
@@ -43,6 +43,74 @@ def small(cell: str = "lstm", **changes) -> ModelConfig:
 def classifier(config: ModelConfig, *, classes: int = 3, seed: int = 1) -> keras.Model:
     keras.utils.set_random_seed(seed)
     return build(config, vocabulary=20, classes=classes, seed=seed)
+
+
+# N-grams beside the recurrent model
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_ngram_scores_count_every_ngram_once(order):
+    """Every distinct n-gram has one row of w: the score is what a dictionary would give."""
+    layer = NgramScores(2, order, 2**20)
+    layer.build((None, None))
+    layer.set_weights([normal(2**20, 2)])
+    ids = random_ids(LENGTHS)
+    got, rows = numpy(layer(ids)), {}
+    for row, n in zip(ids, LENGTHS, strict=True):
+        for k in range(order):
+            for start in range(n - k):
+                gram = tuple(row[start : start + k + 1].tolist())
+                # Of the n-gram alone: its longer score less that of its shorter parts.
+                rows[gram] = None
+    weights = {}
+    for gram in sorted(rows, key=len):
+        alone = numpy(layer(np.array([gram], np.int32)))[0] * np.sqrt(len(gram)) / layer.scale
+        parts = sum(
+            weights[gram[i:j]]
+            for i in range(len(gram))
+            for j in range(i + 1, len(gram) + 1)
+            if j - i < len(gram)
+        )
+        weights[gram] = alone - parts
+    for row, n, scores in zip(ids, LENGTHS, got, strict=True):
+        total = np.zeros(2)
+        for k in range(order):
+            for start in range(n - k):
+                total = total + weights[tuple(row[start : start + k + 1].tolist())]
+        np.testing.assert_allclose(
+            scores, layer.scale * total / np.sqrt(max(n, 1)), rtol=1e-3, atol=1e-3
+        )
+
+
+def test_order_of_words_matters_to_ngrams_only():
+    ids, turned = np.array([[5, 6, 7]], np.int32), np.array([[7, 6, 5]], np.int32)
+    for order, same in [(1, True), (2, False)]:
+        layer = NgramScores(2, order, 999)
+        layer.build((None, None))
+        layer.set_weights([normal(999, 2)])
+        assert np.allclose(numpy(layer(ids)), numpy(layer(turned)), atol=1e-5) == same
+
+
+def test_padding_adds_no_ngram():
+    layer = NgramScores(3, 3, 1000)
+    layer.build((None, None))
+    layer.set_weights([normal(1000, 3)])
+    ids = random_ids(LENGTHS)
+    longer = np.pad(ids, [(0, 0), (0, 4)])
+    np.testing.assert_allclose(numpy(layer(longer)), numpy(layer(ids)), rtol=1e-5, atol=1e-5)
+
+
+def test_committee_is_the_mean_of_probabilities_and_teaches_one_member_a_row():
+    logits = normal(64, 2, 3)
+    committee = Committee(seed=3)
+    members = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(
+        np.exp(numpy(committee(logits))), members.mean(axis=1), rtol=1e-5, atol=1e-6
+    )
+    taught = np.exp(numpy(committee(logits, training=True)))
+    by_member = [np.isclose(taught, members[:, m], atol=1e-5).all(axis=1) for m in (0, 1)]
+    assert (by_member[0] ^ by_member[1]).all()
+    assert 16 < by_member[0].sum() < 48
 
 
 # Pooling

@@ -32,6 +32,15 @@ class TextConfig(Section):
     keep: Literal["head", "tail", "ends"] = "ends"
 
 
+class NgramConfig(Section):
+    """A linear model over the words and word n-grams of a text, beside the recurrent one."""
+
+    #: The longest n-gram, in words.
+    order: int = Field(2, ge=1, le=5)
+    #: Rows of the table that n-grams are hashed to.
+    buckets: int = Field(2**20, ge=2, le=2**24)
+
+
 class ModelConfig(RecurrentConfig):
     """Embedding → recurrent layers → pooled state → V → softmax."""
 
@@ -44,6 +53,8 @@ class ModelConfig(RecurrentConfig):
     embedding_dropout: Share = 0.0
     #: Probability that a feature is zeroed before V.
     dropout: Share = 0.0
+    #: Null for none. The answer is then the mean of the two models' probabilities.
+    ngrams: NgramConfig | None = None
 
 
 class SentimentConfig(Experiment):

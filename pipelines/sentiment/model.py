@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from pipelines.models import TokenDropout, ValidPool, recurrent_stack
+from pipelines.models import Committee, NgramScores, TokenDropout, ValidPool, recurrent_stack
 from pipelines.sentiment.config import ModelConfig
 from pipelines.text import PADDING
 
@@ -35,4 +35,10 @@ def build(config: ModelConfig, *, vocabulary: int, classes: int, seed: int) -> k
         dtype="float32",
         name="V",
     )(pooled)
+    if config.ngrams:
+        counted = NgramScores(
+            classes, config.ngrams.order, config.ngrams.buckets, dtype="float32", name="ngrams"
+        )(ids)
+        members = keras.ops.stack([logits, counted], axis=1)
+        logits = Committee(seed=next(seeds), dtype="float32", name="committee")(members)
     return keras.Model(ids, logits, name="sentiment")

@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def best_of(
-    calls: dict[str, Callable[[], object]], rounds: int, seconds: float = 0.3
+    calls: dict[str, Callable[[], object]], rounds: int, seconds: float = 0.25
 ) -> dict[str, float]:
     """Milliseconds of the quickest call of each, the calls taking turns."""
     best = dict.fromkeys(calls, math.inf)

@@ -79,7 +79,7 @@ def of_keras(module, cell, shape, lengths, train, xla=False, bidirectional=False
 def of_torch(cell, shape, lengths, train, bidirectional=False):
     import torch
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(os.cpu_count())
     kind = {"SimpleRNN": "RNN"}.get(cell, cell)
     layer = getattr(torch.nn, kind)(
         shape[2], shape[3], batch_first=True, bidirectional=bidirectional

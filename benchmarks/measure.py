@@ -98,7 +98,7 @@ def machine() -> dict[str, object]:
             continue
     return {
         "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "python": platform.python_version(),
         "versions": versions,
     }
@@ -133,7 +133,7 @@ def report(subject: str, tables: list[Table]) -> None:
         ],
     }
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{subject}-cpu{len(os.sched_getaffinity(0))}.json"
+    path = RESULTS / f"{subject}-cpu{os.cpu_count()}.json"
     path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     console.print(
         f"kept in {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}"

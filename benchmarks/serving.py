@@ -22,11 +22,12 @@ from pipelines import config as configs
 from pipelines import export
 from pipelines.sentiment.task import TASK
 
+DEFAULT = Path(__file__).parents[1] / "configs/sentiment/default.yaml"
 BATCHES = [1, 8, 64]
 
 
 def main():
-    config = configs.load("configs/sentiment/default.yaml", TASK.config, [])
+    config = configs.load(DEFAULT, TASK.config, [])
     splits = TASK.load(config)
     processor = TASK.prepare(config, splits)
     model = TASK.build(config, processor)

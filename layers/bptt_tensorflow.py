@@ -22,6 +22,7 @@ STEPS = (
     32  # of a block: long enough that the loop around it costs nothing, short enough to fit caches
 )
 ROWS = 8  # row counts are rounded up to a multiple, so that few block shapes are compiled
+PARTS = 4  # at most, of a batch of unknown size, which may be small
 UNROLLED = 16  # blocks that are written out one after the other rather than looped over
 
 
@@ -169,7 +170,8 @@ def unfold(
 
 def cores():
     """How many operations TensorFlow runs at once."""
-    return tf.config.threading.get_inter_op_parallelism_threads() or len(os.sched_getaffinity(0))
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return tf.config.threading.get_inter_op_parallelism_threads() or here or 1
 
 
 class Plan:
@@ -187,7 +189,8 @@ class Plan:
         count = max(1, cores() // share) if free and not on_gpu else 1
         if batch is None:
             # Filled up, so that a smaller last batch needs no new blocks.
-            self.added = -self.batch % (ROWS * count)
+            count = min(count, PARTS)
+            self.added = -self.batch % tf.where(self.batch < ROWS * count, count, ROWS * count)
             self.sizes = [(self.batch + self.added) // count] * count
         else:
             self.added = 0

@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -115,82 +116,26 @@ def keras_padded(train, test):
 
 
 def torch_packed(train, test):
-    import torch
-    from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-
-    torch.manual_seed(1)
-    torch.set_num_threads(os.cpu_count())
-
-    class Model(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embedding = torch.nn.Embedding(VOCABULARY, EMBEDDING)
-            torch.nn.init.uniform_(self.embedding.weight, -0.05, 0.05)
-            self.lstm = torch.nn.LSTM(EMBEDDING, UNITS, batch_first=True, bidirectional=True)
-            self.out = torch.nn.Linear(2 * UNITS, 2)
-
-        def forward(self, ids, lengths):
-            packed = pack_padded_sequence(
-                self.embedding(ids), lengths, batch_first=True, enforce_sorted=False
-            )
-            hidden, _ = pad_packed_sequence(
-                self.lstm(packed)[0], batch_first=True, padding_value=-1e4
-            )
-            return self.out(hidden.max(dim=1).values)
-
-    model = Model()
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-
-    def batches(rows, labels, order):
-        for start in range(0, len(order), BATCH):
-            some = order[start : start + BATCH]
-            lengths = np.maximum(rows.lengths[some], 1)
-            ids = np.zeros((len(some), lengths.max()), np.int64)
-            for place, i in enumerate(some):
-                ids[place, : rows.lengths[i]] = rows[i]
-            yield (
-                torch.from_numpy(ids),
-                torch.from_numpy(lengths),
-                torch.from_numpy(labels[some].astype(np.int64)),
-            )
-
-    def by_length(order):
-        """Batches of like length in random order, as the suite's are."""
-        chunks = np.array_split(order, max(1, len(order) // (50 * BATCH)))
-        chunks = [c[np.argsort(train[0].lengths[c], kind="stable")] for c in chunks]
-        return np.concatenate(chunks)
-
-    def step(ids, lengths, labels):
-        optimizer.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(model(ids, lengths), labels).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-
-    order = by_length(shuffled(len(train[0]), seed=1, epoch=0))
-    started = time.perf_counter()
-    for batch in batches(*train, order):
-        step(*batch)
-    seconds = time.perf_counter() - started
-    with torch.inference_mode():
-        right = sum(
-            int((model(ids, lengths).argmax(-1) == labels).sum())
-            for ids, lengths, labels in batches(*test, np.argsort(test[0].lengths))
-        )
-    return seconds, right / len(test[0])
+    """In a process without TensorFlow: torch's compiler and XLA's cannot share one."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data.npz"
+        arrays = {}
+        for part, (rows, labels) in {"train": train, "test": test}.items():
+            arrays |= {f"{part}_values": rows.values, f"{part}_lengths": rows.lengths}
+            arrays[f"{part}_labels"] = labels
+        np.savez(data, **arrays)
+        sizes = [str(n) for n in (VOCABULARY, EMBEDDING, UNITS, BATCH)]
+        command = [sys.executable, "-m", "benchmarks.torch_epoch", str(data), *sizes]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main():
     train, test = load()
-    if sys.argv[1:] == ["--torch"]:
-        print(json.dumps(torch_packed(train, test)))
-        return
     ways = {"unfold": unfold, "keras, padded": keras_padded}
-    results = {name: way(train, test) for name, way in ways.items()}
     if importlib.util.find_spec("torch"):
-        # In a process of its own: torch and XLA each bring an LLVM, and a process stands one.
-        command = [sys.executable, "-m", "benchmarks.imdb_epoch", "--torch"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        results["torch, packed"] = json.loads(done.stdout.splitlines()[-1])
+        ways["torch, packed"] = torch_packed
+    results = {name: way(train, test) for name, way in ways.items()}
     table = Table("IMDb, one epoch of 22,500 reviews: seconds, and accuracy after it", ["seconds"])
     table.add("seconds", {name: seconds for name, (seconds, _) in results.items()})
     table.keys.append("accuracy")

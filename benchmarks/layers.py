@@ -173,6 +173,10 @@ def gemm_limit(cell, shape, train):
     return (lambda *_: products(x, h, dz)[-1].numpy()), tf.constant
 
 
+def installed(name):
+    return importlib.util.find_spec(name) is not None
+
+
 def contenders(cell, shape, lengths, train, bidirectional):
     """By name; those that are not installed are left out."""
     both = {"bidirectional": True} if bidirectional else {}
@@ -181,9 +185,9 @@ def contenders(cell, shape, lengths, train, bidirectional):
         "keras graph": of_keras(keras.layers, cell, shape, lengths, train, **both),
         "keras XLA": of_keras(keras.layers, cell, shape, lengths, train, xla=True, **both),
     }
-    if importlib.util.find_spec("torch"):
+    if installed("torch"):
         made["torch"] = of_torch(cell, shape, lengths, train, **both)
-    if importlib.util.find_spec("jax") and cell == "LSTM" and not bidirectional:
+    if installed("jax") and cell == "LSTM" and not bidirectional:
         made["jax scan"] = of_jax(cell, shape, lengths, train)
     if not bidirectional and lengths is None:
         made["GEMM limit"] = gemm_limit(cell, shape, train)

@@ -18,9 +18,7 @@ from tensorflow.python.ops import control_flow_util
 
 from layers import bptt
 
-STEPS = (
-    32  # of a block: long enough that the loop around it costs nothing, short enough to fit caches
-)
+STEPS = 32  # of a block: many against the cost of starting one, few against the caches
 ROWS = 8  # row counts are rounded up to a multiple, so that few block shapes are compiled
 PARTS = 4  # at most, of a batch of unknown size, which may be small
 UNROLLED = 16  # blocks that are written out one after the other rather than looped over

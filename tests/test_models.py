@@ -91,6 +91,24 @@ def test_order_of_words_matters_to_ngrams_only():
         assert np.allclose(numpy(layer(ids)), numpy(layer(turned)), atol=1e-5) == same
 
 
+def test_ngrams_are_hashed_in_32_bits_that_wrap_around():
+    """So a model trained on one backend counts the same on another, and on a server."""
+    layer = NgramScores(2, 3, 2**20)
+    layer.build((None, None))
+    w = normal(2**20, 2)
+    layer.set_weights([w])
+    ids = np.random.default_rng(0).integers(1, 30_000, 40).astype(np.int32)
+    factor, total = np.int32(layer._factor), np.zeros(2)
+    with np.errstate(over="ignore"):
+        for t in range(len(ids)):
+            gram = np.int32(0)
+            for k in range(min(t + 1, 3)):
+                gram = gram * factor + ids[t - k]
+                total += w[(gram * factor + np.int32(k)) % np.int32(2**20)]
+    expected = layer.scale * total / np.sqrt(len(ids))
+    np.testing.assert_allclose(numpy(layer(ids[None]))[0], expected, rtol=1e-4, atol=1e-3)
+
+
 def test_padding_adds_no_ngram():
     layer = NgramScores(3, 3, 1000)
     layer.build((None, None))

@@ -117,7 +117,7 @@ def test_nothing_in_a_batch_of_unknown_size(batch, time):
     by_hand, _ = outputs_and_gradients(layer, x, states, compiled=True, training=True, known=False)
     assert by_hand[0].shape == (batch, time, UNITS)
     for state, given_ in zip(by_hand[1:], states, strict=True):
-        np.testing.assert_allclose(state, given_ if time == 0 else state)
+        np.testing.assert_allclose(state, given_)  # unchanged, or of no rows
 
 
 @pytest.mark.parametrize("kind", thinned(KINDS))
@@ -133,7 +133,7 @@ def test_padding_of_nan_says_nothing(kind):
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("kind", thinned(KINDS))
 def test_half_precision(kind, dtype):
-    """Near the float32 result, and no further from it than the portable path by much."""
+    """Near the float32 result, as near as 11 or 8 bits of a number come over nine steps."""
     exact = make(kind, return_sequences=True)
     layer = make(kind, return_sequences=True, dtype=dtype)
     x = data(batch=4, time=9)

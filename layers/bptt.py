@@ -49,9 +49,9 @@ class SimpleRNN:
         return [tanh_slope(after[0])]
 
     @staticmethod
-    def backward(factors, d_states, W, join):
+    def backward(factors, d_states, W_turned, join):
         dz = d_states[0] * factors[0]
-        return [ops.matmul(dz, ops.transpose(W))], [dz]
+        return [ops.matmul(dz, W_turned)], [dz]
 
     @staticmethod
     def products(dz, h_before, kept):
@@ -88,12 +88,12 @@ class LSTM:
         ]
 
     @staticmethod
-    def backward(factors, d_states, W, join):
+    def backward(factors, d_states, W_turned, join):
         to_i, to_f, to_c, to_o, h_to_c, f = factors
         dh, dc = d_states
         dc = dc + dh * h_to_c
         dz = join([dc * to_i, dc * to_f, dc * to_c, dh * to_o])
-        return [ops.matmul(dz, ops.transpose(W)), dc * f], [dz]
+        return [ops.matmul(dz, W_turned), dc * f], [dz]
 
     @staticmethod
     def products(dz, h_before, kept):
@@ -132,13 +132,13 @@ class GRU:
         ]
 
     @staticmethod
-    def backward(factors, d_states, W, join):
+    def backward(factors, d_states, W_turned, join):
         to_z, to_h, h_to_r, r, z = factors
         (dh,) = d_states
         dz_h = dh * to_h
         # What W sees: the candidate's part has passed the reset gate.
         dv = join([dh * to_z, dz_h * h_to_r, dz_h * r])
-        return [dh * z + ops.matmul(dv, ops.transpose(W))], [dv, dz_h]
+        return [dh * z + ops.matmul(dv, W_turned)], [dv, dz_h]
 
     @staticmethod
     def products(dz, h_before, kept):
@@ -172,15 +172,15 @@ class GRUResetBefore:
         ]
 
     @staticmethod
-    def backward(factors, d_states, W, join):
+    def backward(factors, d_states, W_turned, join):
         to_z, to_h, to_r, r, z = factors
         (dh,) = d_states
         units = dh.shape[-1]
-        W_zr, W_h = W[:, : 2 * units], W[:, 2 * units :]
+        W_zr, W_h = W_turned[: 2 * units], W_turned[2 * units :]
         dz_h = dh * to_h
-        d_reset = ops.matmul(dz_h, ops.transpose(W_h))
+        d_reset = ops.matmul(dz_h, W_h)
         dz_zr = join([dh * to_z, d_reset * to_r])
-        return [dh * z + d_reset * r + ops.matmul(dz_zr, ops.transpose(W_zr))], [dz_zr, dz_h]
+        return [dh * z + d_reset * r + ops.matmul(dz_zr, W_zr)], [dz_zr, dz_h]
 
     @staticmethod
     def products(dz, h_before, kept):
@@ -193,7 +193,7 @@ class GRUResetBefore:
 def at_each_step(x, weights):
     """``x @ weights`` for all steps and rows as one product, [time, batch, m] to [..., n]."""
     flat = ops.matmul(ops.reshape(x, (-1, x.shape[-1])), weights)
-    return ops.reshape(flat, (x.shape[0], -1, weights.shape[-1]))
+    return ops.reshape(flat, (*ops.shape(x)[:2], weights.shape[-1]))
 
 
 def over_steps(a, b):
@@ -254,6 +254,7 @@ def backward(equations, scan, join, x, states, after, kept, U, W, mask, cuts, d_
         "cut": cuts,
     }
     names = [name for name, value in per_step.items() if value is not None]
+    W_turned = ops.transpose(W)  # once: turned at every step it costs as much as the gates
 
     def step(d_states, now):
         now = dict(zip(names, now, strict=True))
@@ -261,7 +262,7 @@ def backward(equations, scan, join, x, states, after, kept, U, W, mask, cuts, d_
             d_states = [d_states[0] + now["d_hidden"], *d_states[1:]]
         # Of a step that is padding nothing is learnt, and the gradient passes it by.
         taken = [d * now["mask"] for d in d_states] if "mask" in now else d_states
-        d_before, dz = equations.backward(now["factors"], taken, W, join)
+        d_before, dz = equations.backward(now["factors"], taken, W_turned, join)
         if "mask" in now:
             d_before = [new + (d - t) for new, d, t in zip(d_before, d_states, taken, strict=True)]
         if "cut" in now:

@@ -30,12 +30,13 @@ def is_compiled(tensor):
 
 
 def scan(step, carried, xs, reverse=False):
-    """``step(carried, x) -> (carried, y)`` over the first axis of ``xs``, inside XLA."""
+    """``step(carried, x) -> (carried, y)`` over the first axis of ``xs``; XLA wants it known."""
 
     def entry(t):
         return tf.nest.map_structure(lambda x: x[t], xs)
 
-    time = tf.nest.flatten(xs)[0].shape[0]
+    first = tf.nest.flatten(xs)[0]
+    time = tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
     # Only the shapes are used: nothing that is not used is computed in a graph.
     _, like = step(carried, entry(0))
     recorded = [tf.TensorArray(y.dtype, size=time, element_shape=y.shape) for y in like]

@@ -222,8 +222,8 @@ class Unfolded(keras.layers.RNN):
 
         Returns:
             `Route`: ``cudnn``, NVIDIA's kernel; ``by_hand``, the gradient derived in
-            `layers.bptt`; or ``portable``, the loop of `unfold` with the backend's own
-            gradient; and the reason in words.
+            `layers.bptt`; ``fused``, TensorFlow's kernel for inference; or ``portable``, the
+            loop of `unfold` with the backend's own gradient; and the reason in words.
 
         Raises:
             ValueError: ``use_cudnn=True`` and a training call cannot take that path.
@@ -236,14 +236,14 @@ class Unfolded(keras.layers.RNN):
     def _choose_route(self, training, compiled):
         cell, equations = self.cell, self.equations().__name__
         sigma = getattr(cell, "recurrent_activation", keras.activations.sigmoid)
-        if not training:
-            return Route("portable", "not training: exports run wherever TensorFlow does")
         if self.unroll:
             return Route("portable", "unroll=True")
         if cell.activation is not keras.activations.tanh:
             return Route("portable", f"activation={cell.activation.__name__}, not tanh")
         if sigma is not keras.activations.sigmoid:
             return Route("portable", f"recurrent_activation={sigma.__name__}, not sigmoid")
+        if not training:
+            return self._choose_inference(equations, compiled)
         if 0.0 < cell.recurrent_dropout < 1.0:
             return Route("portable", "recurrent_dropout")
         if 0.0 < cell.dropout < 1.0 and getattr(cell, "implementation", 2) == 1:
@@ -266,6 +266,19 @@ class Unfolded(keras.layers.RNN):
         if not compiled:
             return Route("portable", f"an eager call is not worth compiling; {refusal}")
         return Route("by_hand", f"backpropagation through time as derived by hand; {refusal}")
+
+    def _choose_inference(self, equations, compiled):
+        fused = of_backend("fused")
+        if not compiled:
+            return Route("portable", "an eager call in inference")
+        if fused is None or equations not in fused.CELLS or self.compute_dtype not in fused.DTYPES:
+            return Route("portable", f"inference; no fused {equations} in {self.compute_dtype}")
+        if self.truncate is not None:
+            return Route("portable", "inference; the fused kernel's gradient does not truncate")
+        refusal = fused.refusal()
+        if refusal is not None:
+            return Route("portable", f"inference; {refusal}")
+        return Route("fused", f"inference, of up to {fused.ROWS} rows")
 
     def _portable(self, x, states, mask, kept_x=None, kept_h=None):
         """Hidden states [batch, time, units] (None if not returned) and the last states."""
@@ -296,11 +309,35 @@ class Unfolded(keras.layers.RNN):
         )
 
     def _cudnn(self, x, states, mask, kept_x=None, kept_h=None):
-        """As `_portable`. cuDNN knows lengths only: the real steps of a row are moved to its
-        front, wherever the mask has them, and what was computed of them back."""
+        """As `_portable`."""
         x = x if kept_x is None else x * kept_x[:, None]
+        return self._by_kernel(of_backend("cudnn"), x, states, mask)
+
+    def _fused(self, x, states, mask, kept_x=None, kept_h=None):
+        """As `_portable`, which it is for many rows."""
+        fused = of_backend("fused")
+
+        def few():
+            # + 0: the gradient of a branch cannot ask for the shape of what is from outside it.
+            hidden, last = self._by_kernel(fused, x, [s + 0 for s in states], mask)
+            return [*([hidden] if self.return_sequences else []), *last]
+
+        def many():
+            hidden, last = self._portable(x, states, mask)
+            return [*([hidden] if self.return_sequences else []), *last]
+
+        rows = x.shape[0]
+        if rows is None:
+            taken = ops.cond(ops.shape(x)[0] <= fused.ROWS, few, many)
+        else:
+            taken = few() if rows <= fused.ROWS else many()
+        return (taken[0], taken[1:]) if self.return_sequences else (None, taken)
+
+    def _by_kernel(self, kernel, x, states, mask):
+        """As `_portable`. Kernels know lengths only: the real steps of a row are moved to its
+        front, wherever the mask has them, and what was computed of them back."""
         if mask is None:
-            count = ops.zeros_like(x[:, 0, 0], dtype="int32") + ops.shape(x)[1]
+            count = ops.zeros(ops.shape(x)[:1], dtype="int32") + ops.shape(x)[1]
         else:
             x = zero_unless(mask[..., None], x)
             count = ops.sum(ops.cast(mask, "int32"), axis=1)
@@ -309,7 +346,7 @@ class Unfolded(keras.layers.RNN):
             x = ops.take_along_axis(x, front[..., None], axis=1)
         # An empty row is given a step too, of which nothing is kept.
         lengths = ops.cast(ops.maximum(count, 1), "int32")
-        hidden, last = of_backend("cudnn").sequence(
+        hidden, last = kernel.sequence(
             self.equations().__name__, x, states, *self._weights(), lengths
         )
         if mask is not None:

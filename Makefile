@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-TASKS  := sentiment
+TASKS  := sentiment generation
 
 # What is installed stays: GPU=1 switches to the GPU build, GPU=0 back to the CPU build.
 KIND := $(if $(filter 1,$(GPU)),gpu,$(if $(filter 0,$(GPU)),cpu,$(if $(wildcard $(VENV)/.ready-gpu),gpu,cpu)))
@@ -14,6 +14,7 @@ set_flags    = $(foreach pair,$(SET),--set '$(pair)')
 config_flags = $(if $(CONFIG),--config '$(CONFIG)')
 run_flags    = $(if $(RUN),--run '$(RUN)')
 json_flags   = $(if $(JSON),--json)
+file_flags   = $(if $(MIDI),--midi '$(MIDI)') $(if $(SCORE),--score '$(SCORE)')
 
 export INPUT
 
@@ -45,7 +46,7 @@ evaluate-%: $(READY) ## Score a trained run (RUN; default: the latest)
 
 predict-%: $(READY) ## Answer one input: INPUT="..."
 	@test "$${INPUT+set}" = set || { echo 'error: give the input: make $@ INPUT="..."' >&2; exit 2; }
-	@$(BIN)/unfold predict $* $(run_flags) $(config_flags) $(json_flags) -- "$$INPUT"
+	@$(BIN)/unfold predict $* $(run_flags) $(config_flags) $(set_flags) $(json_flags) $(file_flags) -- "$$INPUT"
 
 export-%: $(READY) ## Write exports/TASK/VERSION, a SavedModel for serving
 	@$(BIN)/unfold export $* $(run_flags) $(config_flags) $(json_flags)
@@ -78,7 +79,7 @@ format: $(READY) ## Rewrite the code in the project's style
 requirements: ## Pin the newest versions that pyproject.toml allows
 	for kind in cpu gpu; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate \
-	    --no-header --extra $$kind --extra jax --extra dev --output-file requirements/$$kind.txt \
+	    --no-header --extra $$kind --extra jax --extra music --extra dev --output-file requirements/$$kind.txt \
 	    pyproject.toml || exit 1; \
 	done
 

@@ -35,7 +35,7 @@ def main():
     words = sum(len(text.split()) for text in texts) / len(texts)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "model"
-        export.write(target, model, TASK.endpoints(model, processor), processor.resources())
+        export.write(target, model, TASK.endpoints(config, processor, model), processor.resources())
         served = export.load(target)
         signature = served.signatures["serving_default"]
         table = Table(f"One call on reviews of {words:.0f} words on average, ms", BATCHES)

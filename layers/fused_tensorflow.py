@@ -15,7 +15,7 @@ from layers import bptt, bptt_tensorflow
 
 CELLS = ("LSTM",)
 DTYPES = ("float16", "float32")
-ROWS = 32  # up to here it is quicker than the loop, whose products use all cores
+ROWS = 16  # up to here it is quicker than the loop, whose products use all cores
 
 
 def refusal():

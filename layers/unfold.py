@@ -31,7 +31,7 @@ def unfold(step, xs, states, mask=None, cuts=None, unroll=False, record=None):
         mask: bool [time, batch, 1]; where False the state is carried over unchanged.
         cuts: bool [time, batch or 1, 1]; where True no gradient passes into the step from
             the steps before it.
-        unroll: write the steps out one after the other instead of a loop.
+        unroll: write the steps out one after the other instead of a loop; one step always is.
         record: ``states -> tensor``, what is kept of every step; None keeps nothing.
 
     Returns:
@@ -56,7 +56,7 @@ def unfold(step, xs, states, mask=None, cuts=None, unroll=False, record=None):
         body,
         xs,
         [*states, ops.convert_to_tensor(0, dtype="int32")] if counted else list(states),
-        unroll=unroll,
+        unroll=unroll or time == 1,
         # A list, because Keras takes a bare tensor for one length per row.
         input_length=[ops.shape(xs)[0]] if time is None else time,
         time_major=True,
@@ -199,7 +199,8 @@ class Unfolded(keras.layers.RNN):
 
         own = of_backend("bptt")
         route = self.route(training, compiled=own is not None and own.is_compiled(x))
-        take = getattr(self, f"_{route.name}") if x.shape[1] != 0 else self._portable
+        few = x.shape[1] in (0, 1)  # no loop to be quicker than
+        take = self._portable if few else getattr(self, f"_{route.name}")
         hidden, last_states = take(x, states, mask, kept_x, kept_h)
         if self.stateful:
             for variable, state in zip(self.states, last_states, strict=True):

@@ -77,6 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("predict", _predict, "Answer one or more inputs with a trained run.")
     sub.add_argument("input", nargs="+", metavar="INPUT", help="'-' reads a line each from stdin")
     pick_run(sub)
+    overrides(sub)
+    for task in NAMES:
+        for name, what in get_config(task).writes.items():
+            sub.add_argument(f"--{name}", metavar="FILE", type=Path, help=f"({task}) {what}")
 
     sub = command("export", _export, "Copy a run's SavedModel to exports/TASK/VERSION.")
     pick_run(sub)
@@ -125,9 +129,17 @@ def _predict(args: argparse.Namespace, console: Console) -> None:
     inputs = args.input
     if inputs == ["-"]:
         inputs = sys.stdin.read().removesuffix("\n").split("\n")
+    writes = {name for task in NAMES for name in get_config(task).writes}
+    files = {name: path for name in sorted(writes) if (path := getattr(args, name)) is not None}
+    for name in files:
+        if name not in get_config(args.task).writes:
+            raise UserError(f"--{name}: {args.task} writes no such file")
+        if len(inputs) > 1:
+            raise UserError(f"--{name}: one file, but {len(inputs)} inputs")
     run = _find_run(args)
+    config = run.config(args.set)
     devices.select("cpu")
-    predictions = _runner().predict(run, inputs)
+    predictions = _runner().predict(run, config, inputs, files)
     if args.json:
         answers = [p.json for p in predictions]
         _print_json(answers[0] if len(answers) == 1 else {"predictions": answers})

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import numpy as np
 import yaml
@@ -36,7 +36,14 @@ def as_text(value: Any) -> str | None:
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 #: Text that YAML may have read as a number or a truth value, as in ``where: {checked: true}``.
 Name = Annotated[str, BeforeValidator(lambda v: v if isinstance(v, str) else as_text(v) or v)]
+#: One source, or several.
+Sources = str | Annotated[list[str], Field(min_length=1)]
 Key = tuple[str | int, ...]
+
+
+def listed(sources: str | list[str]) -> list[str]:
+    """One source or several as a list."""
+    return [sources] if isinstance(sources, str) else sources
 
 
 class Section(BaseModel):
@@ -48,28 +55,33 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where records come from.
 
-    A source is named in one way everywhere: ``tfds:BUILDER@SPLIT``, ``package:DIST/PATH`` (a file
-    inside an installed package) or the path of a ``.csv``, ``.tsv`` or ``.jsonl`` file, read
-    relative to the working directory.
+    A source is named in one way everywhere: ``tfds:BUILDER@SPLIT``, ``package:DIST/PATH`` (inside
+    an installed package) or the path of a file or a folder: see ``pipelines.data``. Several
+    sources are read one after the other.
     """
 
-    source: str
-    #: A share of ``source`` held out, or a source of its own.
-    validation: Share | str = 0.1
-    test: Share | str = 0.1
+    source: Sources
+    #: A share of ``source`` held out, or sources of its own.
+    validation: Share | Sources = 0.1
+    test: Share | Sources = 0.1
     #: Keep only the rows whose column has this value.
     where: dict[Name, Name] = {}
     #: Rows that cannot be used are skipped and counted, up to this share of all rows.
     max_bad_rows: Share = 0.01
 
 
-class RecurrentConfig(Section):
+class CellConfig(Section):
     """One or more layers of one cell."""
 
     #: ``feedforward`` has the same input weights and no memory: h_t = tanh(U x_t + b).
     cell: Literal["rnn", "lstm", "gru", "feedforward"] = "lstm"
     #: Units of each layer, the first one nearest the input.
     units: list[Annotated[int, Field(ge=1)]] = Field([64], min_length=1)
+
+
+class RecurrentConfig(CellConfig):
+    """Layers that read a whole sequence."""
+
     bidirectional: bool = False
     #: Gradients flow back at most this many steps; null is full backpropagation through time.
     truncate: int | None = Field(None, ge=1)
@@ -82,8 +94,6 @@ class TrainConfig(Section):
 
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(64, ge=1)
-    #: If given, wins over ``batch_size``: as many rows as fit into so many steps with padding.
-    batch_tokens: int | None = Field(None, ge=1)
     optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adamw"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
     #: Factor on the learning rate over the run: constant, or falling to a twentieth.
@@ -95,12 +105,22 @@ class TrainConfig(Section):
     #: Epochs without a better validation score before training stops; null never stops early.
     patience: int | None = Field(3, ge=1)
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+
+
+class BucketTrainConfig(TrainConfig):
+    """Training on sequences of unequal length, each of them whole."""
+
+    #: If given, wins over ``batch_size``: as many rows as fit into so many steps with padding.
+    batch_tokens: int | None = Field(None, ge=1)
     #: Length buckets: batches hold sequences of like length, so that little is padding.
     buckets: int = Field(12, ge=1)
 
 
 class Experiment(Section):
     """The keys every task has. A task adds its own sections."""
+
+    #: Files that `predict` can write for this task: option and what it says in the help.
+    writes: ClassVar[dict[str, str]] = {}
 
     task: str
     name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -211,7 +231,11 @@ def load(file: Path, model: type[E], overrides: Sequence[str] = ()) -> E:
         wrong: dict[Key, list[Any]] = {}
         for one in error.errors():
             wrong.setdefault(_key(one["loc"], places), []).append(one)
-        lines = [_explain(key, tried, model, places) for key, tried in wrong.items()]
+        # Of a union, the branch that got further is the kind that the value has.
+        begun = {key[:i] for key in wrong for i in range(len(key))}
+        lines = [
+            _explain(key, tried, model, places) for key, tried in wrong.items() if key not in begun
+        ]
         raise UserError("\n".join(lines)) from None
 
 
@@ -306,7 +330,9 @@ _MESSAGES = {
     "too_short": "must have {min_length} entries or more",
 }
 #: What pydantic calls the branches of a union.
-_BRANCHES = {"int", "float", "str", "bool", "none", "constrained-float", "constrained-int"}
+_BRANCHES = {
+    "int", "float", "str", "bool", "none", "constrained-float", "constrained-int", "list[str]",
+}  # fmt: skip
 
 
 def _explain(key: Key, tried: list[Any], model: type[BaseModel], places: _Places) -> str:
@@ -324,7 +350,9 @@ def _explain(key: Key, tried: list[Any], model: type[BaseModel], places: _Places
         near = difflib.get_close_matches(str(key[-1]), fields, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(fields)}"
         return f"{at}: {name}: unknown key ({hint})"
-    message = " or ".join(_message(e) for e in tried).replace(" or must be ", " or ")
+    *others, last = [_message(e) for e in tried]
+    message = f"{', '.join(others)} or {last}" if others else last
+    message = re.sub(r"(, | or )must be ", r"\1", message)
     if kind == "literal_error":
         near = difflib.get_close_matches(
             str(tried[0]["input"]),

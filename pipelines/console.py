@@ -65,13 +65,15 @@ class Console:
     @staticmethod
     def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """The result of a command, on standard output."""
+        out = RichConsole(file=sys.stdout, highlight=False, markup=False, emoji=False)
+        out.print(title, soft_wrap=True)
+        if not rows:
+            return
         table = Table(box=box.SIMPLE)
         for i, column in enumerate(columns):
             table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
         for row in rows:
             table.add_row(*row)
-        out = RichConsole(file=sys.stdout, highlight=False, markup=False, emoji=False)
-        out.print(title)
         out.print(table)
 
 

@@ -4,8 +4,13 @@ A source is written in one way wherever a config names one:
 
 - ``tfds:BUILDER@SPLIT``: a TensorFlow Datasets builder, downloaded when online, or read from
   the folder of original downloads named by ``UNFOLD_DOWNLOADS``;
-- ``package:DIST/PATH``: a file inside an installed Python package;
-- a path ending in ``.csv``, ``.tsv`` or ``.jsonl``.
+- ``package:DIST/PATH``: a file or a folder inside an installed Python package;
+- the path of a file or a folder, relative to the folder named by ``UNFOLD_DATA`` or else to the
+  working directory.
+
+A file is read by its ending: rows from ``.csv``, ``.tsv`` and ``.jsonl``, one document from
+``.txt`` and ``.md``, tunes from ``.abc``. Each may be compressed (``.gz``, ``.xz``), and need not
+be named so: ``ptb.train.txt`` finds ``ptb.train.txt.xz``. Of a folder, every such file is read.
 """
 
 from __future__ import annotations
@@ -14,22 +19,28 @@ import codecs
 import contextlib
 import csv
 import difflib
+import gzip
 import hashlib
 import importlib.util
+import io
 import json
+import lzma
 import os
 import sys
 import tempfile
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from pipelines.errors import UserError
 
+#: The folder that relative paths of sources start from; the working directory if not set.
+DATA_SETTING = "UNFOLD_DATA"
 #: A folder with the original downloads of TFDS data sets, for machines without a network.
 DOWNLOADS_SETTING = "UNFOLD_DOWNLOADS"
 #: Where TFDS keeps what it prepared; its own default is the home directory.
@@ -38,7 +49,11 @@ TFDS_SETTING = "TFDS_DATA_DIR"
 
 @dataclass(frozen=True)
 class Row:
-    """One record as it was found: its fields, and where (``file:line``) for messages."""
+    """One record as it was found: its fields, and where (``file:line``) for messages.
+
+    A document that is a whole file has the file as its place. Inside a folder, a file is named
+    by its path from there.
+    """
 
     fields: Mapping[str, Any]
     place: str
@@ -93,12 +108,7 @@ def read(source: str, columns: Sequence[str], problems: Problems) -> Iterator[Ro
     if source.startswith("tfds:"):
         rows = _read_tfds(source, columns)
     else:
-        path = _locate(source)
-        readers = {".csv": _read_delimited, ".tsv": _read_delimited, ".jsonl": _read_jsonl}
-        reader = readers.get(path.suffix.lower())
-        if reader is None:
-            raise UserError(f"data: {source}: files are read by their ending: {', '.join(readers)}")
-        rows = reader(path, columns)
+        rows = _read_files(source, columns)
     for row in rows:
         problems.rows += 1
         if isinstance(row, Unusable):
@@ -113,23 +123,101 @@ def _has_broken_utf8(value: Any) -> bool:
     return isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value)
 
 
+class _UnfitError(Exception):
+    """Why a file cannot be read, and at which byte."""
+
+    def __init__(self, reason: str, byte: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.at = "" if byte is None else f", byte {byte:,}"
+
+
+def _read_files(source: str, columns: Sequence[str]) -> Iterator[Row | Unusable]:
+    """The rows of a file, or of all files in a folder.
+
+    A document that cannot be read is one bad row of a folder. A table that cannot be read is a
+    mistake everywhere: nobody knows how many rows it stands for.
+    """
+    path = _locate(source)
+    files = {path.name: path}
+    if folder := path.is_dir():
+        files = _inside(source, path)
+    for name, file in files.items():
+        ending = _ending(file)
+        if ending is None:
+            raise UserError(f"data: {source}: {_endings()}")
+        try:
+            yield from _READERS[ending](file, name, columns)
+        except _UnfitError as error:
+            if not folder or ending in _TABLES:
+                raise UserError(f"{file}{error.at}: {error.reason}") from None
+            yield Unusable(error.reason, f"{name}{error.at}")
+
+
 def _locate(source: str) -> Path:
+    """The file or folder that is meant; a file may be there in compressed form only."""
     if not source.startswith("package:"):
+        if not source.strip():
+            raise UserError("data: a source has no name")
         path = Path(source).expanduser()
-        if path.is_dir():
-            raise UserError(f"data: {source}: is a folder, not a file")
-        if not path.is_file():
-            raise UserError(f"data: {source}: no such file{_near_files(path)}")
-        return path
+        within = ""
+        if not path.is_absolute() and (given := os.environ.get(DATA_SETTING)):
+            start = Path(given).expanduser()
+            if not start.is_dir():
+                raise UserError(f"{DATA_SETTING}={given}: no such folder")
+            path = start / path
+            within = f" in {DATA_SETTING}={given}"
+        found = _there(path)
+        if found is None:
+            raise UserError(f"data: {source}: no such file{within}{_near_files(path)}")
+        return found
     package, _, inside = source.removeprefix("package:").partition("/")
     # Found, not imported: importing a package of data may read all of it.
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"data: {source}: the Python package {package!r} is not installed")
-    path = Path(spec.submodule_search_locations[0]) / inside
-    if not path.is_file():
+    found = _there(Path(spec.submodule_search_locations[0]) / inside) if inside else None
+    if found is None:
         raise UserError(f"data: {source}: the package has no file {inside!r}")
-    return path
+    return found
+
+
+def _there(path: Path) -> Path | None:
+    if path.is_file() or path.is_dir():
+        return path
+    compressed = (path.with_name(path.name + ending) for ending in _COMPRESSED if path.name)
+    return next((p for p in compressed if p.is_file()), None)
+
+
+def _inside(source: str, folder: Path) -> dict[str, Path]:
+    """The files of a folder that can be read, by their path in it, in an order that stays."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}")
+
+    files: dict[str, Path] = {}
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for file in (Path(parent) / name for name in names if not name.startswith(".")):
+            if _ending(file) and file.is_file():
+                name = file.relative_to(folder).as_posix()
+                # A name that is not UTF-8 could not be printed.
+                files[name.encode("utf-8", "backslashreplace").decode()] = file
+    if not files:
+        raise UserError(f"data: {source}: the folder has nothing to read; {_endings()}")
+    return dict(sorted(files.items()))
+
+
+def _ending(path: Path) -> str | None:
+    """What decides how a file is read; None if it is not."""
+    plain = path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path
+    ending = plain.suffix.lower()
+    return ending if ending in _READERS else None
+
+
+def _endings() -> str:
+    compressed = " or ".join(_COMPRESSED)
+    return f"files are read by their ending: {', '.join(_READERS)}, also with {compressed} after it"
 
 
 def _near_files(path: Path) -> str:
@@ -139,12 +227,70 @@ def _near_files(path: Path) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _read_delimited(path: Path, columns: Sequence[str]) -> Iterator[Row | Unusable]:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, decompressed. What goes wrong while they are read is told here."""
+    suffix = path.suffix.lower()
+    try:
+        with _COMPRESSED.get(suffix, open)(path, "rb") as file:
+            yield file
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise _UnfitError(f"a damaged {suffix} file: {error}") from None
+    except OSError as error:
+        raise _UnfitError(f"cannot be read: {error.strerror or error}") from None
+
+
+def _read_text(path: Path, otherwise: str | None = None) -> str:
+    """A whole file as text with ``\\n`` at the ends of its lines.
+
+    Args:
+        otherwise: the encoding of what is not UTF-8; None if that cannot be used.
+    """
+    with _opened(path) as file:
+        whole = file.read()
+    raw = whole.removeprefix(codecs.BOM_UTF8)
+    if not raw:
+        raise _UnfitError("the file is empty")
+    mark = len(whole) - len(raw)
+    if (nul := raw.find(b"\0")) >= 0:
+        raise _UnfitError("not text: a NUL byte", mark + nul)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if otherwise is None:
+            raise _UnfitError("not text in UTF-8", mark + error.start) from None
+        text = raw.decode(otherwise)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _read_document(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row]:
+    _need_columns(str(path), columns, ["text"])
+    yield Row({"text": _read_text(path)}, name)
+
+
+def _read_tunes(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row]:
+    """The tunes of a file in ABC notation, each from its ``X:`` line on, without comment lines.
+
+    Files from before 2011 may be in Latin-1: those that are not UTF-8 are read so.
+    """
+    _need_columns(str(path), columns, ["text"])
+    lines = _read_text(path, otherwise="latin-1").split("\n")
+    starts = [i for i, line in enumerate(lines) if line.startswith("X:")]
+    if not starts:
+        raise _UnfitError("no tune: no line starts with X:")
+    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+        tune = [line for line in lines[start:end] if not line.startswith("%")]
+        while not tune[-1].strip():
+            tune.pop()
+        yield Row({"text": "\n".join(tune) + "\n"}, f"{name}:{start + 1}")
+
+
+def _read_delimited(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row | Unusable]:
     csv.field_size_limit(sys.maxsize)
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    name = path.name
-    # Bytes that are not UTF-8 become lone surrogates, which are found again row by row.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    delimiter = "\t" if _ending(path) == ".tsv" else ","
+    with _opened(path) as raw:
+        # Bytes that are not UTF-8 become lone surrogates, which are found again row by row.
+        file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
             header = next(reader, None)
@@ -167,14 +313,14 @@ def _read_delimited(path: Path, columns: Sequence[str]) -> Iterator[Row | Unusab
             raise UserError(f"{path}:{reader.line_num}: not a readable table: {error}") from None
 
 
-def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row | Unusable]:
+def _read_jsonl(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row | Unusable]:
     seen: set[str] = set()
     found_all = False
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for line, raw in enumerate(file, 1):
             if not raw.strip():
                 continue
-            place = f"{path.name}:{line}"
+            place = f"{name}:{line}"
             if line == 1:
                 raw = raw.removeprefix(codecs.BOM_UTF8)
             try:
@@ -198,6 +344,16 @@ def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row | Unusable]:
         raise UserError(f"{path}: the file holds no JSON object")
     if not found_all:
         _need_columns(str(path), columns, sorted(seen))
+
+
+#: What opens each form of compression, by its ending.
+_COMPRESSED: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
+_TABLES: dict[str, Callable[[Path, str, Sequence[str]], Iterator[Row | Unusable]]] = {
+    ".csv": _read_delimited,
+    ".tsv": _read_delimited,
+    ".jsonl": _read_jsonl,
+}
+_READERS = _TABLES | {".txt": _read_document, ".md": _read_document, ".abc": _read_tunes}
 
 
 def _need_columns(place: str, columns: Sequence[str], there: Sequence[str]) -> None:

@@ -125,7 +125,7 @@ def write_for_run(run: Run, console: Console) -> None:
         task = get_task(run.task)
         processor = task.load_processor(run.need("processor"))
         model = keras.models.load_model(run.need("model.keras"))
-        endpoints = task.endpoints(model, processor)
+        endpoints = task.endpoints(run.config(), processor, model)
         write(run.folder / "savedmodel", model, endpoints, processor.resources())
         return
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}

@@ -11,7 +11,7 @@ from keras import ops
 
 from layers import GRU, LSTM, Bidirectional, SimpleRNN
 from layers.unfold import Unfolded
-from pipelines.config import RecurrentConfig
+from pipelines.config import CellConfig, RecurrentConfig
 from pipelines.text import PADDING, UNKNOWN
 
 
@@ -29,7 +29,7 @@ _CELLS = {"rnn": SimpleRNN, "lstm": LSTM, "gru": GRU}
 
 
 def recurrent_stack(config: RecurrentConfig, inputs: Any, mask: Any, *, seed: int) -> Any:
-    """``<float>[batch, time, features]`` → hidden states ``<float>[batch, time, units]``.
+    """Whole sequences: ``<float>[batch, time, features]`` → hidden states ``[…, units]``.
 
     Args:
         mask: ``<bool>[batch, time]``, right-padded: which steps are valid.
@@ -38,10 +38,7 @@ def recurrent_stack(config: RecurrentConfig, inputs: Any, mask: Any, *, seed: in
     for depth, units in enumerate(config.units):
         name = f"{config.cell}_{depth + 1}"
         if config.cell == "feedforward":
-            layer = keras.layers.Dense(
-                units * (2 if config.bidirectional else 1), activation="tanh", name=name
-            )
-            hidden = layer(hidden)
+            hidden = _feedforward(units * (2 if config.bidirectional else 1), name)(hidden)
             continue
         layer = _CELLS[config.cell](
             units,
@@ -55,6 +52,46 @@ def recurrent_stack(config: RecurrentConfig, inputs: Any, mask: Any, *, seed: in
             layer = Bidirectional(layer, name=f"bidirectional_{depth + 1}")
         hidden = layer(hidden, mask=mask)
     return hidden
+
+
+def carried_stack(
+    config: CellConfig, inputs: Any, mask: Any, states: Sequence[Any], *, dropout: float, seed: int
+) -> tuple[Any, list[Any]]:
+    """A part of sequences that go on: as `recurrent_stack`, from given states to the next ones.
+
+    Args:
+        states: those of all layers, as `state_sizes` counts them.
+        dropout: share of the features zeroed between layers, at each step anew.
+
+    Returns:
+        The hidden states of the last layer, and the states after the last valid step.
+    """
+    hidden, left, after = inputs, list(states), []
+    for depth, units in enumerate(config.units):
+        name = f"{config.cell}_{depth + 1}"
+        if depth:
+            hidden = keras.layers.Dropout(dropout, seed=seed + depth, name=f"dropout_{depth}")(hidden)
+        if config.cell == "feedforward":
+            hidden = _feedforward(units, name)(hidden)
+            continue
+        layer = _CELLS[config.cell](units, return_sequences=True, return_state=True, name=name)
+        count = len(layer.cell.state_names)
+        before, left = left[:count], left[count:]
+        hidden, *last = layer(hidden, initial_state=before, mask=mask)
+        after += last
+    return hidden, after
+
+
+def state_sizes(config: CellConfig) -> list[int]:
+    """Units of each state tensor of `carried_stack`: h, or h and c, of each layer."""
+    if config.cell == "feedforward":
+        return []
+    states = len(_CELLS[config.cell](1).cell.state_names)
+    return [units for units in config.units for _ in range(states)]
+
+
+def _feedforward(units: int, name: str) -> keras.layers.Layer:
+    return keras.layers.Dense(units, activation="tanh", name=name)
 
 
 @keras.saving.register_keras_serializable(package="unfold")

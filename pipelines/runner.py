@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,14 +14,17 @@ from typing import Any
 import keras
 
 from pipelines import export, figures, signals, training
-from pipelines.config import Experiment
+from pipelines.config import Experiment, listed
 from pipelines.console import Console
 from pipelines.errors import UserError
 from pipelines.files import require_writable, write_text
 from pipelines.models import routes
 from pipelines.runs import Run, runs_folder
-from pipelines.tasks import Evaluation, Prediction, Splits, Task, get_task
+from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task, get_task
 from pipelines.tracking import Tracker
+
+#: The table of what a model answered after each epoch.
+_EXAMPLES = "examples_by_epoch"
 
 
 def train(config: Experiment, where: dict[str, str], console: Console) -> Run:
@@ -53,7 +57,7 @@ def resume(run: Run, where: dict[str, str], console: Console) -> Run:
         _say_data(splits, console)
         if run.info["data"]["fingerprint"] != splits.fingerprint:
             raise UserError(
-                f"run {run.id} cannot be resumed: {config.data.source} holds other records "
+                f"run {run.id} cannot be resumed: {', '.join(listed(config.data.source))} holds other records "
                 "than when it started"
             )
         run.update(**where)
@@ -72,9 +76,9 @@ def _train(
     try:
         state = _fit(task, config, splits, run, tracker, console)
         signals.check()
-        evaluation = _score(task, config, splits, run, state)
-        signals.check()
         export.write_for_run(run, console)
+        signals.check()
+        evaluation = _score(task, config, splits, run, state)
         signals.check()
     except KeyboardInterrupt:
         run.update(status="interrupted")
@@ -104,14 +108,19 @@ def _fit(
     keras.utils.set_random_seed(config.seed)
     model = task.build(config, processor)
     taken = routes(model)
-    run.update(parameters=model.count_params(), routes=taken)
-    console.say(f"{model.count_params():,} parameters")
+    parameters = sum(math.prod(w.shape) for w in model.trainable_weights)
+    run.update(parameters=parameters, routes=taken)
+    console.say(f"{parameters:,} parameters")
     for name, route in taken.items():
         console.say(f"{name}: {route}")
     tracker.publish()
 
+    examples = task.examples(config, processor, model, splits)
+
     def keep(state: training.State) -> None:
         run.write_history(state.history)
+        if examples is not None:
+            _keep_examples(run, state.epoch, examples())
         tracker.publish()
 
     state = training.fit(
@@ -136,17 +145,35 @@ def _score(
     evaluation.figures["learning_curves"] = figures.learning_curves(state.history, run.id)
     for name, figure in evaluation.figures.items():
         figures.save(figure, run.folder / "figures" / f"{name}.png")
+    for name, draw in evaluation.drawings.items():
+        draw(run.folder / "figures" / name)
     for name, table in evaluation.tables.items():
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([table.columns, *table.rows])
-        write_text(run.folder / "tables" / f"{name}.csv", text.getvalue())
+        _write_table(run, name, [table.columns, *table.rows])
     return evaluation
 
 
 def _evaluate(task: Task, config: Experiment, splits: Splits, run: Run) -> Evaluation:
     processor = task.load_processor(run.need("processor"))
     model = keras.models.load_model(run.need("model.keras"))
-    return task.evaluate(config, processor, model, splits.test)
+    served = export.load(run.need("savedmodel"))
+    return task.evaluate(config, processor, model, served, splits)
+
+
+def _keep_examples(run: Run, epoch: int, table: Table) -> None:
+    """Add what the model answered after an epoch; once, also where an epoch was done again."""
+    path = run.folder / "tables" / f"{_EXAMPLES}.csv"
+    before = []
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            before = [row for row in list(csv.reader(file))[1:] if int(row[0]) < epoch]
+    now = [[epoch, *row] for row in table.rows]
+    _write_table(run, _EXAMPLES, [["epoch", *table.columns], *before, *now])
+
+
+def _write_table(run: Run, name: str, rows: Sequence[Sequence[Any]]) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    write_text(run.folder / "tables" / f"{name}.csv", text.getvalue())
 
 
 def _say_data(splits: Splits, console: Console) -> None:
@@ -176,11 +203,20 @@ def evaluate(run: Run, config: Experiment) -> dict[str, Any]:
     return {"run": run.id, "records": len(splits.test), **scores}
 
 
-def predict(run: Run, inputs: Sequence[str]) -> list[Prediction]:
-    """Answer inputs with the run's SavedModel: exactly what a server of it answers."""
+def predict(
+    run: Run, config: Experiment, inputs: Sequence[str], files: dict[str, Path]
+) -> list[Prediction]:
+    """Answer inputs with the run's SavedModel: exactly what a server of it answers.
+
+    Args:
+        files: where to write the answer to the only input as well, by the task's writers.
+    """
     served = export.load(run.need("savedmodel"))
     task = get_task(run.task)
-    return [task.predict(served, text) for text in inputs]
+    predictions = [task.predict(config, served, text) for text in inputs]
+    for name, path in files.items():
+        task.writers[name](predictions[0], path)
+    return predictions
 
 
 def track(run: Run, console: Console) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipelines.training import Feed, Objective
 
 #: Each has its package under ``pipelines`` and its configs under ``configs``.
-NAMES = ("sentiment",)
+NAMES = ("sentiment", "generation")
 
 
 class Processor(Protocol):
@@ -64,11 +64,13 @@ class Evaluation:
     scores: dict[str, float]
     figures: dict[str, Figure]
     tables: dict[str, Table]
+    #: Pictures that are not drawn by matplotlib: by file name, what writes the file.
+    drawings: dict[str, Callable[[Path], None]] = field(default_factory=dict)
 
 
 @dataclass
 class Prediction:
-    """The answer to one command-line input, for people (rows) and for programs (json)."""
+    """The answer to one command-line input, for people (title and rows) and programs (json)."""
 
     title: str
     columns: list[str]
@@ -81,6 +83,8 @@ class Task(ABC):
 
     name: ClassVar[str]
     config: ClassVar[type[Experiment]]
+    #: How a prediction is written as a file, by the names in the config's ``writes``.
+    writers: ClassVar[dict[str, Callable[[Prediction, Path], None]]] = {}
 
     @abstractmethod
     def load(self, config: Any) -> Splits:
@@ -107,17 +111,30 @@ class Task(ABC):
         """The training and validation batches."""
 
     @abstractmethod
-    def evaluate(
-        self, config: Any, processor: Any, model: keras.Model, records: Sequence[Any]
-    ) -> Evaluation:
-        """Score the model on held-out records."""
+    def examples(
+        self, config: Any, processor: Any, model: keras.Model, splits: Splits
+    ) -> Callable[[], Table] | None:
+        """What shows, after each epoch, how the model answers the same few inputs.
+
+        None where this backend cannot.
+        """
 
     @abstractmethod
-    def endpoints(self, model: keras.Model, processor: Any) -> dict[str, Endpoint]:
+    def evaluate(
+        self, config: Any, processor: Any, model: keras.Model, served: Any, splits: Splits
+    ) -> Evaluation:
+        """Score on the test split.
+
+        Args:
+            served: the run's SavedModel, for scores of what a server would answer.
+        """
+
+    @abstractmethod
+    def endpoints(self, config: Any, processor: Any, model: keras.Model) -> dict[str, Endpoint]:
         """The signatures of the export; ``serving_default`` is the main one."""
 
     @abstractmethod
-    def predict(self, served: Any, text: str) -> Prediction:
+    def predict(self, config: Any, served: Any, text: str) -> Prediction:
         """Answer one input with a loaded SavedModel, as a client of it would."""
 
 

@@ -5,8 +5,9 @@ Only core TensorFlow ops, so that a stock server can run an export.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -38,7 +39,7 @@ def split_words(texts: tf.Tensor, *, lowercase: bool) -> tf.RaggedTensor:
     """``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``."""
     texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
     if lowercase:
-        texts = _lower(texts)
+        texts = lower(texts)
     texts = tf.strings.regex_replace(texts, _TAG, " ")
     texts = tf.strings.regex_replace(texts, _SIGN, r" \1 ")
     texts = tf.strings.regex_replace(texts, _OPENING, r"\1 \2 ")
@@ -49,7 +50,7 @@ def split_words(texts: tf.Tensor, *, lowercase: bool) -> tf.RaggedTensor:
     return tf.ragged.boolean_mask(words, tf.strings.length(words) > 0)
 
 
-def _lower(texts: tf.Tensor) -> tf.Tensor:
+def lower(texts: tf.Tensor) -> tf.Tensor:
     """Unicode's lower case, on every machine alike.
 
     TensorFlow's depends on the locale: the Turkish I becomes ı, the Lithuanian Í gets a dot. What
@@ -62,11 +63,63 @@ def _lower(texts: tf.Tensor) -> tf.Tensor:
     return tf.strings.lower(texts, encoding="utf-8")
 
 
-class Tokenizer(tf.Module):
-    """Splits text into words and gives each its id.
+class Vocabulary(tf.Module):
+    """Texts to ids: how a text is divided is a subclass's own, `words`.
 
-    ``tokenizer(texts)``: ``<string>[batch]`` → ``RaggedTensor <int32>[batch, (tokens)]``.
+    ``vocabulary(texts)``: ``<string>[batch]`` → ``RaggedTensor <int32>[batch, (tokens)]``.
     Id 0 is padding and never produced; id 1 stands for every word outside the vocabulary.
+
+    Args:
+        vocabulary: the words with ids 2, 3, …; distinct.
+    """
+
+    def __init__(self, vocabulary: Sequence[str]) -> None:
+        super().__init__(name="tokenizer")
+        self.vocabulary = list(vocabulary)
+        self._table = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(
+                tf.constant(self.vocabulary, dtype=tf.string, shape=[len(self.vocabulary)]),
+                tf.range(RESERVED, RESERVED + len(self.vocabulary), dtype=tf.int32),
+            ),
+            default_value=UNKNOWN,
+        )
+
+    @property
+    def size(self) -> int:
+        """How many ids there are: the vocabulary, padding and unknown."""
+        return RESERVED + len(self.vocabulary)
+
+    def words(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``."""
+        raise NotImplementedError
+
+    def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        words = self.words(texts)
+        return words.with_values(self._table.lookup(words.values))
+
+    def padded(self, texts: tf.Tensor) -> tf.Tensor:
+        """``<string>[batch]`` → ``<int32>[batch, time]``, right-padded, at least one step long."""
+        ids = self(texts).to_tensor(PADDING)
+        return tf.pad(ids, [[0, 0], [0, tf.cast(tf.shape(ids)[1] == 0, tf.int32)]])
+
+    def encode(self, texts: Sequence[str]) -> Ragged:
+        """All ``texts`` at once, outside a graph."""
+        return _in_pieces(texts, tf.function(self, input_signature=_TEXTS))
+
+    def save(self, folder: Path) -> None:
+        # Not one a line: a word may be the end of a line.
+        text = json.dumps(self.vocabulary, ensure_ascii=False, indent=0)
+        write_text(folder / "vocabulary.json", text)
+
+    @staticmethod
+    def read_vocabulary(folder: Path) -> list[str]:
+        words: list[str] = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+        return words
+
+
+class Tokenizer(Vocabulary):
+    """Splits a text that is to be understood, not written, into words.
+
     Bytes that are not UTF-8 are replaced by U+FFFD; an empty text gives an empty row.
 
     Args:
@@ -84,26 +137,13 @@ class Tokenizer(tf.Module):
         max_tokens: int | None = None,
         keep: Literal["head", "tail", "ends"] = "head",
     ) -> None:
-        super().__init__(name="tokenizer")
-        self.vocabulary = list(vocabulary)
+        super().__init__(vocabulary)
         self.lowercase = lowercase
         self.max_tokens = max_tokens
         self.keep = keep
-        self._table = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(
-                tf.constant(self.vocabulary, dtype=tf.string, shape=[len(self.vocabulary)]),
-                tf.range(RESERVED, RESERVED + len(self.vocabulary), dtype=tf.int32),
-            ),
-            default_value=UNKNOWN,
-        )
-
-    @property
-    def size(self) -> int:
-        """How many ids there are: the vocabulary, padding and unknown."""
-        return RESERVED + len(self.vocabulary)
 
     def words(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``, cut to length."""
+        """As `Vocabulary.words`, cut to length."""
         words = split_words(texts, lowercase=self.lowercase)
         return self._cut(words)
 
@@ -124,27 +164,6 @@ class Tokenizer(tf.Module):
             tf.expand_dims(lengths, 1) <= limit,
         )
         return tf.ragged.boolean_mask(words, kept)
-
-    def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        words = self.words(texts)
-        return words.with_values(self._table.lookup(words.values))
-
-    def padded(self, texts: tf.Tensor) -> tf.Tensor:
-        """``<string>[batch]`` → ``<int32>[batch, time]``, right-padded, at least one step long."""
-        ids = self(texts).to_tensor(PADDING)
-        return tf.pad(ids, [[0, 0], [0, tf.cast(tf.shape(ids)[1] == 0, tf.int32)]])
-
-    def encode(self, texts: Sequence[str]) -> Ragged:
-        """All ``texts`` at once, outside a graph."""
-        return _in_pieces(texts, tf.function(self, input_signature=_TEXTS))
-
-    def save(self, folder: Path) -> None:
-        write_text(folder / "vocabulary.txt", "".join(f"{w}\n" for w in self.vocabulary))
-
-    @staticmethod
-    def read_vocabulary(folder: Path) -> list[str]:
-        # Not lines as Python reads them: a word may hold what counts as a line break elsewhere.
-        return (folder / "vocabulary.txt").read_bytes().decode("utf-8").split("\n")[:-1]
 
 
 class Ragged:
@@ -185,19 +204,21 @@ def _in_pieces(texts: Sequence[str], function: tf.types.experimental.Polymorphic
 
 
 def build_vocabulary(
-    texts: Sequence[str], *, size: int, min_count: int, lowercase: bool
+    texts: Sequence[str],
+    split: Callable[[tf.Tensor], tf.RaggedTensor],
+    *,
+    size: int,
+    min_count: int,
 ) -> list[str]:
     """The most frequent words of ``texts``, most frequent first, ties in code-point order.
 
     Args:
         texts: the training split, and nothing else.
-        size: at most this many ids in all, padding and unknown included.
+        split: ``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``.
+        size: at most this many words.
         min_count: rarer words are left out.
     """
-    words = _in_pieces(
-        texts,
-        tf.function(lambda batch: split_words(batch, lowercase=lowercase), input_signature=_TEXTS),
-    )
+    words = _in_pieces(texts, tf.function(split, input_signature=_TEXTS))
     counts = Counter(words.values.tolist())
     kept = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
     if not kept:
@@ -205,4 +226,4 @@ def build_vocabulary(
             f"no word occurs {min_count} times in the {len(texts):,} training texts; "
             "lower text.min_count or give more data"
         )
-    return [w.decode("utf-8") for w in kept[: size - RESERVED]]
+    return [w.decode("utf-8") for w in kept[:size]]

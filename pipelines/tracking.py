@@ -154,7 +154,7 @@ class Tracker:
     def _log_data(self, run_id: str, data: dict[str, Any]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        source = self._config.data.source
+        source = ", ".join(configs.listed(self._config.data.source))
         entity = Dataset(
             name=source,
             digest=data["fingerprint"],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from pipelines import config as configs
-from pipelines.config import Section, Share, TrainConfig
+from pipelines.config import BucketTrainConfig, Section, Share
 from pipelines.errors import UserError
 from pipelines.sentiment.config import ModelConfig, SentimentConfig, TextConfig, TextData
 from pipelines.tasks import get_config
@@ -60,7 +60,7 @@ def errors(path: Path, *overrides: str) -> list[str]:
 def test_minimal_config_has_the_defaults(write):
     config = load(write(MINIMAL))
     assert config == Toy(data=TextData(source="reviews.csv"))
-    assert config.train.epochs == TrainConfig().epochs
+    assert config.train.epochs == BucketTrainConfig().epochs
     assert config.extra is None
 
 
@@ -207,12 +207,19 @@ def test_mistakes_inside_sections(write, text, line):
     [
         ("", "1:1: data: must be a mapping of keys"),
         ("{}", "1:1: data.source: this key is required"),
-        ("{source: [x]}", "1:8: data.source: must be text, not ['x']"),
+        # One source or several: what is wrong with one of several is said of that one.
+        ("{source: 3}", "1:8: data.source: must be text or a list, not 3"),
+        ("{source: {a: b}}", "1:8: data.source: must be text or a list, not {'a': 'b'}"),
+        ("{source: []}", "1:8: data.source: must have 1 entries or more, not []"),
+        ("{source: [1]}", "1:17: data.source.0: must be text, not 1"),
+        ("{source: [a, [b]]}", "1:20: data.source.1: must be text, not ['b']"),
         ("{source: a, where: 3}", "1:19: data.where: must be a mapping, not 3"),
         ("{source: a, where: {ok: [x]}}", "1:27: data.where.ok: must be text, not ['x']"),
         ("{source: a, labels: {int: [3], a: x}}", "1:28: data.labels.int: must be text, not [3]"),
         # A share or a source: what fits neither, and what fits one kind badly, is one line.
-        ("{source: a, test: [1]}", "1:19: data.test: must be a number or text, not [1]"),
+        ("{source: a, test: [1]}", "1:26: data.test.0: must be text, not 1"),
+        ("{source: a, test: []}", "1:19: data.test: must have 1 entries or more, not []"),
+        ("{source: a, test: {}}", "1:19: data.test: must be a number, text or a list, not {}"),
         ("{source: a, test: 1.5}", "1:19: data.test: must be less than 1.0, not 1.5"),
         ("{source: a, test: 1}", "1:19: data.test: must be less than 1.0, not 1"),
         ("{source: a, test: -0.1}", "1:19: data.test: must be at least 0.0, not -0.1"),
@@ -220,6 +227,15 @@ def test_mistakes_inside_sections(write, text, line):
 )
 def test_mistakes_in_data(write, text, line):
     assert errors(write(f"data: {text}")) == [f"c.yaml:{line}"]
+
+
+def test_every_wrong_one_of_several_sources_is_named(write):
+    path = write("data: {source: [1, a.csv, 2]}")
+    assert errors(path, "data.test=[b.csv, true]") == [
+        "c.yaml:1:17: data.source.0: must be text, not 1",
+        "c.yaml:1:27: data.source.2: must be text, not 2",
+        "--set data.test=[b.csv, true]: data.test.1: must be text, not True",
+    ]
 
 
 def test_all_mistakes_are_reported_at_once_and_each_once(write):
@@ -331,6 +347,8 @@ def test_folder_is_not_a_config(tmp_path):
         ("data.where.lang=en", "data.where", {"lang": "en"}),
         ("data.test=held_out.csv", "data.test", "held_out.csv"),
         ("data.test=0", "data.test", 0.0),
+        ("data.source=[a.csv, package:b/c]", "data.source", ["a.csv", "package:b/c"]),
+        ("data.test=[a.csv]", "data.test", ["a.csv"]),
         ("extra.passes=2", "extra.passes", 2.0),
         ("extra={window: 5}", "extra.window", 5),
     ],
@@ -348,7 +366,7 @@ def test_overrides_leave_the_rest_and_the_last_one_wins(write):
     config = load(write(MINIMAL + "train: {epochs: 9, patience: 2}"), "seed=2", "train.epochs=3",
                   "train.epochs=4", "extra.window=8", "extra=null")  # fmt: skip
     expected = Toy(
-        seed=2, data=TextData(source="reviews.csv"), train=TrainConfig(epochs=4, patience=2)
+        seed=2, data=TextData(source="reviews.csv"), train=BucketTrainConfig(epochs=4, patience=2)
     )
     assert config == expected
 
@@ -401,6 +419,7 @@ texts = st.one_of(
          "<<", "=", "- a", "a: b", "#", "1_0", ".inf", "'", '"', "\x85", "\u2028", "\ufeff", "é\n"]
     ),
 )  # fmt: skip
+several = st.lists(texts, min_size=1, max_size=3)
 shares = st.floats(0, 1, exclude_max=True)
 names = st.text(string.ascii_letters + string.digits, min_size=1, max_size=6)
 
@@ -410,9 +429,9 @@ experiments = st.builds(
     seed=st.integers(0, 2**31 - 1),
     data=st.builds(
         TextData,
-        source=texts,
-        validation=st.one_of(shares, texts),
-        test=st.one_of(shares, texts),
+        source=st.one_of(texts, several),
+        validation=st.one_of(shares, texts, several),
+        test=st.one_of(shares, texts, several),
         where=st.dictionaries(texts, texts, max_size=3),
         labels=st.one_of(st.none(), st.dictionaries(texts, texts, min_size=2, max_size=4)),
         text=texts,
@@ -420,7 +439,7 @@ experiments = st.builds(
     text=st.builds(TextConfig, max_tokens=st.one_of(st.none(), st.integers(1, 9))),
     model=st.builds(ModelConfig, units=st.lists(st.integers(1, 9), min_size=1, max_size=3)),
     train=st.builds(
-        TrainConfig,
+        BucketTrainConfig,
         learning_rate=st.floats(1e-300, 1e300),
         clip_norm=st.one_of(st.none(), st.floats(1e-9, 1e9)),
     ),

@@ -1,9 +1,12 @@
 """Every row of a source is read, or counted and shown with its place."""
 
 import csv
+import gzip
 import hashlib
 import io
 import json
+import lzma
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from pipelines.errors import UserError
 def write(tmp_path):
     def write(name: str, content: str | bytes) -> str:
         path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return str(path)
 
@@ -235,22 +239,264 @@ def test_jsonl_that_cannot_be_used(write, text, message):
     assert error(write("a.jsonl", text), "text", "label").endswith(f"a.jsonl: {message}")
 
 
+# Documents
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "A.TXT"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_document_is_the_whole_file(write, name, bom, ending):
+    lines = ["# A title, in, text", "", "  é 🙂 \u2028\ufeff", "no line end"]
+    source = write(name, bom + ending.join(lines).encode())
+    assert found(source, "text") == [(name, "\n".join(lines))]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"caf\xe9", ", byte 3: not text in UTF-8"),
+        (b"\xef\xbb\xbfcaf\xe9", ", byte 6: not text in UTF-8"),
+        (b"ab\0\xe9", ", byte 2: not text: a NUL byte"),
+        ("wide".encode("utf-16-le"), ", byte 1: not text: a NUL byte"),
+        (b"\xed\xa0\x80", ", byte 0: not text in UTF-8"),
+        (b"", ": the file is empty"),
+        (b"\xef\xbb\xbf", ": the file is empty"),
+    ],
+)
+def test_document_that_is_no_text(write, content, message):
+    source = write("a.txt", content)
+    assert error(source, "text") == source + message
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.abc"])
+def test_documents_have_one_column(write, name):
+    source = write(name, "X:1\nK:C\nCDE\n")
+    assert error(source, "text", "label") == f"{source}: no column 'label'; there are: text"
+    assert error(source, "txt").endswith("no column 'txt' (did you mean text?); there are: text")
+
+
+TUNES = """\
+% a book of tunes
+X: 9 is not at the start of: X:
+%%abc-version 2.1
+T:One
+K:G
+% a remark
+GA|B2 % stays
+|]
+
+\t
+X:2
+T:Two
+
+K:D
+def
+%%end
+"""
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_tunes_of_a_file(write, ending):
+    source = write("a.abc", f"junk{ending}{TUNES.replace(chr(10), ending)}")
+    assert found(source, "text") == [
+        ("a.abc:3", "X: 9 is not at the start of: X:\nT:One\nK:G\nGA|B2 % stays\n|]\n"),
+        ("a.abc:12", "X:2\nT:Two\n\nK:D\ndef\n"),
+    ]
+
+
+def test_tunes_in_utf8_or_else_in_latin1(write):
+    tune = "X:1\nT:Étude"
+    for raw in (tune.encode(), b"\xef\xbb\xbf" + tune.encode(), tune.encode("latin-1")):
+        assert found(write("a.abc", raw), "text") == [("a.abc:1", tune + "\n")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", ": the file is empty"),
+        (b"T:no number\n X:1\n", ": no tune: no line starts with X:"),
+        (b"X:1\n\0", ", byte 4: not text: a NUL byte"),
+    ],
+)
+def test_file_without_tunes(write, content, message):
+    source = write("a.abc", content)
+    assert error(source, "text") == source + message
+
+
+def test_real_tunes():
+    pytest.importorskip("music21")
+    counts = {}
+    for folder in ("ryansMammoth", "oneills1850", "airdsAirs"):
+        rows = found(f"package:music21/corpus/{folder}", "text")
+        assert len({place for place, _ in rows}) == len(rows)
+        assert all(text.startswith("X:") and text.endswith("\n") for _, text in rows)
+        assert not any(line[:1] == "%" for _, text in rows for line in text.split("\n"))
+        counts[folder] = len(rows)
+    assert counts == {"ryansMammoth": 1059, "oneills1850": 2009, "airdsAirs": 1180}
+    assert sum(counts.values()) == 4248
+
+
+# Compressed files
+
+PACKERS = {".gz": gzip.compress, ".xz": lzma.compress, ".XZ": lzma.compress}
+
+
+@pytest.mark.parametrize("ending", PACKERS)
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("a.csv", "text,x\né,1\n", "a.csv{}:2"),
+        ("a.tsv", "x\ttext\n1\té\n", "a.tsv{}:2"),
+        ("a.jsonl", '{"text": "é"}\n', "a.jsonl{}:1"),
+        ("a.txt", "é", "a.txt{}"),
+    ],
+)
+def test_compressed_files(write, ending, name, content, place):
+    source = write(name + ending, PACKERS[ending](content.encode()))
+    assert found(source, "text") == [(place.format(ending), "é")]
+
+
+@pytest.mark.parametrize("ending", [".gz", ".xz"])
+def test_compressed_file_may_be_asked_for_by_its_plain_name(write, ending):
+    source = write("ptb.train.txt" + ending, PACKERS[ending](b"compressed"))
+    plain = source.removesuffix(ending)
+    assert found(plain, "text") == [("ptb.train.txt" + ending, "compressed")]
+    write("ptb.train.txt", "plain")
+    assert found(plain, "text") == [("ptb.train.txt", "plain")]
+
+
+@pytest.mark.parametrize("ending", [".gz", ".xz"])
+@pytest.mark.parametrize("name", ["a.txt", "a.abc", "a.csv", "a.jsonl"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "other"])
+def test_damaged_compressed_file(write, name, ending, damage):
+    rows = "".join(f'{{"text": "{i**5}"}}\n' for i in range(20_000))
+    raw = PACKERS[ending](("text\n" * (name == "a.csv") + rows).encode())
+    middle = len(raw) // 2
+    content = {
+        "cut": raw[:middle],
+        "changed": raw[:middle] + bytes(64) + raw[middle + 64 :],
+        "other": b"text\nplain\n",
+    }[damage]
+    source = write(name + ending, content)
+    message = error(source, "text")
+    assert "\n" not in message
+    # The checksum of .gz comes last: what stands before it may be seen first to be no table.
+    seen = message.startswith(f"{source}:") and "not a readable table" in message
+    assert seen or message.startswith(f"{source}: a damaged {ending} file: ")
+
+
+def test_compressed_twice_is_no_text(write):
+    source = write("a.txt.xz.gz", gzip.compress(lzma.compress(b"x")))
+    assert "files are read by their ending" in error(source, "text")
+
+
+# Folders
+
+
+def test_folder_is_read_in_order_of_its_names(write, tmp_path):
+    for name, content in [
+        ("plays/b.txt", b"second"),
+        ("plays/a/z.md", b"first"),
+        ("plays/c.txt.xz", lzma.compress(b"third")),
+        ("plays/d.csv", b"text\nfourth\nfifth\n"),
+        ("plays/e/f/tunes.ABC", b"X:1\nK:C\n\n\nX:2\nK:D\n"),
+        ("plays/.hidden.txt", b"no"),
+        ("plays/.git/config.txt", b"no"),
+        ("plays/picture.png", b"no"),
+        ("plays/noending", b"no"),
+    ]:
+        write(name, content)
+    (tmp_path / "plays" / "folder.txt").mkdir()
+    assert found(str(tmp_path / "plays"), "text") == [
+        ("a/z.md", "first"),
+        ("b.txt", "second"),
+        ("c.txt.xz", "third"),
+        ("d.csv:2", "fourth"),
+        ("d.csv:3", "fifth"),
+        ("e/f/tunes.ABC:1", "X:1\nK:C\n"),
+        ("e/f/tunes.ABC:5", "X:2\nK:D\n"),
+    ]
+
+
+def test_broken_documents_of_a_folder_are_counted(write, tmp_path):
+    for name, content in [
+        ("a.txt", b"good"),
+        ("b.txt", b""),
+        ("c.txt", b"caf\xe9"),
+        ("sub/d.md", b"x" * 2000 + b"\0"),
+        ("e.abc", b"T:none\n"),
+        ("f.txt.xz", lzma.compress(b"x" * 100)[:40]),
+        ("z.txt", b"good too"),
+    ]:
+        write(f"all/{name}", content)
+    rows, problems = read_all(str(tmp_path / "all"), "text")
+    assert [r.place for r in rows] == ["a.txt", "z.txt"]
+    *first, damaged, last = problems.examples
+    assert first == [
+        "b.txt: the file is empty",
+        "c.txt, byte 3: not text in UTF-8",
+        "e.abc: no tune: no line starts with X:",
+    ]
+    assert damaged.startswith("f.txt.xz: a damaged .xz file: ")
+    assert last == "sub/d.md, byte 2,000: not text: a NUL byte"
+    assert problems.rows == 7
+
+
+def test_names_in_no_known_encoding_can_be_printed(write, tmp_path):
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+    ((place, _),) = found(str(tmp_path / "all"), "text")
+    assert place.encode() == b"caf\\udce9.txt"
+
+
+def test_broken_tables_of_a_folder_are_a_mistake(write, tmp_path):
+    write("all/a.txt", "good")
+    table = write("all/b.csv.gz", gzip.compress(b"text\n" + b"row\n" * 9000)[:50])
+    assert error(str(tmp_path / "all"), "text").startswith(f"{table}: a damaged .gz file: ")
+    Path(table).unlink()
+    table = write("all/b.csv", "")
+    assert error(str(tmp_path / "all"), "text") == f"{table}: the file is empty"
+
+
+def test_columns_are_needed_in_every_file_of_a_folder(write, tmp_path):
+    write("all/a.csv", "text,label\nx,1\n")
+    document = write("all/b.txt", "x")
+    assert error(str(tmp_path / "all"), "text", "label") == (
+        f"{document}: no column 'label'; there are: text"
+    )
+
+
+ENDINGS = (
+    "files are read by their ending: .csv, .tsv, .jsonl, .txt, .md, .abc, "
+    "also with .xz or .gz after it"
+)
+
+
+def test_folder_without_readable_files(write, tmp_path):
+    write("all/a.png", "x")
+    write("all/.hidden.txt", "x")
+    folder = tmp_path / "all"
+    assert error(str(folder)) == f"data: {folder}: the folder has nothing to read; {ENDINGS}"
+
+
 # Where sources are
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "a.txt", "a", "a.csv.gz"])
+@pytest.mark.parametrize("name", ["a.parquet", "a", "a.zip", "a.gz", "a.parquet.gz"])
 def test_unknown_ending_names_the_known_ones(write, name):
     source = write(name, "text\n")
-    message = "files are read by their ending: .csv, .tsv, .jsonl"
-    assert error(source, "text") == f"data: {source}: {message}"
+    assert error(source, "text") == f"data: {source}: {ENDINGS}"
+
+
+@pytest.mark.parametrize("source", ["", "  "])
+def test_source_without_a_name_is_not_the_working_directory(source):
+    assert error(source) == "data: a source has no name"
 
 
 def test_missing_file_has_a_hint(write):
     source = write("reviews.csv", "text\n")
     wrong = source.replace("reviews", "review")
     assert error(wrong) == f"data: {wrong}: no such file (did you mean reviews.csv?)"
-    folder = Path(source).parent
-    assert error(str(folder)) == f"data: {folder}: is a folder, not a file"
     assert error("/no/where/a.csv") == (
         "data: /no/where/a.csv: no such file; there is no folder /no/where"
     )
@@ -262,6 +508,26 @@ def test_paths_are_relative_to_the_working_directory(write, monkeypatch):
     assert found("a.csv", "text") == [("a.csv:2", "x")]
     monkeypatch.setenv("HOME", str(source.parent))
     assert found("~/a.csv", "text") == [("a.csv:2", "x")]
+
+
+def test_paths_start_from_the_folder_of_the_setting(write, monkeypatch, tmp_path):
+    write("corpora/a.csv", "text\nx\n")
+    write("here/a.csv", "text\ny\n")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("UNFOLD_DATA", str(tmp_path / "corpora"))
+    assert found("a.csv", "text") == [("a.csv:2", "x")]
+    assert found(".", "text") == [("a.csv:2", "x")]
+    # A path from the root is what it says.
+    assert found(str(tmp_path / "here" / "a.csv"), "text") == [("a.csv:2", "y")]
+    given = f"UNFOLD_DATA={tmp_path / 'corpora'}"
+    assert error("b.csv") == f"data: b.csv: no such file in {given} (did you mean a.csv?)"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("UNFOLD_DATA", "~/corpora")
+    assert found("a.csv", "text") == [("a.csv:2", "x")]
+    monkeypatch.setenv("UNFOLD_DATA", "")
+    assert found("a.csv", "text") == [("a.csv:2", "y")]
+    monkeypatch.setenv("UNFOLD_DATA", "/no/where")
+    assert error("a.csv") == "UNFOLD_DATA=/no/where: no such folder"
 
 
 @pytest.fixture
@@ -277,6 +543,13 @@ def package(tmp_path, monkeypatch):
 
 def test_file_inside_a_package(package):
     assert found(f"package:{package}/data/a.csv", "text") == [("a.csv:2", "x")]
+    assert found(f"package:{package}/data", "text") == [("a.csv:2", "x")]
+
+
+def test_compressed_file_inside_a_package(package, tmp_path):
+    packed = tmp_path / "site" / package / "data" / "b.txt.xz"
+    packed.write_bytes(lzma.compress(b"x"))
+    assert found(f"package:{package}/data/b.txt", "text") == [("b.txt.xz", "x")]
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_a_run_folder_holds_all_there_is_to_know(trained):
     assert info["backend"] == "tensorflow"
     assert info["versions"]["keras"]
     for name in (
-        "config.yaml", "history.json", "model.keras", "processor/vocabulary.txt",
+        "config.yaml", "history.json", "model.keras", "processor/vocabulary.json",
         "figures/learning_curves.png", "figures/confusion_matrix.png", "figures/reliability.png",
         "tables/worst_mistakes.csv", "savedmodel/saved_model.pb",
     ):  # fmt: skip

@@ -78,9 +78,9 @@ def make(config, labels=("no", "yes", "perhaps")) -> tuple[keras.Model, TextClas
 def test_a_moved_export_gives_the_exact_outputs_of_the_model(tmp_path, cell, model):
     config = make_config(cell, **model)
     network, processor = make(config)
-    expected = TASK.endpoints(network, processor)["serving_default"].function(tf.constant(TEXTS))
+    expected = TASK.endpoints(config, processor, network)["serving_default"].function(tf.constant(TEXTS))
     home = tmp_path / "home"
-    export.write(home / "m", network, TASK.endpoints(network, processor), processor.resources())
+    export.write(home / "m", network, TASK.endpoints(config, processor, network), processor.resources())
     elsewhere = tmp_path / "elsewhere"
     shutil.move(home / "m", elsewhere)
     shutil.rmtree(home)
@@ -103,7 +103,7 @@ def test_a_moved_export_gives_the_exact_outputs_of_the_model(tmp_path, cell, mod
 def test_the_same_answer_alone_and_in_a_batch():
     config = make_config("lstm", bidirectional=True, pool=["last", "mean", "max"])
     network, processor = make(config)
-    serve = TASK.endpoints(network, processor)["serving_default"].function
+    serve = TASK.endpoints(config, processor, network)["serving_default"].function
     together = serve(tf.constant(TEXTS))["probabilities"].numpy()
     for i, text in enumerate(TEXTS):
         alone = serve(tf.constant([text]))["probabilities"].numpy()[0]
@@ -123,7 +123,7 @@ def test_training_batches_and_the_export_see_the_same_ids():
 def test_an_export_holds_core_ops_only(tmp_path):
     network, processor = make(make_config("lstm", bidirectional=True))
     folder = tmp_path / "m"
-    export.write(folder, network, TASK.endpoints(network, processor), processor.resources())
+    export.write(folder, network, TASK.endpoints(config, processor, network), processor.resources())
     found = export.ops(folder)
     assert "LookupTableFindV2" in found
     known = set(tf.raw_ops.__dict__)
@@ -148,7 +148,7 @@ def test_an_op_that_a_cpu_server_lacks_is_refused(tmp_path):
 def test_mlflow_signature_names_columns_and_types(tmp_path):
     network, processor = make(make_config("rnn"))
     folder = tmp_path / "m"
-    export.write(folder, network, TASK.endpoints(network, processor), processor.resources())
+    export.write(folder, network, TASK.endpoints(config, processor, network), processor.resources())
     signature = export.mlflow_signature(folder)
     assert [(c.name, str(c.type)) for c in signature.inputs] == [("text", "DataType.string")]
     outputs = {c.name: str(c.type) for c in signature.outputs}

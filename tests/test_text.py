@@ -1,5 +1,6 @@
 """Text to ids: words against plain Python, cuts against slices, the same in every setting."""
 
+import functools
 import os
 import re
 import subprocess
@@ -254,6 +255,8 @@ def test_graph_and_saved_model_give_the_same(tokenizer, tmp_path):
 
 # Vocabularies
 
+AS_IS, FOLDED = (functools.partial(split_words, lowercase=folded) for folded in (False, True))
+
 
 @given(st.lists(texts, min_size=1, max_size=6), st.integers(3, 12), st.integers(1, 3))
 @settings(max_examples=20)
@@ -263,29 +266,29 @@ def test_vocabulary_is_the_most_frequent_words(batch, size, min_count):
     expected = [w for w in ranked if counts[w] >= min_count][: size - RESERVED]
     if not expected:
         with pytest.raises(UserError, match=f"no word occurs {min_count} times"):
-            build_vocabulary(batch, size=size, min_count=min_count, lowercase=True)
+            build_vocabulary(batch, FOLDED, size=size - RESERVED, min_count=min_count)
         return
-    vocabulary = build_vocabulary(batch, size=size, min_count=min_count, lowercase=True)
+    vocabulary = build_vocabulary(batch, FOLDED, size=size - RESERVED, min_count=min_count)
     assert vocabulary == expected
     assert Tokenizer(vocabulary).size <= size
 
 
 def test_ties_are_in_the_order_of_code_points_and_case_counts_if_kept():
     texts = ["b a é Z 🙂 ぁ", "z a"]
-    assert build_vocabulary(texts, size=99, min_count=1, lowercase=False) == [
+    assert build_vocabulary(texts, AS_IS, size=99, min_count=1) == [
         "a", "Z", "b", "z", "é", "ぁ", "🙂",
     ]  # fmt: skip
-    assert build_vocabulary(texts, size=4, min_count=1, lowercase=True) == ["a", "z"]
+    assert build_vocabulary(texts, FOLDED, size=2, min_count=1) == ["a", "z"]
 
 
 def test_no_texts_have_no_vocabulary():
     with pytest.raises(UserError, match="in the 0 training texts"):
-        build_vocabulary([], size=9, min_count=1, lowercase=True)
+        build_vocabulary([], FOLDED, size=9, min_count=1)
 
 
 @pytest.mark.parametrize(
     "vocabulary",
-    [["a"], ["a\x85b", "c\u2028d", "e\x0cf", "g\x1ch", "\ufeff", " ", "🙂", "\r", "é"]],
+    [["a"], ["\n", "", "a\x85b", "c\u2028d", "e\x0cf", "g\x1ch", "\ufeff", " ", "🙂", "\r", "é"]],
 )
 def test_saved_vocabulary_is_read_back_to_the_character(vocabulary, tmp_path):
     Tokenizer(vocabulary).save(tmp_path)

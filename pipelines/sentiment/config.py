@@ -6,7 +6,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipelines.config import DataConfig, Experiment, Name, RecurrentConfig, Section, Share
+from pipelines.config import (
+    BucketTrainConfig,
+    DataConfig,
+    Experiment,
+    Name,
+    RecurrentConfig,
+    Section,
+    Share,
+)
 
 
 class TextData(DataConfig):
@@ -62,6 +70,7 @@ class SentimentConfig(Experiment):
     data: TextData
     text: TextConfig = TextConfig()
     model: ModelConfig = ModelConfig()
+    train: BucketTrainConfig = BucketTrainConfig()
 
 
 CONFIG = SentimentConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import tensorflow as tf
 from pipelines.errors import UserError
 from pipelines.files import write_json
 from pipelines.sentiment.config import TextConfig
-from pipelines.text import Ragged, Tokenizer, build_vocabulary
+from pipelines.text import RESERVED, Ragged, Tokenizer, build_vocabulary, split_words
 
 
 class TextClasses:
@@ -34,7 +35,10 @@ class TextClasses:
     @classmethod
     def fit(cls, config: TextConfig, texts: Sequence[str], labels: Sequence[str]) -> TextClasses:
         vocabulary = build_vocabulary(
-            texts, size=config.vocabulary, min_count=config.min_count, lowercase=config.lowercase
+            texts,
+            functools.partial(split_words, lowercase=config.lowercase),
+            size=config.vocabulary - RESERVED,
+            min_count=config.min_count,
         )
         return cls(config, vocabulary, labels)
 

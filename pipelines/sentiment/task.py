@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ from pipelines.sentiment import evaluation, records
 from pipelines.sentiment import model as models
 from pipelines.sentiment.config import SentimentConfig
 from pipelines.sentiment.processor import TextClasses
-from pipelines.tasks import Evaluation, Prediction, Splits, Task
+from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task
 from pipelines.text import Ragged
+
+#: Texts that are answered after every epoch.
+_EXAMPLES = 5
 
 
 class Sentiment(Task):
@@ -56,20 +59,45 @@ class Sentiment(Task):
     def feed(self, config: SentimentConfig, processor: TextClasses, splits: Splits) -> Feed:
         return Feed(config, processor, splits)
 
+    def examples(
+        self,
+        config: SentimentConfig,
+        processor: TextClasses,
+        model: keras.Model,
+        splits: Splits,
+    ) -> Callable[[], Table]:
+        some = splits.validation[:_EXAMPLES]
+        rows = processor.encode([r.text for r in some])
+
+        def answer() -> Table:
+            found = probabilities(model, rows, config)
+            return Table(
+                ["text", "true", "predicted", "confidence"],
+                [
+                    [r.text[:200], r.label, processor.labels[p.argmax()], round(float(p.max()), 4)]
+                    for r, p in zip(some, found, strict=True)
+                ],
+            )
+
+        return answer
+
     def evaluate(
         self,
         config: SentimentConfig,
         processor: TextClasses,
         model: keras.Model,
-        records: Sequence[records.LabelledText],
+        served: Any,
+        splits: Splits,
     ) -> Evaluation:
-        rows = processor.encode([r.text for r in records])
-        truth = processor.numbers([r.label for r in records])
+        rows = processor.encode([r.text for r in splits.test])
+        truth = processor.numbers([r.label for r in splits.test])
         return evaluation.evaluate(
-            records, truth, probabilities(model, rows, config), processor.labels
+            splits.test, truth, probabilities(model, rows, config), processor.labels
         )
 
-    def endpoints(self, model: keras.Model, processor: TextClasses) -> dict[str, Endpoint]:
+    def endpoints(
+        self, config: SentimentConfig, processor: TextClasses, model: keras.Model
+    ) -> dict[str, Endpoint]:
         labels = tf.constant(processor.labels)
 
         def classify(text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -90,7 +118,7 @@ class Sentiment(Task):
             "labels": Endpoint(classes, {}),
         }
 
-    def predict(self, served: Any, text: str) -> Prediction:
+    def predict(self, config: SentimentConfig, served: Any, text: str) -> Prediction:
         answer = served.signatures["serving_default"](text=tf.constant([text]))
         labels = [raw.decode() for raw in served.signatures["labels"]()["labels"].numpy()]
         scores = answer["probabilities"].numpy()[0]

@@ -1,0 +1,1 @@
+"""Generation: a text goes on (the chapter's one-to-one)."""

@@ -1,0 +1,84 @@
+"""The keys of a generation experiment."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from pipelines.config import CellConfig, DataConfig, Experiment, Section, Share, TrainConfig
+
+
+class DocumentData(DataConfig):
+    """Texts, each of them a document: a tune, a play, an article."""
+
+    text: str = "text"
+
+
+class TextConfig(Section):
+    """How documents become ids."""
+
+    #: ``abc``: folk tunes in ABC notation. Their headers are reduced to what a player needs, and
+    #: generated tunes are judged as music.
+    format: Literal["plain", "abc"] = "plain"
+    lowercase: bool = False
+    #: Ids in all, those for padding, unknown and the end of a document included.
+    vocabulary: int = Field(10_000, ge=4)
+    #: Characters or words seen less often in the training split are unknown.
+    min_count: int = Field(1, ge=1)
+    #: At word level: punctuation marks are words of their own; else only white space divides.
+    punctuation: bool = True
+
+
+class ModelConfig(CellConfig):
+    """Embedding → recurrent layers → V → softmax over what comes next."""
+
+    level: Literal["character", "word"] = "character"
+    embedding: int = Field(64, ge=1)
+    #: Probability that a feature is zeroed: of the embedding, between layers, and before V.
+    dropout: Share = 0.0
+    #: V is the embedding's own matrix (Press & Wolf 2017).
+    tied: bool = False
+
+
+class StreamTrainConfig(TrainConfig):
+    """Training on text that goes on from batch to batch; ``batch_size`` counts its streams."""
+
+    #: Truncated backpropagation through time: steps between two updates. The state is carried
+    #: from window to window, the gradient is not.
+    window: int = Field(64, ge=1)
+
+
+class SamplingConfig(Section):
+    """How a text is continued, and what is sampled to see how a model writes."""
+
+    #: 0 always takes the likeliest; 1 draws from the model's own probabilities.
+    temperature: float = Field(0.8, ge=0)
+    #: Draw from so many likeliest only; null for all.
+    top_k: int | None = Field(None, ge=1)
+    #: Draw from the likeliest that hold this much probability (nucleus); 1 for all.
+    top_p: float = Field(1.0, gt=0, le=1)
+    #: Characters or words, at most.
+    max_length: int = Field(600, ge=1)
+    seed: int = Field(1, ge=0, lt=2**31)
+    #: Continued after every epoch, always with the same seed.
+    prompts: list[str] = Field([""], min_length=1)
+    #: How many texts are sampled from nothing, and judged, when a run is scored.
+    count: int = Field(20, ge=1)
+
+
+class GenerationConfig(Experiment):
+    writes: ClassVar[dict[str, str]] = {
+        "midi": "write the tune as a MIDI file",
+        "score": "draw the score of the tune (SVG)",
+    }
+
+    task: Literal["generation"] = "generation"
+    data: DocumentData
+    text: TextConfig = TextConfig()
+    model: ModelConfig = ModelConfig()
+    train: StreamTrainConfig = StreamTrainConfig()
+    sampling: SamplingConfig = SamplingConfig()
+
+
+CONFIG = GenerationConfig

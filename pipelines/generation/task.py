@@ -1,0 +1,240 @@
+"""The generation task, assembled."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pipelines import decoding, training
+from pipelines.export import Endpoint
+from pipelines.generation import evaluation, records, songs
+from pipelines.generation import model as models
+from pipelines.generation.config import GenerationConfig, SamplingConfig
+from pipelines.generation.model import LanguageModel
+from pipelines.generation.processor import END, Documents
+from pipelines.losses import MaskedCrossentropy, PerToken
+from pipelines.streams import Streams
+from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task
+from pipelines.text import PADDING, RESERVED
+
+#: How many of the likeliest next tokens are told.
+NEXT = 10
+
+
+class Generation(Task):
+    """What comes next, character by character or word by word."""
+
+    name = "generation"
+    config = GenerationConfig
+    writers = {
+        "midi": lambda prediction, path: songs.write_midi(prediction.json["text"], path),
+        "score": lambda prediction, path: songs.write_score(prediction.json["text"], path),
+    }
+
+    def load(self, config: GenerationConfig) -> Splits:
+        return records.load(config)
+
+    def prepare(self, config: GenerationConfig, splits: Splits) -> Documents:
+        texts = [d.text for d in splits.train]
+        return Documents.fit(config.text, config.model.level, texts)
+
+    def load_processor(self, folder: Path) -> Documents:
+        return Documents.load(folder)
+
+    def build(self, config: GenerationConfig, processor: Documents) -> LanguageModel:
+        return models.build(
+            config.model,
+            vocabulary=processor.size,
+            rows=config.train.batch_size,
+            seed=config.seed,
+        )
+
+    def objective(self) -> training.Objective:
+        return training.Objective(
+            loss=MaskedCrossentropy(),
+            metrics=lambda: [PerToken("nats", name="cross_entropy"), PerToken("perplexity", name="perplexity")],
+            monitor="val_cross_entropy",
+            higher_is_better=False,
+        )
+
+    def feed(self, config: GenerationConfig, processor: Documents, splits: Splits) -> Feed:
+        return Feed(config, processor, splits)
+
+    def examples(
+        self,
+        config: GenerationConfig,
+        processor: Documents,
+        model: LanguageModel,
+        splits: Splits,
+    ) -> Callable[[], Table] | None:
+        if keras.backend.backend() != "tensorflow":
+            return None  # texts are written by a TensorFlow graph
+        prompts = config.sampling.prompts
+        write = tf.function(Writer(config, processor, model.network).write)
+
+        def answer() -> Table:
+            texts = write(**asked(prompts, config.sampling))["text"].numpy()
+            rows = [[p, t.decode()] for p, t in zip(prompts, texts, strict=True)]
+            return Table(["prompt", "text"], rows)
+
+        return answer
+
+    def evaluate(
+        self,
+        config: GenerationConfig,
+        processor: Documents,
+        model: LanguageModel,
+        served: Any,
+        splits: Splits,
+    ) -> Evaluation:
+        held_out = [d.text for d in splits.test]
+        losses, places = evaluation.surprise(model, processor.encode(held_out))
+        scores = evaluation.scores(losses, sum(map(len, held_out)))
+        count = config.sampling.count
+        answer = served.signatures["serving_default"](**asked([""] * count, config.sampling))
+        written = [raw.decode() for raw in answer["text"].numpy()]
+        drawings: dict[str, Callable[[Path], None]] = {}
+        if config.text.format == "abc":
+            training_tunes = [d.text for d in splits.train]
+            for name, tunes in (("", written), ("held_out_", held_out)):
+                scores |= {f"{name}{k}": v for k, v in songs.summary(tunes).items()}
+                scores[f"{name}copied"] = songs.copied_share(tunes, training_tunes)
+            tune = next((t for t in written if songs.judge(t).adds_up), None)
+            if tune is not None and importlib.util.find_spec("verovio"):
+                drawings["tune.svg"] = lambda path: songs.write_score(tune, path)
+        return Evaluation(
+            scores=scores,
+            figures={
+                "surprise_by_place": evaluation.by_place(losses, places),
+                "lengths": evaluation.lengths(list(map(len, written)), list(map(len, held_out))),
+            },
+            tables={"written": Table(["text"], [[t] for t in written])},
+            drawings=drawings,
+        )
+
+    def endpoints(
+        self, config: GenerationConfig, processor: Documents, model: LanguageModel
+    ) -> dict[str, Endpoint]:
+        writer = Writer(config, processor, model.network)
+        prompt = tf.TensorSpec([None], tf.string, name="prompt")
+        inputs = {
+            "prompt": prompt,
+            "temperature": tf.TensorSpec([None], tf.float32, name="temperature"),
+            "max_length": tf.TensorSpec([None], tf.int32, name="max_length"),
+            "seed": tf.TensorSpec([None], tf.int32, name="seed"),
+        }
+        return {
+            "serving_default": Endpoint(writer.write, inputs),
+            "next": Endpoint(writer.next, {"prompt": prompt}),
+        }
+
+    def predict(self, config: GenerationConfig, served: Any, text: str) -> Prediction:
+        # A command line has no line ends: they are written \n.
+        prompt = text.replace("\\n", "\n")
+        answer = served.signatures["serving_default"](**asked([prompt], config.sampling))
+        written = answer["text"].numpy()[0].decode()
+        following = served.signatures["next"](prompt=tf.constant([prompt]))
+        tokens = [raw.decode() for raw in following["tokens"].numpy()[0]]
+        ranked = dict(zip(tokens, map(float, following["probabilities"].numpy()[0]), strict=True))
+        of_words = config.model.level == "word"
+        return Prediction(
+            title=written,
+            columns=["next", "probability"],
+            rows=[[repr(t)[1:-1], f"{p:.1%}"] for t, p in ranked.items()] if of_words else [],
+            json={"prompt": prompt, "text": written, "next": ranked},
+        )
+
+
+def asked(prompts: Sequence[str], sampling: SamplingConfig) -> dict[str, tf.Tensor]:
+    """The inputs of the serving signature; each prompt has a seed of its own."""
+    count = len(prompts)
+    return {
+        "prompt": tf.constant(list(prompts)),
+        "temperature": tf.fill([count], np.float32(sampling.temperature)),
+        "max_length": tf.fill([count], sampling.max_length),
+        "seed": tf.range(sampling.seed, sampling.seed + count),
+    }
+
+
+class Writer:
+    """The language model as it is served: a prompt in, a text out."""
+
+    def __init__(
+        self, config: GenerationConfig, processor: Documents, network: keras.Model
+    ) -> None:
+        self._sampling, self._processor, self._network = config.sampling, processor, network
+
+    def write(
+        self, prompt: tf.Tensor, temperature: tf.Tensor, max_length: tf.Tensor, seed: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Each prompt and what follows it, up to an end mark or ``max_length`` tokens."""
+        logits, states = self._read(prompt)
+        ids = decoding.sample(
+            self._step,
+            logits,
+            states,
+            end=END,
+            max_length=max_length,
+            temperature=temperature,
+            seed=seed,
+            top_k=self._sampling.top_k,
+            top_p=self._sampling.top_p,
+        )
+        return {"text": self._processor.join(ids, after=prompt)}
+
+    def next(self, prompt: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The likeliest tokens after each prompt, and their probabilities."""
+        logits, _ = self._read(prompt)
+        best = tf.math.top_k(tf.nn.softmax(logits), min(NEXT, self._processor.size - RESERVED))
+        return {"tokens": self._processor.names(best.indices), "probabilities": best.values}
+
+    def _read(self, prompt: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The scores of what follows each prompt, and the state after it."""
+        ids = self._processor(prompt).to_tensor(PADDING)
+        ids = tf.pad(ids, [[0, 0], [1, 0]], constant_values=END)
+        zeros = [tf.zeros([tf.shape(ids)[0], s.shape[-1]]) for s in self._network.inputs[1:]]
+        # Behind the end of a shorter prompt the output is that of its last token.
+        return self._scores(ids, zeros)
+
+    def _step(self, ids: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        return self._scores(ids[:, None], states)
+
+    def _scores(self, ids: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        logits, states = models.read_on(self._network, ids, states)
+        # Padding and unknown are never written.
+        written = tf.range(self._processor.size) >= RESERVED
+        return tf.where(written, logits[:, -1], -1e9), states
+
+
+class Feed:
+    """Windows of parallel streams: ``({ids, fresh}, the next ids)``."""
+
+    def __init__(self, config: GenerationConfig, processor: Documents, splits: Splits) -> None:
+        self._seed = config.seed
+        train, validation = (
+            Streams(
+                processor.encode([d.text for d in documents]),
+                rows=config.train.batch_size,
+                window=config.train.window,
+                end=END,
+            )
+            for documents in (splits.train, splits.validation)
+        )
+        self._train, self._validation = train, validation
+        self.steps, self.tokens = train.windows, train.tokens
+        self.padded_tokens = train.padded_tokens
+
+    def train(self, epoch: int) -> tf.data.Dataset:
+        return self._train.lay(np.random.default_rng([self._seed, epoch])).dataset()
+
+    def validation(self) -> tf.data.Dataset:
+        return self._validation.lay().dataset()
+
+
+TASK = Generation()

@@ -1,0 +1,64 @@
+"""One masked mean, for the loss and for what is reported."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import keras
+from keras import ops
+
+from pipelines.text import PADDING
+
+
+def token_losses(targets: Any, logits: Any) -> tuple[Any, Any]:
+    """−log p of each target, 0 where it is padding, and 1 where it is not.
+
+    Args:
+        targets: ``<int>[batch, time]``.
+        logits: ``<float>[batch, time, classes]``.
+    """
+    real = ops.cast(ops.not_equal(targets, PADDING), logits.dtype)
+    losses = ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)
+    return losses * real, real
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class MaskedCrossentropy(keras.losses.Loss):
+    """−log p of the target, the mean over the tokens of a batch that are not padding."""
+
+    def __call__(self, targets: Any, logits: Any, sample_weight: Any = None) -> Any:
+        # Not Keras's own reduction, which divides by the padded size.
+        losses, real = token_losses(targets, logits)
+        return ops.sum(losses) / ops.maximum(ops.sum(real), 1.0)
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class PerToken(keras.metrics.Metric):
+    """Cross-entropy over all tokens of an epoch that are not padding.
+
+    Args:
+        unit: ``nats``, ``bits``, or ``perplexity``, which is e to the nats.
+    """
+
+    def __init__(self, unit: Literal["nats", "bits", "perplexity"], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.unit = unit
+        self.total = self.add_weight(name="total", initializer="zeros")
+        self.count = self.add_weight(name="count", initializer="zeros")
+
+    def update_state(self, targets: Any, logits: Any, sample_weight: Any = None) -> None:
+        losses, real = token_losses(targets, logits)
+        self.total.assign_add(ops.cast(ops.sum(losses), self.total.dtype))
+        self.count.assign_add(ops.cast(ops.sum(real), self.count.dtype))
+
+    def result(self) -> Any:
+        nats = self.total / ops.maximum(self.count, 1.0)
+        return {
+            "nats": lambda: nats,
+            "bits": lambda: nats / math.log(2),
+            "perplexity": lambda: ops.exp(nats),
+        }[self.unit]()
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"unit": self.unit}

@@ -1,0 +1,191 @@
+"""From sources to the records of each split: read, counted, split, kept apart.
+
+A task says how a row becomes a record, which records are the same, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Protocol, TypeVar
+
+from pipelines.config import DataConfig, as_text, listed
+from pipelines.data import Problems, Row, fingerprint, read, split_shares
+from pipelines.errors import UserError
+from pipelines.tasks import Splits
+
+#: With fewer distinct documents than these, a share of them says little: they are cut instead.
+FEW = 20
+
+
+class Record(Protocol):
+    """One usable row, as a task sees it."""
+
+    @property
+    def place(self) -> str:
+        """Where it was found (``file:line``), for messages and tables."""
+        ...
+
+
+R = TypeVar("R", bound=Record)
+
+
+def load(
+    data: DataConfig,
+    columns: Sequence[str],
+    parse: Callable[[Row], R | str],
+    *,
+    key: Callable[[R], str],
+    stratum: Callable[[R], Any],
+    parts: Callable[[R], Iterable[str]],
+    seed: int,
+    cut: Callable[[R, float, float], R | None] | None = None,
+    check: Callable[[Mapping[str, list[R]]], None] | None = None,
+) -> Splits:
+    """Read every source of the config; records with equal keys end up on one side only.
+
+    Args:
+        columns: what ``parse`` looks at; ``data.where`` may look at others.
+        parse: the record of a row, or why the row cannot be used.
+        key: what makes two records the same, e.g. their text.
+        stratum: shares are taken of every stratum alike.
+        parts: what the fingerprint goes over.
+        cut: the piece of a record between two positions from 0 to 1, None if nothing is there.
+            Given, a source with few documents is split inside each of them: the beginning trains,
+            then comes the validation, and the end is the test.
+        check: what a task demands of its splits, by name; asked before that none is empty.
+
+    Raises:
+        UserError: a source cannot be read, has too many unusable rows, or is too small.
+    """
+    report: dict[str, Any] = {}
+    records = _read(data.source, columns, parse, data, report)
+    held_out: dict[str, list[R]] = {}
+    shares: dict[str, float] = {}
+    for name, where in (("test", data.test), ("validation", data.validation)):
+        if isinstance(where, float):
+            # Both shares are of the whole source.
+            shares[name] = where
+        else:
+            held_out[name] = _read(where, columns, parse, data, report)
+    if sum(shares.values()) >= 1:
+        raise UserError(
+            f"data.test and data.validation hold out {sum(shares.values()):.0%} of {_name(data)}: "
+            "nothing is left to train on"
+        )
+    dropped = 0
+    if cut is not None and any(shares.values()) and len({key(r) for r in records}) < FEW:
+        # What is held out whole has to be found before it is in pieces.
+        seen = {key(r) for split in held_out.values() for r in split}
+        whole = [r for r in records if key(r) not in seen]
+        dropped = len(records) - len(whole)
+        splits = _cut(whole, shares, cut) | held_out
+        report["cut_by_position"] = True
+    else:
+        rows = split_shares([key(r) for r in records], [stratum(r) for r in records], shares, seed)
+        splits = {name: [records[i] for i in part] for name, part in rows.items()} | held_out
+    _keep_apart(splits, key, report)
+    report["train_dropped_as_held_out"] += dropped
+    if check is not None:
+        check(splits)
+    _check(splits, data)
+    names = ("train", "validation", "test")
+    report["records"] = {name: len(splits[name]) for name in names}
+    digest = fingerprint(
+        part for name in names for record in splits[name] for part in (name, *parts(record))
+    )
+    return Splits(**splits, fingerprint=digest, report=report)
+
+
+def _read(
+    sources: str | list[str],
+    columns: Sequence[str],
+    parse: Callable[[Row], R | str],
+    data: DataConfig,
+    report: dict[str, Any],
+) -> list[R]:
+    return [
+        record
+        for source in listed(sources)
+        for record in _read_one(source, columns, parse, data, report)
+    ]
+
+
+def _read_one(
+    source: str,
+    columns: Sequence[str],
+    parse: Callable[[Row], R | str],
+    data: DataConfig,
+    report: dict[str, Any],
+) -> list[R]:
+    problems = Problems()
+    records: list[R] = []
+    filtered = 0
+    for row in read(source, [*columns, *data.where], problems):
+        if any(as_text(row.fields[column]) != value for column, value in data.where.items()):
+            filtered += 1
+            continue
+        record = parse(row)
+        if isinstance(record, str):
+            problems.add(row.place, record)
+        else:
+            records.append(record)
+    problems.check(source, data.max_bad_rows)
+    if not records:
+        wanted = ", ".join(f"{column}: {value}" for column, value in data.where.items())
+        why = f"none of its {problems.rows:,} rows has {wanted}" if filtered else "it has no rows"
+        raise UserError(f"{source}: no usable row: {why}")
+    report[source] = {
+        "rows": problems.rows,
+        "filtered_out": filtered,
+        "unusable": dict(problems.reasons),
+        "first_unusable": problems.examples,
+    }
+    return records
+
+
+def _cut(
+    records: Sequence[R], shares: Mapping[str, float], cut: Callable[[R, float, float], R | None]
+) -> dict[str, list[R]]:
+    """Every record in pieces that meet without a gap, the test last."""
+    order = [name for name in ("validation", "test") if shares.get(name)]
+    held = [sum(shares[name] for name in order[i:]) for i in range(len(order))]
+    # The same number ends one piece and starts the next.
+    edges = [0.0, *(1.0 - share for share in held), 1.0]
+    splits: dict[str, list[R]] = {name: [] for name in ("train", *shares)}
+    for record in records:
+        for name, (start, end) in zip(("train", *order), pairwise(edges), strict=True):
+            piece = cut(record, start, end)
+            if piece is not None:
+                splits[name].append(piece)
+    return splits
+
+
+def _keep_apart(
+    splits: dict[str, list[R]], key: Callable[[R], str], report: dict[str, Any]
+) -> None:
+    """Drop from training what is held out, and from validation what is in the test."""
+    seen = {key(r) for r in splits["test"]}
+    for name in ("validation", "train"):
+        kept = [r for r in splits[name] if key(r) not in seen]
+        report[f"{name}_dropped_as_held_out"] = len(splits[name]) - len(kept)
+        seen |= {key(r) for r in kept}
+        splits[name] = kept
+
+
+def _check(splits: Mapping[str, Sequence[Any]], data: DataConfig) -> None:
+    if not splits["train"]:
+        raise UserError(
+            f"{_name(data)}: nothing is left to train on: all of it is in data.test or "
+            "data.validation"
+        )
+    for name in ("validation", "test"):
+        if not splits[name]:
+            raise UserError(
+                f"{_name(data)}: the {name} split is empty ({len(splits['train']):,} training "
+                f"rows); give more rows, a larger data.{name}, or a source of its own"
+            )
+
+
+def _name(data: DataConfig) -> str:
+    return ", ".join(listed(data.source))

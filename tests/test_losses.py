@@ -1,0 +1,58 @@
+"""The masked mean: right, and blind to padding."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.losses import MaskedCrossentropy, PerToken
+
+
+def case(seed: int, rows: int, time: int, extra: int = 0):
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(1, 5, (rows, time))
+    targets[np.arange(time) >= rng.integers(0, time + 1, (rows, 1))] = 0
+    logits = rng.normal(size=(rows, time, 5)).astype("float32")
+    losses = -(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
+    of_targets = np.take_along_axis(losses, targets[..., None], -1)[..., 0]
+    real = targets > 0
+    targets = np.pad(targets, [[0, 0], [0, extra]])
+    logits = np.pad(logits, [[0, 0], [0, extra], [0, 0]], constant_values=3.0)
+    return targets, logits, of_targets[real]
+
+
+@given(st.integers(0, 100), st.integers(1, 4), st.integers(1, 6), st.integers(0, 3))
+def test_mean_over_what_is_no_padding(seed, rows, time, extra):
+    targets, logits, losses = case(seed, rows, time, extra)
+    expected = losses.mean() if losses.size else 0.0
+    np.testing.assert_allclose(MaskedCrossentropy()(targets, logits), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("unit", "of_nats"),
+    [("nats", lambda n: n), ("bits", lambda n: n / np.log(2)), ("perplexity", np.exp)],
+)
+def test_metric_weighs_tokens_not_batches(unit, of_nats):
+    metric = PerToken(unit)
+    together = []
+    for seed, rows in ((1, 4), (2, 1), (3, 2)):
+        targets, logits, losses = case(seed, rows, 6)
+        metric.update_state(targets, logits)
+        together.append(losses)
+    expected = of_nats(np.concatenate(together).mean())
+    np.testing.assert_allclose(metric.result(), expected, rtol=1e-5)
+    metric.reset_state()
+    assert float(metric.total.numpy() if hasattr(metric.total, "numpy") else metric.total) == 0
+    assert PerToken.from_config(metric.get_config()).unit == unit
+
+
+def test_it_is_what_keras_minimises():
+    """A model fitted with it has the loss that is reported, whatever the padding."""
+    inputs = keras.Input((None,), dtype="int32")
+    logits = keras.layers.Embedding(5, 5, embeddings_initializer="zeros")(inputs)
+    model = keras.Model(inputs, logits)
+    model.compile("sgd", loss=MaskedCrossentropy(), metrics=[PerToken("nats", name="nats")])
+    targets = np.array([[1, 2, 0, 0], [3, 0, 0, 0]])
+    scores = model.evaluate(targets, targets, verbose=0, return_dict=True)
+    np.testing.assert_allclose([scores["loss"], scores["nats"]], np.log(5), rtol=1e-6)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 # Before anything imports TensorFlow: its start-up messages are not for users.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from pipelines import config as configs
 from pipelines import devices, tracking

@@ -24,7 +24,7 @@ def select(device: Literal["auto", "cpu", "gpu"]) -> dict[str, str]:
     Raises:
         UserError: a GPU is asked for and there is none, or the backend is not supported.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     backend = os.environ.setdefault(BACKEND_SETTING, "tensorflow")
     if backend not in BACKENDS:
         raise UserError(f"{BACKEND_SETTING}={backend}: must be one of {', '.join(BACKENDS)}")

@@ -70,7 +70,9 @@ def carried_stack(
     for depth, units in enumerate(config.units):
         name = f"{config.cell}_{depth + 1}"
         if depth:
-            hidden = keras.layers.Dropout(dropout, seed=seed + depth, name=f"dropout_{depth}")(hidden)
+            hidden = keras.layers.Dropout(dropout, seed=seed + depth, name=f"dropout_{depth}")(
+                hidden
+            )
         if config.cell == "feedforward":
             hidden = _feedforward(units, name)(hidden)
             continue

@@ -56,9 +56,9 @@ def resume(run: Run, where: dict[str, str], console: Console) -> Run:
         splits = task.load(config)
         _say_data(splits, console)
         if run.info["data"]["fingerprint"] != splits.fingerprint:
+            source = ", ".join(listed(config.data.source))
             raise UserError(
-                f"run {run.id} cannot be resumed: {', '.join(listed(config.data.source))} holds other records "
-                "than when it started"
+                f"run {run.id} cannot be resumed: {source} holds other records than when it started"
             )
         run.update(**where)
         _train(task, config, splits, run, console, started)

@@ -83,7 +83,7 @@ def speller(*words: list[int]):
         return 20.0 * tf.one_hot(wanted, 12)
 
     def step(ids, states):
-        t, rows, last = states
+        t, rows, _ = states
         # What was chosen is what is read, and nothing once a row has ended.
         return logits_at(t, rows), [t + 1, rows, ids]
 
@@ -124,9 +124,7 @@ def test_rows_end_at_the_end_mark():
 @pytest.mark.parametrize("limits", [[0, 0, 0, 0], [2, 5, 3, 1], [1, 0, 9, 9]])
 def test_rows_end_at_their_length(limits):
     found = sample(speller(*WORDS), limits)
-    assert [r[r > 0].tolist() for r in found] == [
-        w[:n] for w, n in zip(WORDS, limits, strict=True)
-    ]
+    assert [r[r > 0].tolist() for r in found] == [w[:n] for w, n in zip(WORDS, limits, strict=True)]
 
 
 def chain(rows: int, seed: int = 0):

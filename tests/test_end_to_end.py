@@ -9,11 +9,11 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import interrupt, ok, resume_and_compare, unfold, variables
 
 from pipelines import cli
 
@@ -44,32 +44,9 @@ def write_reviews(path: Path, rows: int = 400, seed: int = 0) -> Path:
     return path
 
 
-def unfold(
-    home: Path, *arguments: str, given: str | None = None, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *arguments],
-        env=os.environ | {"UNFOLD_HOME": str(home)} | environment,
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-
-
 def small(source: Path, *more: str) -> list[str]:
     pairs = [f"data.source={source}", *SMALL, *more]
     return [argument for pair in pairs for argument in ("--set", pair)]
-
-
-def ok(done: subprocess.CompletedProcess[str]) -> dict:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def variables(file: Path) -> dict[str, np.ndarray]:
-    with np.load(file, allow_pickle=False) as saved:
-        return {name: saved[name] for name in saved.files if name != "meta"}
 
 
 @pytest.fixture
@@ -199,37 +176,9 @@ def test_jax_trains_the_same_task_and_tensorflow_exports_it(reviews, tmp_path):
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_interrupted_equals_uninterrupted(stop, trained, reviews, tmp_path):
     """Stopped by force inside an epoch, resumed, and the same weights to the bit."""
-    _, whole = trained
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "train", "sentiment", *small(reviews)],
-        env=os.environ | {"UNFOLD_HOME": str(tmp_path)},
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("epoch 2/"):  # epochs 1 and 2 are on disk, the third is under way
-            break
-    time.sleep(0.05)
-    process.send_signal(stop)
-    rest = process.stderr.read()
-    code = process.wait(timeout=120)
-    folder = next((tmp_path / "runs" / "sentiment").glob("2*"))
-    status = json.loads((folder / "run.json").read_text())["status"]
-    if stop == signal.SIGKILL:
-        assert (code, status) == (-signal.SIGKILL, "running")
-    else:
-        assert (code, status) == (130, "interrupted")
-        assert f"--resume {folder.name}" in rest
-    assert not (folder / "model.keras").exists()
-    resumed = ok(unfold(tmp_path, "train", "sentiment", "--json", "--resume", folder.name))
-    assert resumed["scores"] == whole["scores"]
-    first, second = (
-        variables(f / "checkpoints" / "checkpoint.npz") for f in (Path(whole["folder"]), folder)
-    )
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name])
-    epochs = [r["val_accuracy"] for r in json.loads((folder / "history.json").read_text())]
-    assert len(epochs) == 4
+    interrupt(tmp_path, "sentiment", small(reviews), stop)
+    folder = resume_and_compare(tmp_path, "sentiment", trained[1])
+    assert len(json.loads((folder / "history.json").read_text())) == 4
 
 
 def test_two_trainings_at_once_on_one_store(reviews, tmp_path):

@@ -228,9 +228,7 @@ def test_a_window_of_the_whole_text_is_full_backpropagation_and_a_shorter_one_is
 @pytest.mark.parametrize("tied", [False, True])
 def test_one_batch_is_learned_by_heart(tied):
     keras.utils.set_random_seed(1)
-    model = build(
-        ModelConfig(units=[32], embedding=12, tied=tied), vocabulary=9, rows=2, seed=3
-    )
+    model = build(ModelConfig(units=[32], embedding=12, tied=tied), vocabulary=9, rows=2, seed=3)
     rows = Ragged(np.random.default_rng(0).integers(3, 9, 40).astype("int32"), np.array([20, 20]))
     windows = Streams(rows, rows=2, window=21, end=END).lay()
     model.compile(keras.optimizers.Adam(0.02), loss=MaskedCrossentropy(),
@@ -347,7 +345,9 @@ def test_served_as_it_is_in_process(parrot, tmp_path):
     served = export.load(tmp_path / "m")
     answer = served.signatures["serving_default"](**asked(["The sun r", ""], config.sampling))
     assert [t.decode() for t in answer["text"].numpy()] == [text, text]
-    following = served.signatures["next"](prompt=tf.constant(["The su", "The sun rises in the east."]))
+    following = served.signatures["next"](
+        prompt=tf.constant(["The su", "The sun rises in the east."])
+    )
     assert [row[0].decode() for row in following["tokens"].numpy()] == ["n", ""]
     assert (following["probabilities"].numpy()[:, 0] > 0.8).all()
     np.testing.assert_array_less(following["probabilities"].numpy().sum(-1), 1.0001)

@@ -126,7 +126,7 @@ def test_probabilities_are_in_the_order_of_the_texts(splits, processor):
 
 def test_evaluation_names_the_records_it_got_wrong(splits, processor):
     model = TASK.build(CONFIG, processor)
-    evaluation = TASK.evaluate(CONFIG, processor, model, splits.test)
+    evaluation = TASK.evaluate(CONFIG, processor, model, None, splits)
     wrong = evaluation.tables["worst_mistakes"].rows
     assert evaluation.scores["accuracy"] == 1 - len(wrong) / len(splits.test)
     by_place = {r.place: r for r in splits.test}

@@ -57,7 +57,10 @@ def make_run() -> tuple[Run, object]:
     model = TASK.build(config, processor)
     model.save(run.folder / "model.keras")
     export.write(
-        run.folder / "savedmodel", model, TASK.endpoints(config, processor, model), processor.resources()
+        run.folder / "savedmodel",
+        model,
+        TASK.endpoints(config, processor, model),
+        processor.resources(),
     )
     figures.save(figures.new()[0], run.folder / "figures" / "empty.png")
     write_text(run.folder / "tables" / "t.csv", "a\r\n")

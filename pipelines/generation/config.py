@@ -59,7 +59,7 @@ class SamplingConfig(Section):
     #: Draw from the likeliest that hold this much probability (nucleus); 1 for all.
     top_p: float = Field(1.0, gt=0, le=1)
     #: Characters or words, at most.
-    max_length: int = Field(600, ge=1)
+    max_length: int = Field(600, ge=0)
     seed: int = Field(1, ge=0, lt=2**31)
     #: Continued after every epoch, always with the same seed.
     prompts: list[str] = Field([""], min_length=1)

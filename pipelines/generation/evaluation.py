@@ -92,7 +92,9 @@ def lengths(written: Sequence[int], held_out: Sequence[int]) -> Figure:
         (held_out, "held out", figures.GREY),
         (written, "written", figures.BLUE),
     ):
-        ax.hist(values, bins=20, range=(0, highest), density=True, alpha=0.5, label=name, color=color)
+        ax.hist(
+            values, bins=20, range=(0, highest), density=True, alpha=0.5, label=name, color=color
+        )
     ax.set(xlabel="characters", yticks=[], title="Length of texts")
     ax.legend(frameon=False)
     return figure

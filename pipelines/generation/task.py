@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -32,7 +32,7 @@ class Generation(Task):
 
     name = "generation"
     config = GenerationConfig
-    writers = {
+    writers: ClassVar = {
         "midi": lambda prediction, path: songs.write_midi(prediction.json["text"], path),
         "score": lambda prediction, path: songs.write_score(prediction.json["text"], path),
     }
@@ -58,7 +58,10 @@ class Generation(Task):
     def objective(self) -> training.Objective:
         return training.Objective(
             loss=MaskedCrossentropy(),
-            metrics=lambda: [PerToken("nats", name="cross_entropy"), PerToken("perplexity", name="perplexity")],
+            metrics=lambda: [
+                PerToken("nats", name="cross_entropy"),
+                PerToken("perplexity", name="perplexity"),
+            ],
             monitor="val_cross_entropy",
             higher_is_better=False,
         )

@@ -61,11 +61,12 @@ test: $(READY) ## Run all tests, the layers on both backends
 	$(BIN)/python -m pytest
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/layers
 
-bench: $(READY) ## Measure the layers, an IMDb epoch and the export beside their peers (quiet machine)
+bench: $(READY) ## Measure layers, memory, export, an IMDb epoch and windows beside their peers (quiet machine)
 	$(BIN)/python -m benchmarks.layers
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.imdb_epoch
+	$(BIN)/python -m benchmarks.windows
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .

@@ -96,7 +96,7 @@ def test_a_run_folder_holds_all_there_is_to_know(trained):
     for name in (
         "config.yaml", "history.json", "model.keras", "processor/vocabulary.json",
         "figures/learning_curves.png", "figures/confusion_matrix.png", "figures/reliability.png",
-        "tables/worst_mistakes.csv", "savedmodel/saved_model.pb",
+        "tables/worst_mistakes.csv", "tables/examples_by_epoch.csv", "savedmodel/saved_model.pb",
     ):  # fmt: skip
         assert (folder / name).stat().st_size > 0, name
 

@@ -117,7 +117,7 @@ def test_saved_and_read_back(level, tmp_path):
 def test_a_tune_is_reduced_to_what_a_player_needs():
     text = (
         "X: 117\nT: The Ranting Highlandman.\nT: The White Cockade\nN:a remark\nM: C|\nL:1/8\n"
-        "Q:1/2=112\nZ:somebody\nK: G\nAG|B2B2 B2AG|\n\nM:6/8\nN:remark\n|:ABc def:|\n\n\n"
+        "Q:1/2=112\nZ:somebody\nK: G\nAG|B2B2   B2AG| \n\nM:6/8\nN:remark\n|:ABc def:|\n\n\n"
     )
     assert tidy_tune(text) == (
         "X:1\nT:The Ranting Highlandman.\nM:C|\nL:1/8\nK:G\nAG|B2B2 B2AG|\nM:6/8\n|:ABc def:|\n"

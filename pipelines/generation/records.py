@@ -72,7 +72,7 @@ def tidy_tune(text: str) -> str:
         field = _FIELD.fullmatch(line)
         if field is None:
             if line.strip():
-                music.append(line.rstrip())
+                music.append(" ".join(line.split()))  # collections align bars under each other
             continue
         name, value = field[1], field[2].rstrip()
         if "K" not in headers:  # the key is the last header

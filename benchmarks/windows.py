@@ -1,0 +1,76 @@
+"""Full against truncated backpropagation through time: what a longer window costs and brings.
+
+    python -m benchmarks.windows
+
+The default config of generation with fewer units, one process for each window: seconds an epoch,
+how far the process grew while it trained, and the validation loss after a few epochs. A shorter
+window means more updates; gradients reach no further than the window, the state does.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+DEFAULT = Path(__file__).parents[1] / "configs/generation/default.yaml"
+WINDOWS = [8, 32, 128, 512]
+EPOCHS = 2
+
+
+def trained(window):
+    """Seconds an epoch, MB and nats a character, in this process."""
+    from pipelines import config as configs
+    from pipelines import training
+    from pipelines.console import Console
+    from pipelines.generation.task import TASK
+
+    settings = [f"train.window={window}", f"train.epochs={EPOCHS}", "model.units=[256]"]
+    config = configs.load(DEFAULT, TASK.config, settings)
+    splits = TASK.load(config)
+    processor = TASK.prepare(config, splits)
+    model = TASK.build(config, processor)
+    feed = TASK.feed(config, processor, splits)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with tempfile.TemporaryDirectory() as folder:
+        state = training.fit(
+            model, feed, TASK.objective(), config.train, folder=Path(folder), console=Console()
+        )
+    last = state.history[-1]
+    return {
+        "updates an epoch": feed.steps,
+        "seconds an epoch": last["epoch_seconds"],
+        "MB": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+        "validation loss": last["val_cross_entropy"],
+        "padding": last["padding_share"],
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(trained(options.one)))
+        return
+    from benchmarks.measure import Table, report
+
+    table = Table(f"LSTM 256 on tunes, {EPOCHS} epochs, by window", WINDOWS)
+    started = time.perf_counter()
+    for window in WINDOWS:
+        command = [sys.executable, "-m", "benchmarks.windows", "--one", str(window)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        table.add(window, json.loads(done.stdout.splitlines()[-1]))
+    print(f"{time.perf_counter() - started:.0f} s in all")
+    report("windows", [table])
+
+
+if __name__ == "__main__":
+    main()

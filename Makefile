@@ -1,10 +1,10 @@
 # Everything here only wraps the `unfold` command and the test tools.
-# Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  INPUT="..."  JSON=1  GPU=1
+# Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  INPUT="..."  JSON=1  GPU=1  ARGS="more of unfold's options"
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-TASKS  := sentiment generation
+TASKS  := $(notdir $(wildcard configs/*))
 
 # What is installed stays: GPU=1 switches to the GPU build, GPU=0 back to the CPU build.
 KIND := $(if $(filter 1,$(GPU)),gpu,$(if $(filter 0,$(GPU)),cpu,$(if $(wildcard $(VENV)/.ready-gpu),gpu,cpu)))
@@ -14,7 +14,6 @@ set_flags    = $(foreach pair,$(SET),--set '$(pair)')
 config_flags = $(if $(CONFIG),--config '$(CONFIG)')
 run_flags    = $(if $(RUN),--run '$(RUN)')
 json_flags   = $(if $(JSON),--json)
-file_flags   = $(if $(MIDI),--midi '$(MIDI)') $(if $(SCORE),--score '$(SCORE)')
 
 export INPUT
 
@@ -44,9 +43,9 @@ train-%: $(READY) ## Train, evaluate and track a model (CONFIG, SET, RUN=ID resu
 evaluate-%: $(READY) ## Score a trained run (RUN; default: the latest)
 	@$(BIN)/unfold evaluate $* $(run_flags) $(config_flags) $(set_flags) $(json_flags)
 
-predict-%: $(READY) ## Answer one input: INPUT="..."
+predict-%: $(READY) ## Answer one input: INPUT="..." (ARGS="--midi FILE")
 	@test "$${INPUT+set}" = set || { echo 'error: give the input: make $@ INPUT="..."' >&2; exit 2; }
-	@$(BIN)/unfold predict $* $(run_flags) $(config_flags) $(set_flags) $(json_flags) $(file_flags) -- "$$INPUT"
+	@$(BIN)/unfold predict $* $(run_flags) $(config_flags) $(set_flags) $(json_flags) $(ARGS) -- "$$INPUT"
 
 export-%: $(READY) ## Write exports/TASK/VERSION, a SavedModel for serving
 	@$(BIN)/unfold export $* $(run_flags) $(config_flags) $(json_flags)

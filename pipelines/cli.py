@@ -78,9 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("input", nargs="+", metavar="INPUT", help="'-' reads a line each from stdin")
     pick_run(sub)
     overrides(sub)
-    for task in NAMES:
-        for name, what in get_config(task).writes.items():
-            sub.add_argument(f"--{name}", metavar="FILE", type=Path, help=f"({task}) {what}")
+    for name in _writes():
+        what = {t: get_config(t).writes[name] for t in NAMES if name in get_config(t).writes}
+        summary = "; ".join(f"{task}: {text}" for task, text in what.items())
+        sub.add_argument(f"--{name}", dest=f"write_{name}", metavar="FILE", type=Path, help=summary)
 
     sub = command("export", _export, "Copy a run's SavedModel to exports/TASK/VERSION.")
     pick_run(sub)
@@ -128,14 +129,22 @@ def _evaluate(args: argparse.Namespace, console: Console) -> None:
 def _predict(args: argparse.Namespace, console: Console) -> None:
     inputs = args.input
     if inputs == ["-"]:
-        inputs = sys.stdin.read().removesuffix("\n").split("\n")
-    writes = {name for task in NAMES for name in get_config(task).writes}
-    files = {name: path for name in sorted(writes) if (path := getattr(args, name)) is not None}
+        inputs = sys.stdin.buffer.read().decode(errors="surrogateescape")
+        inputs = inputs.removesuffix("\n").split("\n")
+    for number, text in enumerate(inputs, 1):
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise UserError(f"input {number}: not text in UTF-8")
+    files = {n: p for n in _writes() if (p := getattr(args, f"write_{n}")) is not None}
+    kind = get_config(args.task)
     for name in files:
-        if name not in get_config(args.task).writes:
+        if name not in kind.writes:
             raise UserError(f"--{name}: {args.task} writes no such file")
         if len(inputs) > 1:
             raise UserError(f"--{name}: one file, but {len(inputs)} inputs")
+    for pair in args.set:
+        if pair.partition("=")[0] not in kind.at_request:
+            keys = ", ".join(kind.at_request) or "none"
+            raise UserError(f"--set {pair}: a request of {args.task} can choose: {keys}")
     run = _find_run(args)
     config = run.config(args.set)
     devices.select("cpu")
@@ -146,6 +155,11 @@ def _predict(args: argparse.Namespace, console: Console) -> None:
         return
     for prediction in predictions:
         console.table(prediction.title, prediction.columns, prediction.rows)
+
+
+def _writes() -> list[str]:
+    """The files that some task's prediction can be written to."""
+    return sorted({name for task in NAMES for name in get_config(task).writes})
 
 
 def _export(args: argparse.Namespace, console: Console) -> None:

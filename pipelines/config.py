@@ -121,6 +121,8 @@ class Experiment(Section):
 
     #: Files that `predict` can write for this task: option and what it says in the help.
     writes: ClassVar[dict[str, str]] = {}
+    #: Keys that `predict` can choose anew; all others are part of what was trained.
+    at_request: ClassVar[tuple[str, ...]] = ()
 
     task: str
     name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

@@ -106,10 +106,19 @@ def sample(
         logits, states = step(ids, states)
         return t + 1, running, logits, states, written.write(t + 1, ids)
 
+    # The number of rows may be known here and not to the step, or the other way round.
+    rows = tf.TensorShape([None])
     *_, written = tf.while_loop(
         goes_on,
         body,
         (0, max_length > 0, logits, list(states), written),
+        shape_invariants=(
+            tf.TensorShape([]),
+            rows,
+            rows.concatenate(logits.shape[1:]),
+            [rows.concatenate(s.shape[1:]) for s in states],
+            tf.TensorShape(None),
+        ),
         parallel_iterations=1,
     )
     return tf.transpose(written.stack())[:, 1:]

@@ -95,7 +95,10 @@ def mlflow_signature(folder: Path) -> Any:
 
     scalars = {
         tf.string: DataType.string,
+        tf.bool: DataType.boolean,
         tf.float32: DataType.float,
+        tf.float64: DataType.double,
+        tf.uint8: DataType.integer,
         tf.int32: DataType.integer,
         tf.int64: DataType.long,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import keras
@@ -38,10 +37,10 @@ class PerToken(keras.metrics.Metric):
     """Cross-entropy over all tokens of an epoch that are not padding.
 
     Args:
-        unit: ``nats``, ``bits``, or ``perplexity``, which is e to the nats.
+        unit: ``nats``, or ``perplexity``, which is e to the nats.
     """
 
-    def __init__(self, unit: Literal["nats", "bits", "perplexity"], **kwargs: Any) -> None:
+    def __init__(self, unit: Literal["nats", "perplexity"], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.unit = unit
         self.total = self.add_weight(name="total", initializer="zeros")
@@ -54,11 +53,7 @@ class PerToken(keras.metrics.Metric):
 
     def result(self) -> Any:
         nats = self.total / ops.maximum(self.count, 1.0)
-        return {
-            "nats": lambda: nats,
-            "bits": lambda: nats / math.log(2),
-            "perplexity": lambda: ops.exp(nats),
-        }[self.unit]()
+        return nats if self.unit == "nats" else ops.exp(nats)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"unit": self.unit}

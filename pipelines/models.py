@@ -28,72 +28,62 @@ def routes(model: keras.Model) -> dict[str, str]:
 _CELLS = {"rnn": SimpleRNN, "lstm": LSTM, "gru": GRU}
 
 
-def recurrent_stack(config: RecurrentConfig, inputs: Any, mask: Any, *, seed: int) -> Any:
-    """Whole sequences: ``<float>[batch, time, features]`` → hidden states ``[…, units]``.
+def recurrent_stack(
+    config: CellConfig,
+    inputs: Any,
+    mask: Any,
+    *,
+    seed: int,
+    dropout: float = 0.0,
+    states: Sequence[Any] | None = None,
+) -> tuple[Any, list[Any]]:
+    """``<float>[batch, time, features]`` → hidden states ``<float>[batch, time, units]``.
 
     Args:
         mask: ``<bool>[batch, time]``, right-padded: which steps are valid.
-    """
-    hidden = inputs
-    for depth, units in enumerate(config.units):
-        name = f"{config.cell}_{depth + 1}"
-        if config.cell == "feedforward":
-            hidden = _feedforward(units * (2 if config.bidirectional else 1), name)(hidden)
-            continue
-        layer = _CELLS[config.cell](
-            units,
-            return_sequences=True,
-            truncate=config.truncate,
-            initial=config.initial,
-            seed=seed + depth,
-            name=name,
-        )
-        if config.bidirectional:
-            layer = Bidirectional(layer, name=f"bidirectional_{depth + 1}")
-        hidden = layer(hidden, mask=mask)
-    return hidden
-
-
-def carried_stack(
-    config: CellConfig, inputs: Any, mask: Any, states: Sequence[Any], *, dropout: float, seed: int
-) -> tuple[Any, list[Any]]:
-    """A part of sequences that go on: as `recurrent_stack`, from given states to the next ones.
-
-    Args:
-        states: those of all layers, as `state_sizes` counts them.
         dropout: share of the features zeroed between layers, at each step anew.
+        states: where the sequences start from, those of all layers as `state_sizes` counts them,
+            if what is read goes on something; None for their beginning.
 
     Returns:
-        The hidden states of the last layer, and the states after the last valid step.
+        The hidden states of the last layer, and the states of all layers after the last valid
+        step (of a bidirectional layer: the forward ones and the backward ones).
     """
-    hidden, left, after = inputs, list(states), []
+    hidden, left, after = inputs, None if states is None else list(states), []
+    whole = config if isinstance(config, RecurrentConfig) else None
+    settings = {} if whole is None else {"truncate": whole.truncate, "initial": whole.initial}
     for depth, units in enumerate(config.units):
         name = f"{config.cell}_{depth + 1}"
-        if depth:
+        if depth and dropout:
             hidden = keras.layers.Dropout(dropout, seed=seed + depth, name=f"dropout_{depth}")(
                 hidden
             )
+        two = whole is not None and whole.bidirectional
         if config.cell == "feedforward":
-            hidden = _feedforward(units, name)(hidden)
+            width = units * (2 if two else 1)
+            hidden = keras.layers.Dense(width, activation="tanh", name=name)(hidden)
             continue
-        layer = _CELLS[config.cell](units, return_sequences=True, return_state=True, name=name)
-        count = len(layer.cell.state_names)
-        before, left = left[:count], left[count:]
+        layer = _CELLS[config.cell](
+            units, return_sequences=True, return_state=True, seed=seed + depth, name=name,
+            **settings,
+        )  # fmt: skip
+        count = len(layer.cell.state_names) * (2 if two else 1)
+        if two:
+            layer = Bidirectional(layer, name=f"bidirectional_{depth + 1}")
+        before = None
+        if left is not None:
+            before, left = left[:count], left[count:]
         hidden, *last = layer(hidden, initial_state=before, mask=mask)
         after += last
     return hidden, after
 
 
 def state_sizes(config: CellConfig) -> list[int]:
-    """Units of each state tensor of `carried_stack`: h, or h and c, of each layer."""
+    """Units of each state tensor of one direction: h, or h and c, of each layer."""
     if config.cell == "feedforward":
         return []
     states = len(_CELLS[config.cell](1).cell.state_names)
     return [units for units in config.units for _ in range(states)]
-
-
-def _feedforward(units: int, name: str) -> keras.layers.Layer:
-    return keras.layers.Dense(units, activation="tanh", name=name)
 
 
 @keras.saving.register_keras_serializable(package="unfold")

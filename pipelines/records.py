@@ -36,7 +36,7 @@ def load(
     parse: Callable[[Row], R | str],
     *,
     key: Callable[[R], str],
-    stratum: Callable[[R], Any],
+    stratum: Callable[[R], Any] = lambda record: 0,
     parts: Callable[[R], Iterable[str]],
     seed: int,
     cut: Callable[[R, float, float], R | None] | None = None,

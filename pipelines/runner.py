@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -78,7 +79,7 @@ def _train(
         signals.check()
         export.write_for_run(run, console)
         signals.check()
-        evaluation = _score(task, config, splits, run, state)
+        evaluation = _score(task, config, splits, run, state, console)
         signals.check()
     except KeyboardInterrupt:
         run.update(status="interrupted")
@@ -138,7 +139,12 @@ def _fit(
 
 
 def _score(
-    task: Task, config: Experiment, splits: Splits, run: Run, state: training.State
+    task: Task,
+    config: Experiment,
+    splits: Splits,
+    run: Run,
+    state: training.State,
+    console: Console,
 ) -> Evaluation:
     """Scores on the test split, of the model as it was saved."""
     evaluation = _evaluate(task, config, splits, run)
@@ -146,7 +152,10 @@ def _score(
     for name, figure in evaluation.figures.items():
         figures.save(figure, run.folder / "figures" / f"{name}.png")
     for name, draw in evaluation.drawings.items():
-        draw(run.folder / "figures" / name)
+        try:
+            draw(run.folder / "figures" / name)
+        except UserError as error:  # a picture is not worth a run
+            console.warn(f"{name} could not be drawn: {error}")
     for name, table in evaluation.tables.items():
         _write_table(run, name, [table.columns, *table.rows])
     return evaluation
@@ -164,6 +173,7 @@ def _keep_examples(run: Run, epoch: int, table: Table) -> None:
     path = run.folder / "tables" / f"{_EXAMPLES}.csv"
     before = []
     if path.exists():
+        csv.field_size_limit(sys.maxsize)
         with path.open(encoding="utf-8", newline="") as file:
             before = [row for row in list(csv.reader(file))[1:] if int(row[0]) < epoch]
     now = [[epoch, *row] for row in table.rows]

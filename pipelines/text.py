@@ -180,12 +180,6 @@ class Ragged:
     def __getitem__(self, row: int) -> np.ndarray:
         return self.values[self.starts[row] : self.starts[row] + self.lengths[row]]
 
-    def take(self, rows: np.ndarray) -> Ragged:
-        """These rows, in this order."""
-        parts = [self[i] for i in rows]
-        values = np.concatenate(parts) if parts else self.values[:0]
-        return Ragged(values, self.lengths[rows])
-
 
 _TEXTS = [tf.TensorSpec([None], tf.string)]
 

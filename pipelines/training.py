@@ -144,7 +144,8 @@ def fit(
     Args:
         model: built; its weights are where training starts, unless ``folder`` holds a
             checkpoint, which is then continued.
-        on_epoch: called after each epoch, once its checkpoint is on disk.
+        on_epoch: called after each epoch, before its checkpoint is on disk: killed in between, the
+            epoch is done again and this called again.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -193,9 +194,9 @@ def fit(
             save_variables(best, model.variables, {})
         else:
             state.waited += 1
+        on_epoch(state)
         save_variables(checkpoint, _variables(model), asdict(state))
         console.epoch(state.epoch, config.epochs, record, is_best=state.waited == 0)
-        on_epoch(state)
     load_variables(best, model.variables)
     return state
 

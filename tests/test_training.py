@@ -279,7 +279,7 @@ class StoppedError(Exception):
     """What a test raises in place of a power cut."""
 
 
-@pytest.mark.parametrize(("optimizer", "stop"), [("adam", 1), ("momentum", 2)])
+@pytest.mark.parametrize(("optimizer", "stop"), [("adam", 2), ("momentum", 3)])
 def test_stopped_and_continued_equals_uninterrupted(optimizer, stop, tmp_path):
     settings = {
         "optimizer": optimizer, "epochs": 4, "learning_rate": 0.05, "warmup_steps": 3,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.config import CellConfig, DataConfig, Experiment, Section, Share, TrainConfig
+
+#: Above this every token is as likely as every other; and what a server writes for one request.
+HOTTEST, LONGEST = 100.0, 100_000
 
 
 class DocumentData(DataConfig):
@@ -53,13 +56,13 @@ class SamplingConfig(Section):
     """How a text is continued, and what is sampled to see how a model writes."""
 
     #: 0 always takes the likeliest; 1 draws from the model's own probabilities.
-    temperature: float = Field(0.8, ge=0)
+    temperature: float = Field(0.8, ge=0, le=HOTTEST)
     #: Draw from so many likeliest only; null for all.
     top_k: int | None = Field(None, ge=1)
     #: Draw from the likeliest that hold this much probability (nucleus); 1 for all.
     top_p: float = Field(1.0, gt=0, le=1)
     #: Characters or words, at most.
-    max_length: int = Field(600, ge=0)
+    max_length: int = Field(600, ge=0, le=LONGEST)
     seed: int = Field(1, ge=0, lt=2**31)
     #: Continued after every epoch, always with the same seed.
     prompts: list[str] = Field([""], min_length=1)
@@ -73,12 +76,27 @@ class GenerationConfig(Experiment):
         "score": "draw the score of the tune (SVG)",
     }
 
+    at_request: ClassVar[tuple[str, ...]] = (
+        "sampling.temperature",
+        "sampling.max_length",
+        "sampling.seed",
+    )
+
     task: Literal["generation"] = "generation"
     data: DocumentData
     text: TextConfig = TextConfig()
     model: ModelConfig = ModelConfig()
     train: StreamTrainConfig = StreamTrainConfig()
     sampling: SamplingConfig = SamplingConfig()
+
+    @model_validator(mode="after")
+    def _tunes_are_spelled(self) -> Self:
+        if self.text.format == "abc" and (self.text.lowercase or self.model.level == "word"):
+            raise ValueError(
+                "text.format: abc needs model.level: character and text.lowercase: false: "
+                "in ABC notation each letter is a note, and its case the octave"
+            )
+        return self
 
 
 CONFIG = GenerationConfig

@@ -15,10 +15,12 @@ from pipelines.generation.model import LanguageModel, read_on
 from pipelines.generation.processor import END
 from pipelines.losses import token_losses
 from pipelines.streams import Streams
-from pipelines.text import PADDING, Ragged
+from pipelines.text import PADDING, UNKNOWN, Ragged
 
 #: Steps of a window, and documents read side by side, when texts are scored.
 _WINDOW, _ROWS = 128, 64
+#: Scores of all tokens of the vocabulary at all steps of a window: 64 MB.
+_SCORES = 2**24
 
 
 def surprise(model: LanguageModel, documents: Ragged) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +32,10 @@ def surprise(model: LanguageModel, documents: Ragged) -> tuple[np.ndarray, np.nd
         ``<float64>[tokens]`` in nats, and ``<int>[tokens]``, the place in its document; in no
         particular order of documents.
     """
-    rows = min(len(documents), _ROWS)
+    # As many rows as the longest document leaves work for, and as scores have room for.
+    work = -(-int(documents.lengths.sum()) // max(1, int(documents.lengths.max())))
+    room = _SCORES // (_WINDOW * model.network.outputs[0].shape[-1])
+    rows = max(1, min(len(documents), _ROWS, work, room))
     windows = Streams(documents, rows=rows, window=_WINDOW, end=END, cut=False).lay()
     scorer = _scorer(model.network)
     states = [np.zeros((rows, s.shape[-1]), np.float32) for s in model.network.inputs[1:]]
@@ -56,18 +61,19 @@ def _scorer(network: keras.Model) -> keras.Model:
     return keras.Model([network.inputs[0], targets, *network.inputs[1:]], [losses, *after])
 
 
-def scores(losses: np.ndarray, characters: int) -> dict[str, float]:
+def scores(losses: np.ndarray, documents: Ragged, level: str) -> dict[str, float]:
     """
     Args:
-        losses: nats of each token.
-        characters: of the texts that the tokens are.
+        losses: nats of each token of ``documents``.
+        level: ``character``, or ``word``, at which bits of a character would leave out spaces.
     """
     nats = float(losses.mean())
-    return {
-        "cross_entropy": nats,
-        "perplexity": math.exp(nats),
-        "bits_per_character": float(losses.sum()) / max(1, characters) / math.log(2),
-    }
+    found = {"cross_entropy": nats, "perplexity": math.exp(nats)}
+    if level == "character":
+        found["bits_per_character"] = nats / math.log(2)
+    # What is unknown costs little: a perplexity is worth what this is small.
+    found["unknown_share"] = float((documents.values == UNKNOWN).mean()) if len(losses) else 0.0
+    return found
 
 
 def by_place(losses: np.ndarray, places: np.ndarray) -> Figure:

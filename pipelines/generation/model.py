@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from pipelines.generation.config import ModelConfig
-from pipelines.models import carried_stack, state_sizes
+from pipelines.models import recurrent_stack, state_sizes
 from pipelines.text import PADDING
 
 
@@ -36,17 +36,27 @@ def network(config: ModelConfig, *, vocabulary: int, seed: int) -> keras.Model:
         reverse_dtype="float32",
         name="embedding",
     )
+    embedding.supports_masking = True  # as V it is handed masked states, and warns otherwise
     x = keras.layers.Dropout(config.dropout, seed=next(seeds), name="input_dropout")(embedding(ids))
-    hidden, after = carried_stack(
-        config, x, ops.not_equal(ids, PADDING), states, dropout=config.dropout, seed=seed + 10
+    hidden, after = recurrent_stack(
+        config,
+        x,
+        ops.not_equal(ids, PADDING),
+        seed=seed + 10,
+        dropout=config.dropout,
+        states=states,
     )
     hidden = keras.layers.Dropout(config.dropout, seed=next(seeds), name="dropout")(hidden)
+    # Scores are float32 whatever the precision: half of it loses small probabilities.
+    hidden = ops.cast(hidden, "float32")
     if config.tied:
         if config.units[-1] != config.embedding:
-            hidden = keras.layers.Dense(config.embedding, use_bias=False, name="projection")(hidden)
+            project = keras.layers.Dense(
+                config.embedding, use_bias=False, dtype="float32", name="projection"
+            )
+            hidden = project(hidden)
         logits = embedding(hidden, reverse=True)
     else:
-        # Scores are float32 whatever the precision: half of it loses small probabilities.
         logits = keras.layers.Dense(vocabulary, dtype="float32", name="V")(hidden)
     return keras.Model([ids, *states], [logits, *after], name="network")
 
@@ -55,8 +65,7 @@ def read_on(
     network: keras.Model, ids: Any, states: list[Any], *, training: bool = False
 ) -> tuple[Any, list[Any]]:
     """``(logits, states)`` of a `network`; without memory it has no states, and Keras no list."""
-    outputs = network([ids, *states], training=training)
-    logits, *after = outputs if states else [outputs]
+    logits, *after = keras.tree.flatten(network([ids, *states], training=training))
     return logits, after
 
 

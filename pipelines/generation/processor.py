@@ -17,14 +17,15 @@ from pipelines.text import RESERVED, Vocabulary, build_vocabulary, lower
 #: beginning. No text holds it, and joined to one it adds nothing.
 END_MARK = ""
 END = RESERVED
-#: Stands for the end of a line while white space is dropped: for private use, so in no text.
-_LINE_END = "\ue000"
-
-_OPENING, _CLOSING = r"(\[{„“‘«", r")\]},.;:!?%…”’»"
+#: Put between words while a text is divided: for private use, and taken out of texts.
+_BOUNDARY = "\ue000"
 
 
 class Documents(Vocabulary):
     """Texts to ids and back.
+
+    A word has the space before it with it, so that joining words gives the text back: a word
+    without one is glued to what is before it. Runs of white space become one space or line end.
 
     Args:
         config: how texts are divided.
@@ -56,14 +57,19 @@ class Documents(Vocabulary):
             texts = lower(texts)
         if self.level == "character":
             return tf.strings.unicode_split(texts, "UTF-8")
-        if self.config.punctuation:
-            texts = tf.strings.regex_replace(texts, r"([^\p{L}\p{M}\p{N}'’\s])", r" \1 ")
-        # The end of a line is a word; other white space divides words and is no part of them.
-        texts = tf.strings.regex_replace(texts, r"\n", f" {_LINE_END} ")
+        texts = tf.strings.regex_replace(texts, f"[{_BOUNDARY}]", " ")
         texts = tf.strings.regex_replace(texts, r"[\t\r\f\v\p{Z}]+", " ")
-        words = tf.strings.split(tf.strings.strip(texts), sep=" ")
-        words = tf.ragged.boolean_mask(words, tf.strings.length(words) > 0)
-        return words.with_values(tf.where(words.values == _LINE_END, "\n", words.values))
+        texts = tf.strings.regex_replace(texts, r" *\n *", "\n")
+        texts = tf.strings.regex_replace(texts, r"^ | $", "")
+        # A line begins as if there were a space before it: its first word is like any other.
+        texts = tf.strings.regex_replace(texts, r"(^|\n)([^\n])", r"\1 \2")
+        word = r"[^ \n]+"
+        if self.config.punctuation:
+            word = r"[\p{L}\p{M}\p{N}'’]+|[^\p{L}\p{M}\p{N}'’ \n]"
+        texts = tf.strings.regex_replace(texts, rf"(\n| ?(?:{word}))", rf"\1{_BOUNDARY}")
+        words = tf.strings.split(texts, sep=_BOUNDARY)
+        # What is behind the last boundary: nothing.
+        return tf.ragged.boolean_mask(words, tf.strings.length(words) > 0)
 
     def names(self, ids: tf.Tensor) -> tf.Tensor:
         """The character or word of each id, of the shape of ``ids``; padding has no letters."""
@@ -77,18 +83,12 @@ class Documents(Vocabulary):
             ids: ``<int32>[batch, time]``, 0 behind the end of each row.
             after: ``<string>[batch]``, taken as it is.
         """
-        if self.level == "character":
-            return after + tf.strings.reduce_join(self.names(ids), axis=1)
-        texts = tf.strings.reduce_join(self.names(ids), axis=1, separator=" ")
-        texts = tf.strings.regex_replace(texts, r" *\n *", "\n")
-        if self.config.punctuation:
-            texts = tf.strings.regex_replace(texts, rf" +([{_CLOSING}])", r"\1")
-            texts = tf.strings.regex_replace(texts, rf"([{_OPENING}]) +", r"\1")
-        texts = tf.strings.regex_replace(texts, r" +$", "")
-        closing = _CLOSING if self.config.punctuation else ""
-        joined = tf.strings.regex_full_match(texts, rf"(?s)([\n{closing}].*)?")
-        joined |= tf.strings.regex_full_match(after, rf"(?s)(.*[\s{_OPENING}])?")
-        return after + tf.where(joined, "", " ") + texts
+        texts = tf.strings.reduce_join(self.names(ids), axis=1)
+        if self.level == "word":
+            texts = tf.strings.regex_replace(texts, r"\n ", "\n")
+            at_start = tf.strings.regex_full_match(after, r"(?s)(.*\s)?")
+            texts = tf.where(at_start, tf.strings.regex_replace(texts, r"^ ", ""), texts)
+        return after + texts
 
     def resources(self) -> list[tf.Module]:
         return [self]

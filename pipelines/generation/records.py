@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
 from pipelines import records
@@ -22,13 +21,13 @@ class Document:
 
 #: Reference number, title, rhythm, metre, unit of length, key: what a player needs.
 _HEADERS = "XTRMLK"
-_FIELD = re.compile(r"([A-Za-z]):\s*(.*)")
 
 
 def load(config: GenerationConfig) -> Splits:
     """Read every source of the config; equal documents, or melodies, fall on one side only.
 
-    A source of fewer than 20 documents is cut by position instead: each one's beginning trains.
+    A source of fewer than 20 documents is cut by position instead, tunes excepted: each one's
+    beginning trains.
 
     Raises:
         UserError: a source cannot be read, has too many unusable rows, or is too small.
@@ -39,7 +38,10 @@ def load(config: GenerationConfig) -> Splits:
         text = row.fields[data.text]
         if not isinstance(text, str):
             return f"{data.text!r} is not text"
-        text = tidy_tune(text) if is_abc else text
+        if is_abc:
+            if not songs.melody_key(text):
+                return "no tune in ABC notation"
+            text = tidy_tune(text)
         return Document(text, row.place) if text.strip() else "empty text"
 
     return records.load(
@@ -47,10 +49,9 @@ def load(config: GenerationConfig) -> Splits:
         [data.text],
         parse,
         key=(lambda d: songs.melody_key(d.text)) if is_abc else (lambda d: d.text),
-        stratum=lambda d: 0,
         parts=lambda d: [d.text],
         seed=config.seed,
-        cut=piece,
+        cut=None if is_abc else piece,
     )
 
 
@@ -69,12 +70,12 @@ def tidy_tune(text: str) -> str:
     headers: dict[str, str] = {}
     music = []
     for line in text.splitlines():
-        field = _FIELD.fullmatch(line)
+        field = songs.FIELD.match(line)
         if field is None:
-            if line.strip():
+            if line.strip() and not line.startswith("%"):
                 music.append(" ".join(line.split()))  # collections align bars under each other
             continue
-        name, value = field[1], field[2].rstrip()
+        name, value = field[1], field[2].strip()
         if "K" not in headers:  # the key is the last header
             if name in _HEADERS:
                 headers.setdefault(name, "1" if name == "X" else value)

@@ -54,7 +54,7 @@ _TOKEN = re.compile(
 )
 _INSIDE = re.compile(rf"(?P<pitch>{_PITCH})(?P<length>{_LENGTH})")
 #: A field between lines of music; not ``E:|``.
-_FIELD = re.compile(r"([A-Za-z+]):(?![|:])(.*)")
+FIELD = re.compile(r"([A-Za-z+]):(?![|:])(.*)")
 _HEADER = re.compile(r"([A-Za-z+]):(.*)")
 _KEY = re.compile(
     r"([A-G])([#b]?)(?: ?(maj|min|mix|ion|dor|phr|lyd|aeo|loc|m)[a-z]*)?(?=$|[ \t=^_])", re.I
@@ -151,7 +151,7 @@ def summary(texts: Sequence[str]) -> dict[str, float]:
 def body(text: str) -> str:
     """The music without headers, fields between its lines, and comments."""
     lines = (line.split("%")[0] for line in _lines(text))
-    return "\n".join(line for line in lines if line.strip() and not _FIELD.match(line))
+    return "\n".join(line for line in lines if line.strip() and not FIELD.match(line))
 
 
 def melody_key(text: str) -> str:
@@ -205,7 +205,7 @@ def _read(text: str) -> list[_Bar]:
         line = written.split("%")[0].strip()
         if number == 0 and not re.fullmatch(r"X:\s*\d+", line):
             raise _NoTuneError("does not begin with X: and a number")
-        field = (_HEADER if in_header else _FIELD).match(line)
+        field = (_HEADER if in_header else FIELD).match(line)
         if not line:
             # An empty line ends a tune; a line with only a comment does not.
             ended = ended or not (in_header or written.strip())
@@ -460,7 +460,7 @@ def write_score(text: str, path: Path) -> None:
         )
     # An old-fashioned line break at a line's end would make Verovio abort.
     lines = (
-        line if _FIELD.match(line) else re.sub(r"(![^!\s]+!)|!", r"\1", line)
+        line if FIELD.match(line) else re.sub(r"(![^!\s]+!)|!", r"\1", line)
         for line in _lines(text)
     )
     command = [sys.executable, "-c", _DRAW]

@@ -15,7 +15,7 @@ from pipelines import decoding, training
 from pipelines.export import Endpoint
 from pipelines.generation import evaluation, records, songs
 from pipelines.generation import model as models
-from pipelines.generation.config import GenerationConfig, SamplingConfig
+from pipelines.generation.config import HOTTEST, LONGEST, GenerationConfig, SamplingConfig
 from pipelines.generation.model import LanguageModel
 from pipelines.generation.processor import END, Documents
 from pipelines.losses import MaskedCrossentropy, PerToken
@@ -97,8 +97,9 @@ class Generation(Task):
         splits: Splits,
     ) -> Evaluation:
         held_out = [d.text for d in splits.test]
-        losses, places = evaluation.surprise(model, processor.encode(held_out))
-        scores = evaluation.scores(losses, sum(map(len, held_out)))
+        documents = processor.encode(held_out)
+        losses, places = evaluation.surprise(model, documents)
+        scores = evaluation.scores(losses, documents, config.model.level)
         count = config.sampling.count
         answer = served.signatures["serving_default"](**asked([""] * count, config.sampling))
         written = [raw.decode() for raw in answer["text"].numpy()]
@@ -156,12 +157,12 @@ class Generation(Task):
 
 def asked(prompts: Sequence[str], sampling: SamplingConfig) -> dict[str, tf.Tensor]:
     """The inputs of the serving signature; each prompt has a seed of its own."""
-    count = len(prompts)
+    seeds = (sampling.seed + np.arange(len(prompts))) % 2**31
     return {
         "prompt": tf.constant(list(prompts)),
-        "temperature": tf.fill([count], np.float32(sampling.temperature)),
-        "max_length": tf.fill([count], sampling.max_length),
-        "seed": tf.range(sampling.seed, sampling.seed + count),
+        "temperature": tf.constant([sampling.temperature], tf.float32),
+        "max_length": tf.constant([sampling.max_length], tf.int32),
+        "seed": tf.constant(seeds, tf.int32),
     }
 
 
@@ -176,7 +177,19 @@ class Writer:
     def write(
         self, prompt: tf.Tensor, temperature: tf.Tensor, max_length: tf.Tensor, seed: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Each prompt and what follows it, up to an end mark or ``max_length`` tokens."""
+        """Each prompt and what follows it, up to an end mark or ``max_length`` tokens.
+
+        The other arguments have one entry for each prompt, or one for all. They may come from
+        anybody: what is no number or out of bounds is brought to the nearest that is in them.
+        """
+        prompt = tf.strings.unicode_transcode(prompt, "UTF-8", "UTF-8", errors="replace")
+        rows = tf.shape(prompt)
+        temperature, max_length, seed = (
+            tf.broadcast_to(a, rows) for a in (temperature, max_length, seed)
+        )
+        temperature = tf.where(tf.math.is_nan(temperature), 0.0, temperature)
+        temperature = tf.clip_by_value(temperature, 0.0, HOTTEST)
+        max_length = tf.clip_by_value(max_length, 0, LONGEST)
         logits, states = self._read(prompt)
         ids = decoding.sample(
             self._step,
@@ -199,17 +212,18 @@ class Writer:
 
     def _read(self, prompt: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """The scores of what follows each prompt, and the state after it."""
-        ids = self._processor(prompt).to_tensor(PADDING)
-        ids = tf.pad(ids, [[0, 0], [1, 0]], constant_values=END)
-        zeros = [tf.zeros([tf.shape(ids)[0], s.shape[-1]]) for s in self._network.inputs[1:]]
-        # Behind the end of a shorter prompt the output is that of its last token.
-        return self._scores(ids, zeros)
+        ids = self._processor(prompt)
+        begin = tf.fill([tf.shape(prompt)[0], 1], END)
+        ids = tf.concat([tf.RaggedTensor.from_tensor(begin), ids], axis=1)
+        # All but the last token for the states only: of so many steps no scores are computed.
+        before = ids[:, :-1].to_tensor(PADDING)
+        before = tf.pad(before, [[0, 0], [0, 1]])
+        zeros = [tf.zeros([tf.shape(before)[0], s.shape[-1]]) for s in self._network.inputs[1:]]
+        _, states = models.read_on(self._network, before, zeros)
+        return self._step(ids[:, -1:].values, states)
 
     def _step(self, ids: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        return self._scores(ids[:, None], states)
-
-    def _scores(self, ids: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        logits, states = models.read_on(self._network, ids, states)
+        logits, states = models.read_on(self._network, ids[:, None], states)
         # Padding and unknown are never written.
         written = tf.range(self._processor.size) >= RESERVED
         return tf.where(written, logits[:, -1], -1e9), states

@@ -25,7 +25,7 @@ def build(config: ModelConfig, *, vocabulary: int, classes: int, seed: int) -> k
     x = keras.layers.SpatialDropout1D(
         config.embedding_dropout, seed=next(seeds), name="input_dropout"
     )(x)
-    hidden = recurrent_stack(config, x, valid, seed=seed + 10)
+    hidden, _ = recurrent_stack(config, x, valid, seed=seed + 10)
     pooled = ValidPool(config.pool, config.bidirectional, name="pool")(hidden, valid)
     pooled = keras.layers.Dropout(config.dropout, seed=next(seeds), name="dropout")(pooled)
     # Scores are float32 whatever the precision: a softmax in half precision loses small classes.

@@ -159,12 +159,12 @@ def fit(
     state = State()
     if checkpoint.exists():
         state = State(**load_variables(checkpoint, _variables(model)))
-    validation = _without_tuning(feed.validation())
+    validation = without_tuning(feed.validation())
     while state.epoch < config.epochs and not _out_of_patience(state, config):
         started = time.perf_counter()
         with console.progress(f"epoch {state.epoch + 1}/{config.epochs}", feed.steps) as bar:
             logs = model.fit(
-                _without_tuning(feed.train(state.epoch)),
+                without_tuning(feed.train(state.epoch)),
                 initial_epoch=state.epoch,
                 epochs=state.epoch + 1,
                 shuffle=False,  # the feed has done it
@@ -201,7 +201,7 @@ def fit(
     return state
 
 
-def _without_tuning(batches: tf.data.Dataset) -> tf.data.Dataset:
+def without_tuning(batches: tf.data.Dataset) -> tf.data.Dataset:
     """Without the thread that tunes tf.data: an epoch that has ended waits until it wakes up next,
     and it sleeps twice as long each time, so that an epoch takes 5, 10, 20 or 41 seconds."""
     options = tf.data.Options()

@@ -27,6 +27,8 @@ EPOCHS = 2
 
 def trained(window):
     """Seconds an epoch, MB and nats a character, in this process."""
+    import keras
+
     from pipelines import config as configs
     from pipelines import training
     from pipelines.console import Console
@@ -36,6 +38,7 @@ def trained(window):
     config = configs.load(DEFAULT, TASK.config, settings)
     splits = TASK.load(config)
     processor = TASK.prepare(config, splits)
+    keras.utils.set_random_seed(config.seed)
     model = TASK.build(config, processor)
     feed = TASK.feed(config, processor, splits)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

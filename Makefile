@@ -15,10 +15,13 @@ config_flags = $(if $(CONFIG),--config '$(CONFIG)')
 run_flags    = $(if $(RUN),--run '$(RUN)')
 json_flags   = $(if $(JSON),--json)
 
+# What Debian's package trans-de-en has. It is unpacked, not installed.
+DICTIONARY := usr/share/trans/de-en
+
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test bench lint format requirements ui track clean
+.PHONY: help setup test bench lint format requirements ui track clean dictionary try-dictionary
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## (.*)/\1\t\2/' | sed 's/%/TASK/' | expand -t 22
@@ -39,6 +42,22 @@ $(READY): pyproject.toml requirements/$(KIND).txt
 
 train-%: $(READY) ## Train, evaluate and track a model (CONFIG, SET, RUN=ID resumes that run)
 	@$(BIN)/unfold train $* $(config_flags) $(set_flags) $(if $(RUN),--resume '$(RUN)') $(json_flags)
+
+# The default of `translation` reads it. Where it cannot be had, the command says what to do.
+train-translation: $(if $(CONFIG),,try-dictionary)
+
+try-dictionary:
+	@$(MAKE) --no-print-directory dictionary >/dev/null 2>&1 || true
+
+dictionary: ## Fetch the German-English dictionary that `translation` learns from (Debian's, no root)
+	@test -f /$(DICTIONARY) || test -f $(VENV)/debian/$(DICTIONARY) || { \
+	  mkdir -p $(VENV) && folder=$$(mktemp -d $(VENV)/dictionary.XXXXXX) && trap 'rm -rf "$$folder"' EXIT && \
+	  (cd "$$folder" && apt-get download trans-de-en) && dpkg-deb -x "$$folder"/trans-de-en_*.deb "$$folder/debian" && \
+	  rm -rf $(VENV)/debian && mv "$$folder/debian" $(VENV)/debian; \
+	} >/dev/null 2>&1 || { \
+	  echo "error: the dictionary could not be fetched: install Debian's package trans-de-en, or train with CONFIG=configs/translation/multi30k-en-de.yaml" >&2; \
+	  exit 2; \
+	}
 
 evaluate-%: $(READY) ## Score a trained run (RUN; default: the latest)
 	@$(BIN)/unfold evaluate $* $(run_flags) $(config_flags) $(set_flags) $(json_flags)

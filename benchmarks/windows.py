@@ -44,7 +44,12 @@ def trained(window):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
         state = training.fit(
-            model, feed, TASK.objective(), config.train, folder=Path(folder), console=Console()
+            model,
+            feed,
+            TASK.objective(config),
+            config.train,
+            folder=Path(folder),
+            console=Console(),
         )
     last = state.history[-1]
     return {

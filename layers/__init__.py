@@ -1,5 +1,6 @@
 """The chapter: recurrent cells, their unfolding over time, and what wraps them."""
 
+from layers.attention import AdditiveAttention
 from layers.bidirectional import Bidirectional
 from layers.cells import GRUCell, LSTMCell, SimpleRNNCell
 from layers.recurrent import GRU, LSTM, SimpleRNN
@@ -7,6 +8,7 @@ from layers.recurrent import GRU, LSTM, SimpleRNN
 __all__ = [
     "GRU",
     "LSTM",
+    "AdditiveAttention",
     "Bidirectional",
     "GRUCell",
     "LSTMCell",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,14 +15,16 @@ from pipelines.text import PADDING, Ragged
 class Buckets:
     """Batches of like length, each padded to the upper edge of its bucket.
 
-    A fixed edge, not the longest row of the batch, so that there are only ``len(edges)`` shapes
-    and a backend that compiles for each shape does so that often.
+    A fixed edge, not the longest row of the batch, so that there are only so many shapes and a
+    backend that compiles for each shape does so that often. Where a row has several sequences,
+    the rows of a batch are alike in the length of each, and each is padded to an edge of its own.
 
     Attributes:
         edges: longest row of each bucket, rising.
         batch_size: rows in a batch; the last one of a bucket may have fewer.
-        batch_tokens: if given, a batch has instead as many rows as fit into so many steps,
-            padding included: short rows come many at a time, and each batch costs the same.
+        batch_tokens: if given, a batch has instead as many rows as fit into so many steps (of the
+            longest sequence), padding included: short rows come many at a time, and each batch
+            costs the same.
     """
 
     edges: tuple[int, ...]
@@ -37,49 +40,102 @@ class Buckets:
         batch_size: int,
         batch_tokens: int | None = None,
     ) -> Buckets:
-        """Edges at even quantiles of ``lengths``, so that buckets are equally full."""
-        quantiles = np.quantile(lengths, np.arange(1, buckets + 1) / buckets, method="higher")
+        """Edges at even quantiles, so that buckets are equally full.
+
+        Args:
+            lengths: ``<int>[rows]``, or ``<int>[rows, sequences]`` (see `lengths_of`), of which
+                the longest of each row counts.
+        """
+        longest = lengths.reshape(len(lengths), -1).max(axis=1)
+        quantiles = np.quantile(longest, np.arange(1, buckets + 1) / buckets, method="higher")
         edges = sorted({max(1, int(q)) for q in quantiles})
         return cls(tuple(edges), batch_size, batch_tokens)
 
     @property
     def rows(self) -> list[int]:
-        """Rows in a batch of each bucket, the last one being of rows that are too long."""
+        """Rows in a batch, by the bucket of its longest sequence."""
         if self.batch_tokens is None:
-            return [self.batch_size] * (len(self.edges) + 1)
-        return [*(max(1, self.batch_tokens // edge) for edge in self.edges), 1]
+            return [self.batch_size] * len(self.edges)
+        return [max(1, self.batch_tokens // edge) for edge in self.edges]
 
-    def batches(self, rows: Ragged, targets: np.ndarray, order: np.ndarray) -> tf.data.Dataset:
+    def batches(self, rows: Any, targets: Any, order: np.ndarray) -> tf.data.Dataset:
         """``(ids <int32>[batch, time], targets [batch])``, rows taken in ``order``.
 
-        A row longer than the last edge is an error of the caller.
+        A row may have several sequences: ``rows`` is then a dictionary of them, and ``targets``
+        may be sequences too.
+
+        Args:
+            rows: a `Ragged`, or several by name.
+            targets: a `Ragged` as well, or one number a row.
+            order: which rows.
+
+        Raises:
+            ValueError: a sequence is longer than the last edge.
         """
-        ids = tf.RaggedTensor.from_row_lengths(rows.values, rows.lengths)
-        steps = self.steps(rows.lengths[order])
-        order = tf.constant(order, tf.int64)
-        values = tf.constant(targets)
-        # Ids are gathered row by row as they are asked for: an epoch copies nothing up front.
-        data = tf.data.Dataset.from_tensor_slices(order).map(
-            lambda row: (ids[row], values[row]), num_parallel_calls=1
+        tensors = tf.nest.map_structure(_tensor, (rows, targets))
+        edges, sizes = tf.constant(self.edges, tf.int64), tf.constant(self.rows, tf.int64)
+        lengths, base = lengths_of(rows, targets), len(self.edges)
+
+        def buckets_of(key: tf.Tensor) -> list[tf.Tensor]:
+            """The bucket of each sequence of a row, of which ``key`` is made."""
+            return [key // base**i % base for i in range(lengths.shape[1])]
+
+        def key_of(*row: Any) -> tf.Tensor:
+            sequences = [part for part in tf.nest.flatten(row) if part.shape.rank]
+            found = tf.searchsorted(edges, [tf.size(s, tf.int64) for s in sequences])
+            key = [base**i for i in range(len(sequences))] * tf.cast(found, tf.int64)
+            return tf.reduce_sum(key)
+
+        def size_of(key: tf.Tensor) -> tf.Tensor:
+            return tf.gather(sizes, tf.reduce_max(buckets_of(key)))
+
+        def batch(key: tf.Tensor, window: tf.data.Dataset) -> tf.data.Dataset:
+            widths = iter([tf.gather(edges, bucket)[None] for bucket in buckets_of(key)])
+            return window.padded_batch(
+                size_of(key),
+                padded_shapes=tf.nest.map_structure(
+                    lambda t: next(widths) if t.shape.rank > 1 else tf.zeros([0], tf.int64), tensors
+                ),
+                padding_values=tf.nest.map_structure(
+                    lambda t: tf.constant(PADDING, t.dtype), tensors
+                ),
+            )
+
+        # Rows are gathered one by one as they are asked for: an epoch copies nothing up front.
+        data = tf.data.Dataset.from_tensor_slices(tf.constant(order, tf.int64)).map(
+            lambda row: tf.nest.map_structure(lambda t: t[row], tensors), num_parallel_calls=1
         )
-        data = data.bucket_by_sequence_length(
-            lambda ids, _: tf.shape(ids)[0],
-            bucket_boundaries=[edge + 1 for edge in self.edges],
-            bucket_batch_sizes=self.rows,
-            padding_values=(tf.constant(PADDING, tf.int32), tf.constant(0, values.dtype)),
-            pad_to_bucket_boundary=True,
-        )
+        data = data.group_by_window(key_of, batch, window_size_func=size_of)
+        steps = self.steps(lengths[order])
         data = data.apply(tf.data.experimental.assert_cardinality(steps))
         return data.prefetch(4)
 
     def steps(self, lengths: np.ndarray) -> int:
-        """How many batches ``batches`` gives, whatever the order."""
-        counts = np.bincount(np.searchsorted(self.edges, lengths), minlength=len(self.rows))
-        return int(np.sum(-(-counts // np.asarray(self.rows))))
+        """How many batches ``batches`` gives, whatever the order; ``lengths`` as for `fit`."""
+        groups, counts = np.unique(self._places(lengths), axis=0, return_counts=True)
+        return int(np.sum(-(-counts // np.asarray(self.rows)[groups.max(axis=1)])))
 
     def padded(self, lengths: np.ndarray) -> int:
-        """How many steps a pass computes, padding included."""
-        return int(np.sum(np.asarray(self.edges)[np.searchsorted(self.edges, lengths)]))
+        """How many steps a pass computes, padding included; ``lengths`` as for `fit`."""
+        return int(np.sum(np.asarray(self.edges)[self._places(lengths)]))
+
+    def _places(self, lengths: np.ndarray) -> np.ndarray:
+        """``<int>[rows, sequences]``: the bucket of each sequence."""
+        if lengths.max(initial=0) > self.edges[-1]:
+            raise ValueError(f"a row has {lengths.max()} steps, the last bucket {self.edges[-1]}")
+        return np.searchsorted(self.edges, lengths.reshape(len(lengths), -1))
+
+
+def lengths_of(*parts: Any) -> np.ndarray:
+    """``<int64>[rows, sequences]``: steps of each sequence of each row."""
+    ragged = [part for part in tf.nest.flatten(parts) if isinstance(part, Ragged)]
+    return np.stack([part.lengths for part in ragged], axis=1)
+
+
+def _tensor(part: Ragged | np.ndarray) -> tf.Tensor | tf.RaggedTensor:
+    if isinstance(part, Ragged):
+        return tf.RaggedTensor.from_row_lengths(part.values, part.lengths)
+    return tf.constant(part)
 
 
 def shuffled(count: int, *, seed: int, epoch: int) -> np.ndarray:

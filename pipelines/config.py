@@ -70,6 +70,24 @@ class DataConfig(Section):
     max_bad_rows: Share = 0.01
 
 
+#: What documents are divided into: characters, words, or parts of words.
+Level = Literal["character", "word", "subword"]
+
+
+class DocumentTextConfig(Section):
+    """How documents become ids."""
+
+    lowercase: bool = False
+    #: Ids in all, those for padding, unknown, the end of a document and bytes included.
+    vocabulary: int = Field(10_000, ge=4)
+    #: Characters or words seen less often in the training split are unknown; at level subword
+    #: such characters are bytes, and no piece is learned from what is seen less often.
+    min_count: int = Field(1, ge=1)
+    #: Punctuation marks are words of their own; else only white space divides. A sub-word lies in
+    #: one word; characters are not concerned.
+    punctuation: bool = True
+
+
 class CellConfig(Section):
     """One or more layers of one cell."""
 
@@ -87,6 +105,36 @@ class RecurrentConfig(CellConfig):
     truncate: int | None = Field(None, ge=1)
     #: The hidden state before the first step.
     initial: Literal["zeros", "random", "learned"] = "zeros"
+
+
+class DecoderConfig(CellConfig):
+    """Layers that write a text about something that was read or seen before."""
+
+    #: Size of a token's vector, and of what V reads.
+    embedding: int = Field(256, ge=1)
+    #: Look back at each step of what was read, or only start from its last state.
+    attention: Literal["additive", "none"] = "additive"
+    #: Probability that a feature is zeroed: of the embedding, between layers, and before V.
+    dropout: Share = 0.0
+    #: V is the embedding's own matrix (Press & Wolf 2017).
+    tied: bool = True
+
+
+#: The widest beam that a server searches for one request, and the longest text it writes.
+WIDEST, LONGEST = 64, 10_000
+
+
+class DecodingConfig(Section):
+    """How a text is found: the likeliest that a search meets."""
+
+    #: Hypotheses kept side by side; 1 is greedy.
+    beam_width: int = Field(5, ge=1, le=WIDEST)
+    #: Hypotheses are ranked by log p / length^α: 0 prefers short ones, 1 is the mean log p of a
+    #: token.
+    length_penalty: float = Field(1.0, ge=0, le=2)
+    #: Tokens at least and at most, the end not counted.
+    min_length: int = Field(0, ge=0, le=LONGEST)
+    max_length: int = Field(100, ge=1, le=LONGEST)
 
 
 class TrainConfig(Section):

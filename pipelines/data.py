@@ -5,12 +5,16 @@ A source is written in one way wherever a config names one:
 - ``tfds:BUILDER@SPLIT``: a TensorFlow Datasets builder, downloaded when online, or read from
   the folder of original downloads named by ``UNFOLD_DOWNLOADS``;
 - ``package:DIST/PATH``: a file or a folder inside an installed Python package;
+- ``ding:de-en``: pairs of sentences and phrases from a dictionary;
 - the path of a file or a folder, relative to the folder named by ``UNFOLD_DATA`` or else to the
   working directory.
 
 A file is read by its ending: rows from ``.csv``, ``.tsv`` and ``.jsonl``, one document from
 ``.txt`` and ``.md``, tunes from ``.abc``. Each may be compressed (``.gz``, ``.xz``), and need not
 be named so: ``ptb.train.txt`` finds ``ptb.train.txt.xz``. Of a folder, every such file is read.
+
+``train.{en,de}`` is files with a text a line, of any ending, that agree line by line: a row has a
+column for each of the names. A table whose columns are asked for by numbers has no header.
 """
 
 from __future__ import annotations
@@ -21,22 +25,26 @@ import csv
 import difflib
 import gzip
 import hashlib
+import importlib
 import importlib.util
 import io
 import json
 import lzma
 import os
+import re
 import sys
 import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from pipelines import ding
 from pipelines.errors import UserError
 
 #: The folder that relative paths of sources start from; the working directory if not set.
@@ -45,6 +53,11 @@ DATA_SETTING = "UNFOLD_DATA"
 DOWNLOADS_SETTING = "UNFOLD_DOWNLOADS"
 #: Where TFDS keeps what it prepared; its own default is the home directory.
 TFDS_SETTING = "TFDS_DATA_DIR"
+
+#: TFDS builders of this project, and the modules that register them.
+_BUILDERS = {"multi30k": "pipelines.builders.multi30k"}
+#: Where dictionaries are: where Debian's packages put them, and where `make dictionary` does.
+_DICTIONARIES = (Path("/usr/share/trans"), Path(sys.prefix) / "debian" / "usr/share/trans")
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,10 @@ def read(source: str, columns: Sequence[str], problems: Problems) -> Iterator[Ro
     rows: Iterator[Row | Unusable]
     if source.startswith("tfds:"):
         rows = _read_tfds(source, columns)
+    elif source.startswith("ding:"):
+        rows = _read_ding(source, columns)
+    elif "{" in source or "}" in source:
+        rows = _read_parallel(source, columns)
     else:
         rows = _read_files(source, columns)
     for row in rows:
@@ -138,7 +155,7 @@ def _read_files(source: str, columns: Sequence[str]) -> Iterator[Row | Unusable]
     A document that cannot be read is one bad row of a folder. A table that cannot be read is a
     mistake everywhere: nobody knows how many rows it stands for.
     """
-    path = _locate(source)
+    path = locate(source)
     files = {path.name: path}
     if folder := path.is_dir():
         files = _inside(source, path)
@@ -154,7 +171,76 @@ def _read_files(source: str, columns: Sequence[str]) -> Iterator[Row | Unusable]
             yield Unusable(error.reason, f"{name}{error.at}")
 
 
-def _locate(source: str) -> Path:
+def _read_parallel(source: str, columns: Sequence[str]) -> Iterator[Row]:
+    """Rows of files that agree line by line: ``train.{en,de}`` has the columns en and de."""
+    written = re.fullmatch(r"([^{}]*)\{([^{}]*)\}([^{}]*)", source)
+    before, between, after = written.groups() if written else ("", "", "")
+    names = [name.strip() for name in between.split(",")]
+    if len(names) < 2 or not all(names) or len(set(names)) < len(names):
+        raise UserError(
+            f"data: {source}: files that agree line by line are written as train.{{en,de}}: two or "
+            "more different names in one pair of braces"
+        )
+    _need_columns(source, columns, names)
+    paths = [locate(f"{before}{name}{after}") for name in names]
+    for line, texts in enumerate(parallel_lines(paths), 1):
+        yield Row(dict(zip(names, texts, strict=True)), f"{paths[0].name}:{line}")
+
+
+def parallel_lines(paths: Sequence[Path]) -> Iterator[tuple[str, ...]]:
+    """The lines of several files beside each other, without the white space around them.
+
+    Raises:
+        UserError: one cannot be read, or they have unequal numbers of lines.
+    """
+    readers = [_lines(path) for path in paths]
+    for line, texts in enumerate(zip_longest(*readers), 1):
+        if None in texts:
+            counts = (
+                line - 1 if text is None else line + sum(1 for _ in reader)
+                for text, reader in zip(texts, readers, strict=True)
+            )
+            each = ", ".join(f"{p} has {n:,}" for p, n in zip(paths, counts, strict=True))
+            raise UserError(f"data: files that agree line by line have equally many: {each}")
+        yield texts
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text, without the white space around them.
+
+    Only a line feed ends one: there may be any other separator of Unicode inside. Bytes that are
+    not UTF-8 become lone surrogates.
+    """
+    try:
+        with _opened(path) as file:
+            for line, raw in enumerate(file):
+                if not line:
+                    raw = raw.removeprefix(codecs.BOM_UTF8)
+                yield raw.decode("utf-8", errors="surrogateescape").strip()
+    except _UnfitError as error:
+        raise UserError(f"{path}: {error.reason}") from None
+
+
+def _read_ding(source: str, columns: Sequence[str]) -> Iterator[Row]:
+    name = source.removeprefix("ding:")
+    left, _, right = name.partition("-")
+    if not (left.isalpha() and right.isalpha() and left != right):
+        raise UserError(f"data: {source}: which dictionary? write it as ding:de-en")
+    _need_columns(source, columns, [left, right, "kind"])
+    path = next((p for p in (folder / name for folder in _DICTIONARIES) if p.is_file()), None)
+    if path is None:
+        raise UserError(
+            f"data: {source}: not found; `make dictionary` fetches it (Debian's trans-de-en, no "
+            "root needed), or choose CONFIG=configs/translation/multi30k-en-de.yaml"
+            if name == "de-en"
+            else f"data: {source}: not found in {' or '.join(map(str, _DICTIONARIES))}"
+        )
+    for pair in ding.pairs(_lines(path)):
+        fields = {left: pair.left, right: pair.right, "kind": pair.kind}
+        yield Row(fields, f"{name}:{pair.line}")
+
+
+def locate(source: str) -> Path:
     """The file or folder that is meant; a file may be there in compressed form only."""
     if not source.startswith("package:"):
         if not source.strip():
@@ -286,27 +372,36 @@ def _read_tunes(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _read_delimited(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row | Unusable]:
+    """The rows of a table. If all columns are numbers, it has no header, and a TSV no quoting."""
     csv.field_size_limit(sys.maxsize)
-    delimiter = "\t" if _ending(path) == ".tsv" else ","
+    is_tsv = _ending(path) == ".tsv"
+    bare = bool(columns) and all(c.isascii() and c.isdecimal() for c in columns)
     with _opened(path) as raw:
         # Bytes that are not UTF-8 become lone surrogates, which are found again row by row.
         file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        reader = csv.reader(
+            file,
+            delimiter="\t" if is_tsv else ",",
+            quoting=csv.QUOTE_NONE if is_tsv and bare else csv.QUOTE_MINIMAL,
+            strict=True,
+        )
         try:
-            header = next(reader, None)
-            if header is None:
+            first = next(reader, None)
+            if first is None:
                 raise UserError(f"{path}: the file is empty")
+            header = [str(i) for i, _ in enumerate(first, 1)] if bare else first
             _need_columns(f"{path}:1", columns, header)
-            line = reader.line_num + 1
-            for values in reader:
+            line = 1 if bare else reader.line_num + 1
+            for values in chain([first] if bare else [], reader):
                 # A record may go over several lines: it is found at its first.
                 place = f"{name}:{line}"
                 line = reader.line_num + 1
                 record = dict(zip(header, values, strict=False))
-                if len(values) > len(header):
+                if len(values) > len(header) and not bare:
                     yield Unusable("more fields than the header has", place)
                 elif values and not all(c in record for c in columns):
-                    yield Unusable("fewer fields than the header has", place)
+                    needed = f"than {max(map(int, columns))}" if bare else "than the header has"
+                    yield Unusable(f"fewer fields {needed}", place)
                 elif values:  # and not a blank line
                     yield Row(record, place)
         except csv.Error as error:
@@ -400,10 +495,13 @@ def _prepare_tfds(name: str) -> Any:
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
+    own = re.split("[/:]", name)[0]  # a name may go on with a config and a version
+    if own in _BUILDERS:
+        importlib.import_module(_BUILDERS[own])
     try:
         builder = tfds.builder(name, data_dir=os.environ.get(TFDS_SETTING))
     except tfds.core.registered.DatasetNotFoundError:
-        near = difflib.get_close_matches(name, tfds.list_builders(), n=1)
+        near = difflib.get_close_matches(name, [*_BUILDERS, *tfds.list_builders()], n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise UserError(f"data: tfds:{name}: no such TFDS builder{hint}") from None
     except (ValueError, AssertionError) as error:  # its config, its version, or how it is written
@@ -416,9 +514,10 @@ def _prepare_tfds(name: str) -> Any:
             builder.download_and_prepare(download_dir=downloads)
     except (OSError, tfds.core.download.DownloadError) as error:
         reason = str(error).splitlines()[0][:160]
+        by_hand = f", or {DATA_SETTING} to one with a folder {own}/" if own in _BUILDERS else ""
         raise UserError(
             f"data: tfds:{name}: could not be downloaded ({reason}); offline, set "
-            f"{DOWNLOADS_SETTING} to a folder with the original files under TFDS's names"
+            f"{DOWNLOADS_SETTING} to a folder with the original files under TFDS's names{by_hand}"
         ) from None
     return builder
 

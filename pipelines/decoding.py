@@ -9,12 +9,16 @@ Every row is on its own: what else is in the batch changes nothing in it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from pipelines.text import PADDING
+
+#: log p of what cannot be.
+_NEVER = -1e9
 
 Step = Callable[[tf.Tensor, list[tf.Tensor]], tuple[tf.Tensor, list[tf.Tensor]]]
 
@@ -122,3 +126,116 @@ def sample(
         parallel_iterations=1,
     )
     return tf.transpose(written.stack())[:, 1:]
+
+
+class Found(NamedTuple):
+    """What a search found, for each row the best first.
+
+    Attributes:
+        ids: ``<int32>[batch, beam, time]``, 0 behind the end.
+        scores: ``<float>[batch, beam]``, log p / length^α; −inf where there was nothing to find.
+    """
+
+    ids: tf.Tensor
+    scores: tf.Tensor
+
+
+def repeat(tensors: Sequence[tf.Tensor], beam: tf.Tensor) -> list[tf.Tensor]:
+    """Each row as many times in a row as there are hypotheses of it."""
+    return [tf.repeat(t, beam, axis=0) for t in tensors]
+
+
+def search(
+    step: Step,
+    states: Sequence[tf.Tensor],
+    *,
+    end: int,
+    beam_width: tf.Tensor,
+    min_length: tf.Tensor,
+    max_length: tf.Tensor,
+    length_penalty: float,
+) -> Found:
+    """Beam search: of all hypotheses one token longer, the likeliest are gone on with.
+
+    One that has ended keeps its place and is not gone on with, so that the others have one place
+    less (as in Bahdanau et al. 2015); the search is over when all places have ended. Those are
+    ranked by log p / length^α, the end mark included in both. A beam of 1 is greedy; one as wide
+    as there are texts finds the best of all.
+
+    Args:
+        step: called with ``batch · beam`` rows, the hypotheses of a row side by side, beam being
+            the largest of ``beam_width``; see `repeat` for what it reads beside its arguments.
+        states: ``[batch, …]`` each, those before the first token.
+        end: the id that ends a text, and stands before its first token.
+        beam_width: ``<int32>[batch]``, at least 1.
+        min_length, max_length: ``<int32>[batch]``, tokens without the end mark; the smaller first.
+        length_penalty: α.
+    """
+    rows, beam = tf.shape(beam_width)[0], tf.maximum(tf.reduce_max(beam_width), 1)
+    lanes = tf.range(beam)[None]
+    open_lanes = lanes < beam_width[:, None]
+    longest = tf.reduce_max(max_length)
+    running = open_lanes & (lanes == 0)
+    start = (
+        0,
+        tf.fill([rows, beam], end),
+        tf.where(running, 0.0, _NEVER),  # log p
+        running,
+        tf.zeros_like(running),  # ended
+        tf.zeros([rows, beam], tf.int32),  # length
+        tf.zeros([rows, beam, 0], tf.int32),  # written
+        repeat(states, beam),
+    )
+
+    def goes_on(t: Any, _ids: Any, _score: Any, running: Any, *_: Any) -> Any:
+        return (t <= longest) & tf.reduce_any(running)
+
+    def body(t: Any, ids: Any, score: Any, running: Any, ended: Any, *rest: Any) -> Any:
+        length, written, states = rest
+        logits, states = step(tf.reshape(ids, [-1]), states)
+        size = tf.shape(logits)[1]
+        allowed = tf.where(
+            tf.range(size)[None] == end, t >= min_length[:, None], t < max_length[:, None]
+        )
+        logs = tf.reshape(tf.nn.log_softmax(logits), [rows, beam, size])
+        logs = tf.where(allowed[:, None], logs, _NEVER)
+        longer = tf.where(running, score, _NEVER)[:, :, None] + logs
+        best = tf.math.top_k(tf.reshape(longer, [rows, beam * size]), beam)
+        # Behind the hypotheses that have ended, which stay, the best longer ones.
+        ranked = tf.concat([tf.where(ended, -_NEVER, 2 * _NEVER), best.values], axis=1)
+        chosen = tf.math.top_k(ranked, beam).indices
+        kept = chosen < beam
+
+        def of(old: Any, new: Any) -> Any:
+            return tf.gather(tf.concat([old, new], axis=1), chosen, axis=1, batch_dims=1)
+
+        lane = of(tf.broadcast_to(lanes, [rows, beam]), best.indices // size)
+        ids = of(tf.fill([rows, beam], PADDING), best.indices % size)
+        score = of(score, best.values)
+        there = open_lanes & (kept | (score > _NEVER / 2))
+        ended = there & (kept | (ids == end))
+        length = tf.gather(length, lane, axis=1, batch_dims=1) + tf.cast(~kept, tf.int32)
+        running = there & ~ended
+        ids = tf.where(running, ids, PADDING)
+        written = tf.gather(written, lane, axis=1, batch_dims=1)
+        written = tf.concat([written, ids[:, :, None]], axis=2)
+        which = tf.reshape(tf.range(rows)[:, None] * beam + lane, [-1])
+        states = [tf.gather(s, which) for s in states]
+        return t + 1, ids, score, running, ended, length, written, states
+
+    any_size = tf.TensorShape([None, None])
+    _, _, score, _, ended, length, written, _ = tf.while_loop(
+        goes_on,
+        body,
+        start,
+        shape_invariants=(
+            tf.TensorShape([]),
+            *[any_size] * 5,
+            tf.TensorShape([None, None, None]),
+            [tf.TensorShape([None]).concatenate(s.shape[1:]) for s in states],
+        ),
+        parallel_iterations=1,
+    )
+    score = score / tf.cast(tf.maximum(length, 1), score.dtype) ** length_penalty
+    best = tf.math.top_k(tf.where(ended, score, -math.inf), beam)
+    return Found(tf.gather(written, best.indices, axis=1, batch_dims=1), best.values)

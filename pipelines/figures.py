@@ -48,6 +48,38 @@ def learning_curves(history: Sequence[dict[str, float]], title: str) -> Figure:
     return figure
 
 
+def attention(weights: np.ndarray, inputs: Sequence[str], outputs: Sequence[str]) -> Figure:
+    """What each word of the answer (down) looked at (across): its parts together.
+
+    Args:
+        weights: ``<float>[outputs, inputs]``.
+        inputs, outputs: tokens; a word begins at one with a space before it.
+    """
+    across, of_input = _words(inputs)
+    down, of_output = _words(outputs)
+    sums = np.zeros((len(down), len(across)))
+    np.add.at(sums, np.ix_(of_output, of_input), weights)
+    sums /= np.maximum(np.bincount(of_output, minlength=len(down)), 1)[:, None]
+    width, height = (min(2.0 + 0.5 * n, _LARGEST) for n in (len(across), len(down)))
+    figure, ax = new(width, height)
+    ax.imshow(sums, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    style: dict[str, Any] = {"parse_math": False, "fontsize": 10 if len(across) <= 30 else 6}
+    ax.set_xticks(range(len(across)), across, rotation=90, **style)
+    ax.set_yticks(range(len(down)), down, **style)
+    ax.xaxis.tick_top()
+    return figure
+
+
+def _words(tokens: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Tokens put together as words, and which word each of them belongs to."""
+    begins = np.array([i == 0 or t.startswith(" ") or not t for i, t in enumerate(tokens)], int)
+    which = np.cumsum(begins) - 1 if len(tokens) else np.zeros(0, int)
+    words = [""] * (int(which.max(initial=-1)) + 1)
+    for token, word in zip(tokens, which, strict=True):
+        words[word] += token.strip() or "end" * (not token)
+    return words, which
+
+
 def confusion(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
     """True class down, predicted class across; colour is the share of the true class."""
     size = min(max(4.0, 1.0 + 0.55 * len(labels)), _LARGEST)

@@ -10,26 +10,44 @@ from keras import ops
 from pipelines.text import PADDING
 
 
-def token_losses(targets: Any, logits: Any) -> tuple[Any, Any]:
+def token_losses(targets: Any, logits: Any, smoothing: float = 0.0) -> tuple[Any, Any]:
     """−log p of each target, 0 where it is padding, and 1 where it is not.
+
+    With label smoothing ε (Szegedy et al. 2016) the target has the share 1 − ε, and every class
+    the same part of the rest: (1 − ε)·(−log p_target) + ε·mean over the classes of −log p.
 
     Args:
         targets: ``<int>[batch, time]``.
         logits: ``<float>[batch, time, classes]``.
+        smoothing: ε, in [0, 1).
     """
     real = ops.cast(ops.not_equal(targets, PADDING), logits.dtype)
     losses = ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)
+    if smoothing:
+        even = ops.logsumexp(logits, axis=-1) - ops.mean(logits, axis=-1)
+        losses = (1.0 - smoothing) * losses + smoothing * even
     return losses * real, real
 
 
 @keras.saving.register_keras_serializable(package="unfold")
 class MaskedCrossentropy(keras.losses.Loss):
-    """−log p of the target, the mean over the tokens of a batch that are not padding."""
+    """−log p of the target, the mean over the tokens of a batch that are not padding.
+
+    Args:
+        smoothing: label smoothing, see `token_losses`.
+    """
+
+    def __init__(self, smoothing: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.smoothing = smoothing
 
     def __call__(self, targets: Any, logits: Any, sample_weight: Any = None) -> Any:
         # Not Keras's own reduction, which divides by the padded size.
-        losses, real = token_losses(targets, logits)
+        losses, real = token_losses(targets, logits, self.smoothing)
         return ops.sum(losses) / ops.maximum(ops.sum(real), 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"smoothing": self.smoothing}
 
 
 @keras.saving.register_keras_serializable(package="unfold")

@@ -36,6 +36,7 @@ def recurrent_stack(
     seed: int,
     dropout: float = 0.0,
     states: Sequence[Any] | None = None,
+    below: int = 0,
 ) -> tuple[Any, list[Any]]:
     """``<float>[batch, time, features]`` → hidden states ``<float>[batch, time, units]``.
 
@@ -44,6 +45,7 @@ def recurrent_stack(
         dropout: share of the features zeroed between layers, at each step anew.
         states: where the sequences start from, those of all layers as `state_sizes` counts them,
             if what is read goes on something; None for their beginning.
+        below: how many layers there are below these.
 
     Returns:
         The hidden states of the last layer, and the states of all layers after the last valid
@@ -53,11 +55,10 @@ def recurrent_stack(
     whole = config if isinstance(config, RecurrentConfig) else None
     settings = {} if whole is None else {"truncate": whole.truncate, "initial": whole.initial}
     for depth, units in enumerate(config.units):
-        name = f"{config.cell}_{depth + 1}"
+        name = f"{config.cell}_{below + depth + 1}"
         if depth and dropout:
-            hidden = keras.layers.Dropout(dropout, seed=seed + depth, name=f"dropout_{depth}")(
-                hidden
-            )
+            drop = keras.layers.Dropout(dropout, seed=seed + depth, name=f"dropout_{below + depth}")
+            hidden = drop(hidden)
         two = whole is not None and whole.bidirectional
         if config.cell == "feedforward":
             width = units * (2 if two else 1)
@@ -69,7 +70,7 @@ def recurrent_stack(
         )  # fmt: skip
         count = len(layer.cell.state_names) * (2 if two else 1)
         if two:
-            layer = Bidirectional(layer, name=f"bidirectional_{depth + 1}")
+            layer = Bidirectional(layer, name=f"bidirectional_{below + depth + 1}")
         before = None
         if left is not None:
             before, left = left[:count], left[count:]

@@ -127,7 +127,7 @@ def _fit(
     state = training.fit(
         model,
         task.feed(config, processor, splits),
-        task.objective(),
+        task.objective(config),
         config.train,
         folder=run.folder / "checkpoints",
         console=console,

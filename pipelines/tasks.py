@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipelines.training import Feed, Objective
 
 #: Each has its package under ``pipelines`` and its configs under ``configs``.
-NAMES = ("sentiment", "generation")
+NAMES = ("sentiment", "generation", "translation")
 
 
 class Processor(Protocol):
@@ -103,7 +103,7 @@ class Task(ABC):
         """The model, with the weights it starts from."""
 
     @abstractmethod
-    def objective(self) -> Objective:
+    def objective(self, config: Any) -> Objective:
         """What is minimised and monitored."""
 
     @abstractmethod

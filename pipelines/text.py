@@ -64,9 +64,8 @@ def lower(texts: tf.Tensor) -> tf.Tensor:
 
 
 class Vocabulary(tf.Module):
-    """Texts to ids: how a text is divided is a subclass's own, `words`.
+    """Texts to ids: how is a subclass's own, `__call__`.
 
-    ``vocabulary(texts)``: ``<string>[batch]`` → ``RaggedTensor <int32>[batch, (tokens)]``.
     Id 0 is padding and never produced; id 1 stands for every word outside the vocabulary.
 
     Args:
@@ -76,26 +75,15 @@ class Vocabulary(tf.Module):
     def __init__(self, vocabulary: Sequence[str]) -> None:
         super().__init__(name="tokenizer")
         self.vocabulary = list(vocabulary)
-        self._table = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(
-                tf.constant(self.vocabulary, dtype=tf.string, shape=[len(self.vocabulary)]),
-                tf.range(RESERVED, RESERVED + len(self.vocabulary), dtype=tf.int32),
-            ),
-            default_value=UNKNOWN,
-        )
 
     @property
     def size(self) -> int:
         """How many ids there are: the vocabulary, padding and unknown."""
         return RESERVED + len(self.vocabulary)
 
-    def words(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``."""
-        raise NotImplementedError
-
     def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        words = self.words(texts)
-        return words.with_values(self._table.lookup(words.values))
+        """``<string>[batch]`` → ``RaggedTensor <int32>[batch, (tokens)]``."""
+        raise NotImplementedError
 
     def padded(self, texts: tf.Tensor) -> tf.Tensor:
         """``<string>[batch]`` → ``<int32>[batch, time]``, right-padded, at least one step long."""
@@ -104,17 +92,32 @@ class Vocabulary(tf.Module):
 
     def encode(self, texts: Sequence[str]) -> Ragged:
         """All ``texts`` at once, outside a graph."""
-        return _in_pieces(texts, tf.function(self, input_signature=_TEXTS))
+        return in_pieces(texts, self)
 
     def save(self, folder: Path) -> None:
+        self.write_vocabulary(folder, self.vocabulary)
+
+    @staticmethod
+    def write_vocabulary(folder: Path, words: Sequence[str]) -> None:
         # Not one a line: a word may be the end of a line.
-        text = json.dumps(self.vocabulary, ensure_ascii=False, indent=0)
+        text = json.dumps(words, ensure_ascii=False, indent=0)
         write_text(folder / "vocabulary.json", text)
 
     @staticmethod
     def read_vocabulary(folder: Path) -> list[str]:
         words: list[str] = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
         return words
+
+
+def word_table(words: Sequence[str]) -> tf.lookup.StaticHashTable:
+    """Each of ``words`` to its id; any other to `UNKNOWN`."""
+    return tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(
+            tf.constant(words, dtype=tf.string, shape=[len(words)]),
+            tf.range(RESERVED, RESERVED + len(words), dtype=tf.int32),
+        ),
+        default_value=UNKNOWN,
+    )
 
 
 class Tokenizer(Vocabulary):
@@ -141,9 +144,14 @@ class Tokenizer(Vocabulary):
         self.lowercase = lowercase
         self.max_tokens = max_tokens
         self.keep = keep
+        self._table = word_table(self.vocabulary)
+
+    def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        words = self.words(texts)
+        return words.with_values(self._table.lookup(words.values))
 
     def words(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """As `Vocabulary.words`, cut to length."""
+        """As `split_words`, cut to length."""
         words = split_words(texts, lowercase=self.lowercase)
         return self._cut(words)
 
@@ -180,12 +188,19 @@ class Ragged:
     def __getitem__(self, row: int) -> np.ndarray:
         return self.values[self.starts[row] : self.starts[row] + self.lengths[row]]
 
+    def begun_with(self, value: int) -> Ragged:
+        """Every row with ``value`` before it."""
+        return Ragged(np.insert(self.values, self.starts, value), self.lengths + 1)
 
-_TEXTS = [tf.TensorSpec([None], tf.string)]
+    def ended_with(self, value: int) -> Ragged:
+        """Every row with ``value`` behind it."""
+        ends = self.starts + self.lengths
+        return Ragged(np.insert(self.values, ends, value), self.lengths + 1)
 
 
-def _in_pieces(texts: Sequence[str], function: tf.types.experimental.PolymorphicFunction) -> Ragged:
-    """Apply a string → ragged function to many texts, a thousand at a time."""
+def in_pieces(texts: Sequence[str], function: Callable[[tf.Tensor], tf.RaggedTensor]) -> Ragged:
+    """Apply a ``<string>[batch]`` → ragged function to many texts, a thousand at a time."""
+    function = tf.function(function, input_signature=[tf.TensorSpec([None], tf.string)])
     values, lengths = [], []
     for start in range(0, len(texts), 1000):
         piece = [t.encode("utf-8", errors="replace") for t in texts[start : start + 1000]]
@@ -195,6 +210,19 @@ def _in_pieces(texts: Sequence[str], function: tf.types.experimental.Polymorphic
     if not values:
         return Ragged(np.zeros(0, np.int32), np.zeros(0, np.int64))
     return Ragged(np.concatenate(values), np.concatenate(lengths))
+
+
+def count_words(
+    texts: Sequence[str], split: Callable[[tf.Tensor], tf.RaggedTensor]
+) -> Counter[str]:
+    """How often each word of ``texts`` occurs.
+
+    Args:
+        split: ``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``.
+    """
+    words = in_pieces(texts, split)
+    counts = Counter(words.values.tolist())
+    return Counter({word.decode("utf-8"): count for word, count in counts.items()})
 
 
 def build_vocabulary(
@@ -212,12 +240,11 @@ def build_vocabulary(
         size: at most this many words.
         min_count: rarer words are left out.
     """
-    words = _in_pieces(texts, tf.function(split, input_signature=_TEXTS))
-    counts = Counter(words.values.tolist())
+    counts = count_words(texts, split)
     kept = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
     if not kept:
         raise UserError(
             f"no word occurs {min_count} times in the {len(texts):,} training texts; "
             "lower text.min_count or give more data"
         )
-    return [w.decode("utf-8") for w in kept[:size]]
+    return kept[:size]

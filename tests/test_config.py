@@ -254,12 +254,12 @@ train:
   lr: 1e-3
 """
     )
-    lines = errors(path, "train.buckets=0", "data.label=3")
+    lines = errors(path, "train.buckets=0", "data.label=[3]")
     assert sorted(lines) == sorted(
         [
             "c.yaml:1:1: nmae: unknown key (did you mean name?)",
             "c.yaml:4:3: data.validation: must be less than 1.0, not 2.0",
-            "--set data.label=3: data.label: must be text, not 3",
+            "--set data.label=[3]: data.label: must be text, not [3]",
             "c.yaml:6:3: model.cell: must be 'rnn', 'lstm', 'gru' or 'feedforward' "
             "(did you mean lstm?), not 'lsmt'",
             "c.yaml:7:11: model.units.0: must be a whole number, not 'a'",

@@ -159,6 +159,205 @@ def test_what_the_csv_module_writes_is_read_back(tmp_path_factory, rows, name, e
         assert line.startswith('"' + opening)
 
 
+# Tables without a header
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_tsv_without_a_header_has_numbers_for_columns_and_no_quotes(write, bom, ending):
+    lines = ['1\t"Hi", he said\t"Hallo\tx', "", '2\tGo.\tGeh.""\ty']
+    source = write("pairs.tsv", bom + ending.join(lines).encode())
+    assert found(source, "2", "3") == [
+        ("pairs.tsv:1", '"Hi", he said', '"Hallo'),
+        ("pairs.tsv:3", "Go.", 'Geh.""'),
+    ]
+    assert found(source, "4", "1", "4") == [
+        ("pairs.tsv:1", "x", "1", "x"),
+        ("pairs.tsv:3", "y", "2", "y"),
+    ]
+
+
+def test_csv_without_a_header_has_quotes(write):
+    source = write("pairs.csv", '"a, ""b""",1\n"c\nd",2\ne,3\n')
+    assert found(source, "1", "2") == [
+        ("pairs.csv:1", 'a, "b"', "1"),
+        ("pairs.csv:2", "c\nd", "2"),
+        ("pairs.csv:4", "e", "3"),
+    ]
+    assert error(write("open.csv", 'a,1\n"open,2\n'), "1").startswith(f"{source[:-9]}open.csv:2: ")
+
+
+def test_fields_that_nobody_asked_for_may_be_fewer_or_more(write):
+    source = write("pairs.tsv", "a\tb\tc\nd\te\nf\ng\th\ti\tj\n\tk\n")
+    rows, problems = read_all(source, "2", "1")
+    assert [(r.place, r.fields["1"], r.fields["2"]) for r in rows] == [
+        ("pairs.tsv:1", "a", "b"),
+        ("pairs.tsv:2", "d", "e"),
+        ("pairs.tsv:4", "g", "h"),
+        ("pairs.tsv:5", "", "k"),
+    ]
+    assert problems.examples == ["pairs.tsv:3: fewer fields than 2"]
+
+
+def test_broken_utf8_without_a_header(write):
+    source = write("pairs.tsv", b"caf\xe9\tb\nc\td\ne\tcaf\xe9\n")
+    rows, problems = read_all(source, "1")
+    assert [r.fields["1"] for r in rows] == ["c", "e"]
+    assert problems.examples == ["pairs.tsv:1: broken UTF-8 in column '1'"]
+
+
+@pytest.mark.parametrize("column", ["3", "0", "01", "12"])
+def test_column_number_that_the_first_row_has_not(write, column):
+    source = write("pairs.tsv", "a\tb\nc\td\te\n")
+    message = error(source, "1", column)
+    assert message.startswith(f"{source}:1: no column {column!r}")
+    assert message.endswith("; there are: 1, 2")
+
+
+def test_numbers_and_names_together_are_names(write):
+    source = write("a.tsv", '1\ttext\n5\t"x ""y"""\n')
+    assert found(source, "1", "text") == [("a.tsv:2", "5", 'x "y"')]
+    assert error(source, "2", "text") == f"{source}:1: no column '2'; there are: 1, text"
+    assert error(source, "²") == f"{source}:1: no column '²'; there are: 1, text"
+
+
+def test_empty_file_without_a_header(write):
+    source = write("a.tsv", "")
+    assert error(source, "1") == f"{source}: the file is empty"
+
+
+# Files that agree line by line
+
+
+def test_lines_of_parallel_files(write):
+    source = write("t/train.en", "One.\nTwo\n\n Three \n").replace("train.en", "train.{en,de, fr }")
+    write("t/train.de", "\tEins.\r\nZwei\r\n\r\nDrei")
+    write("t/train.fr", b"\xef\xbb\xbfUn.\nDeux\n \nTrois\n")
+    assert found(source, "en", "de", "fr") == [
+        ("train.en:1", "One.", "Eins.", "Un."),
+        ("train.en:2", "Two", "Zwei", "Deux"),
+        ("train.en:3", "", "", ""),
+        ("train.en:4", "Three", "Drei", "Trois"),
+    ]
+    assert found(source, "de")[0] == ("train.en:1", "Eins.")
+
+
+def test_only_a_line_feed_ends_a_line(write):
+    text = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\rh \ufeff 🙂"
+    source = write("a.x", f"{text}\nlast").replace("a.x", "a.{x,y}")
+    write("a.y", "one\ntwo\n")
+    assert found(source, "x", "y") == [("a.x:1", text, "one"), ("a.x:2", "last", "two")]
+
+
+def test_braces_may_be_anywhere_in_a_path(write):
+    source = write("de/a.txt", "x\n").replace("de/a", "{de,en}/a")
+    write("en/a.txt", "y\n")
+    assert found(source, "en", "de") == [("a.txt:1", "y", "x")]
+
+
+@pytest.mark.parametrize("ending", [".gz", ".xz"])
+def test_compressed_parallel_files(write, ending):
+    source = write("a.en" + ending, PACKERS[ending](b"x\ny\n"))
+    write("a.de", "u\nv\n")
+    source = source.replace("a.en" + ending, "a.{en,de}")
+    assert found(source, "en", "de") == [
+        (f"a.en{ending}:1", "x", "u"),
+        (f"a.en{ending}:2", "y", "v"),
+    ]
+
+
+def test_parallel_files_are_where_paths_start(write, monkeypatch, tmp_path, package):
+    write("corpora/m/a.en.gz", gzip.compress(b"x"))
+    write("corpora/m/a.de", "y")
+    monkeypatch.setenv("UNFOLD_DATA", str(tmp_path / "corpora"))
+    assert found("m/a.{de,en}", "en", "de") == [("a.de:1", "x", "y")]
+    given = f"UNFOLD_DATA={tmp_path / 'corpora'}"
+    assert error("m/a.{de,fr}", "de").startswith(f"data: m/a.fr: no such file in {given}")
+    for name in "uv":
+        write(f"site/{package}/b.{name}", name)
+    assert found(f"package:{package}/b.{{u,v}}", "v") == [("b.u:1", "v")]
+
+
+def test_broken_utf8_in_a_line_is_counted(write):
+    source = write("a.x", b"caf\xe9\nb\nc\n").replace("a.x", "a.{x,y}")
+    write("a.y", b"1\n2\n\xff3\n")
+    rows, problems = read_all(source, "x", "y")
+    assert [(r.place, dict(r.fields)) for r in rows] == [("a.x:2", {"x": "b", "y": "2"})]
+    assert problems.examples == [
+        "a.x:1: broken UTF-8 in column 'x'",
+        "a.x:3: broken UTF-8 in column 'y'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "counts"),
+    [
+        ("a\nb\nc\n", "a\n", (3, 1)),
+        ("a\n", "a\nb\nc", (1, 3)),
+        ("", "a\n", (0, 1)),
+        ("a\n\n", "a\n", (2, 1)),
+    ],
+)
+def test_parallel_files_of_unequal_length(write, one, other, counts):
+    x, y = write("a.x", one), write("a.y", other)
+    assert error(x.replace("a.x", "a.{x,y}"), "x", "y") == (
+        f"data: files that agree line by line have equally many: {x} has {counts[0]}, "
+        f"{y} has {counts[1]}"
+    )
+
+
+def test_empty_parallel_files_have_no_rows(write):
+    source = write("a.x", "").replace("a.x", "a.{x,y}")
+    write("a.y", "")
+    assert found(source, "x") == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.{en}",
+        "a.{}",
+        "a.{en,en}",
+        "a.{en,}",
+        "a.{en, }",
+        "a.{en,de",
+        "a.en,de}",
+        "{a,b}.{en,de}",
+        "{{a,b}}",
+    ],
+)
+def test_braces_that_are_not_understood(name):
+    assert error(name, "en") == (
+        f"data: {name}: files that agree line by line are written as train.{{en,de}}: two or more "
+        "different names in one pair of braces"
+    )
+
+
+def test_columns_of_parallel_files_are_the_names(write):
+    source = write("a.en", "x").replace("a.en", "a.{en,de}")
+    write("a.de", "y")
+    assert error(source, "en", "dee") == (
+        f"{source}: no column 'dee' (did you mean de?); there are: en, de"
+    )
+    assert error(source, "1") == f"{source}: no column '1'; there are: en, de"
+
+
+@pytest.mark.parametrize("damaged", ["en", "de"])
+def test_damaged_parallel_file(write, damaged, tmp_path):
+    for name in ("en", "de"):
+        raw = gzip.compress(b"".join(b"%d\n" % i**5 for i in range(9000)))
+        write(f"a.{name}.gz", raw[:2000] if name == damaged else raw)
+    path = tmp_path / f"a.{damaged}.gz"
+    message = error(str(tmp_path / "a.{en,de}"), "en", "de")
+    assert message.startswith(f"{path}: a damaged .gz file: ")
+
+
+def test_folder_is_no_file_of_lines(write, tmp_path):
+    source = write("a.en", "x").replace("a.en", "a.{en,de}")
+    (tmp_path / "a.de").mkdir()
+    assert error(source, "en") == f"{tmp_path / 'a.de'}: cannot be read: Is a directory"
+
+
 # JSON Lines
 
 
@@ -631,6 +830,8 @@ def test_tfds_split_with_names_for_labels():
         ("tfds:toy_reviews@", "which split? write it as tfds:toy_reviews@train"),
         ("tfds:", "which split? write it as tfds:BUILDER@train"),
         ("tfds:imdb_review@train", "no such TFDS builder (did you mean imdb_reviews?)"),
+        ("tfds:multi30@train", "no such TFDS builder (did you mean multi30k?)"),
+        ("tfds:multi30k:9.9.9@train", "cannot be loaded at version 9.9.9, only: 1.0.0"),
         ("tfds:qqqqqqqq@train", "no such TFDS builder"),
         ("tfds:imdb_reviews/nope@train", "BuilderConfig nope not found"),
         ("tfds:imdb_reviews:9.9.9@train", "cannot be loaded at version 9.9.9, only: 1.0.0"),

@@ -1,4 +1,4 @@
-"""The generation task's own parts: documents, characters and words, the model, the writer."""
+"""The generation task's own parts: documents, the model, the writer."""
 
 from __future__ import annotations
 
@@ -9,121 +9,25 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from pipelines import config as configs
 from pipelines import export
+from pipelines.documents import END, Documents
 from pipelines.errors import UserError
 from pipelines.generation import evaluation
 from pipelines.generation.config import CONFIG, ModelConfig, TextConfig
 from pipelines.generation.model import LanguageModel, build, network, read_on
-from pipelines.generation.processor import END, Documents
 from pipelines.generation.records import tidy_tune
 from pipelines.generation.task import TASK, Feed, Writer, asked
 from pipelines.losses import MaskedCrossentropy, PerToken
 from pipelines.streams import Streams
 from pipelines.tasks import Splits
-from pipelines.text import UNKNOWN, Ragged
+from pipelines.text import Ragged
 
 TEXTS = [
     "It was the best of times, it was the worst of times.\n",
     "Don't (ever) say: never!\nÉté – naïve 🙂",
 ]
-
-
-def documents(level="character", **settings) -> Documents:
-    return Documents.fit(TextConfig(**settings), level, TEXTS)
-
-
-def join(processor: Documents, text: str, after: str = "") -> str:
-    ids = processor(tf.constant([text])).to_tensor(0)
-    return processor.join(ids, after=tf.constant([after])).numpy()[0].decode()
-
-
-# Characters and words
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_characters_come_back_as_they_were(text):
-    processor = documents()
-    assert processor.encode([text]).lengths.tolist() == [len(text)]
-    assert join(processor, text) == text
-
-
-@given(st.text(alphabet="IDt aéÉ🙂\n.", max_size=30))
-@example("")
-@settings(max_examples=50)
-def test_any_text_of_known_characters_comes_back(text):
-    assert join(documents(), text, after="x ") == "x " + text
-
-
-@pytest.mark.parametrize(
-    ("punctuation", "words"),
-    [
-        (True, " It| was| the| best| of| times|,| it| was| the| worst| of| times|.|\n"),
-        (False, " It| was| the| best| of| times,| it| was| the| worst| of| times.|\n"),
-    ],
-)
-def test_words(punctuation, words):
-    processor = documents("word", punctuation=punctuation)
-    found = processor.words(tf.constant(TEXTS[:1])).to_list()[0]
-    assert [w.decode() for w in found] == words.split("|")
-    assert join(processor, TEXTS[0]) == TEXTS[0]
-
-
-ODD = "He said \"well-known\" things; $3.50 (a/b),\n\n10,000... x=y [1] 'so'\n"
-
-
-@pytest.mark.parametrize("text", [*TEXTS, ODD])
-@pytest.mark.parametrize("punctuation", [True, False])
-def test_words_come_back_as_they_were(text, punctuation):
-    processor = Documents.fit(TextConfig(punctuation=punctuation), "word", [text])
-    assert join(processor, text) == text
-    assert UNKNOWN not in processor.encode([text]).values
-
-
-@given(st.text(alphabet="ab .,'\n\t(é\u00a0\ue000-", max_size=20))
-@settings(max_examples=80)
-def test_any_words_come_back_but_for_runs_of_white_space(text):
-    processor = Documents.fit(TextConfig(), "word", ["a", text])
-    lines = [" ".join(line.split()) for line in text.replace("\ue000", " ").split("\n")]
-    whole = "\n".join(lines)
-    assert join(processor, text) == whole
-
-
-@pytest.mark.parametrize(
-    ("after", "text", "whole"),
-    [
-        ("", "It was", "It was"),
-        ("It", "was the", "It was the"),
-        ("It ", "was the", "It was the"),
-        ("times", "\nIt", "times\nIt"),
-        ("times\n", "It", "times\nIt"),
-        ("say", "", "say"),
-    ],
-)
-def test_words_go_on_from_a_prompt(after, text, whole):
-    assert join(documents("word"), text, after) == whole
-
-
-def test_what_is_unknown_and_lower_case():
-    processor = documents(lowercase=True)
-    assert "I" not in processor.vocabulary
-    assert processor.encode(["Qit"]).values.tolist()[0] == UNKNOWN
-    assert documents("word", min_count=2).vocabulary[1:] == [
-        "\n", " of", " the", " times", " was",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("level", ["character", "word"])
-def test_saved_and_read_back(level, tmp_path):
-    processor = documents(level, punctuation=False)
-    processor.save(tmp_path)
-    again = Documents.load(tmp_path)
-    assert again.vocabulary == processor.vocabulary
-    assert (again.level, again.config) == (level, processor.config)
-    assert again.encode(TEXTS).values.tolist() == processor.encode(TEXTS).values.tolist()
 
 
 # Documents
@@ -163,7 +67,12 @@ def test_tunes_are_never_cut_and_prose_is_no_tune(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"model": {"level": "word"}}, {"text": {"format": "abc", "lowercase": True}}]
+    "wrong",
+    [
+        {"model": {"level": "word"}},
+        {"model": {"level": "subword"}},
+        {"text": {"format": "abc", "lowercase": True}},
+    ],
 )
 def test_keys_that_contradict_each_other(wrong):
     settings = {"data": {"source": "x"}, "text": {"format": "abc"}} | wrong
@@ -325,7 +234,8 @@ def test_surprise_is_that_of_every_document_read_from_its_beginning(cell):
     assert found["perplexity"] == pytest.approx(math.exp(losses.mean()))
     assert found["bits_per_character"] == pytest.approx(losses.mean() / math.log(2))
     assert found["unknown_share"] == 0
-    assert "bits_per_character" not in evaluation.scores(losses, rows, "word")
+    for level in ("word", "subword"):
+        assert "bits_per_character" not in evaluation.scores(losses, rows, level)
 
 
 # Writing
@@ -344,9 +254,12 @@ def configured(level="character", **sampling):
 @pytest.fixture(scope="module")
 def parrot():
     """A model that knows one text by heart."""
+    return taught("The sun rises in the east.", "character")
+
+
+def taught(text: str, level: str, **settings):
     keras.utils.set_random_seed(1)
-    text = "The sun rises in the east."
-    processor = Documents.fit(TextConfig(), "character", [text])
+    processor = Documents.fit([text], TextConfig(**settings), level)
     model = build(ModelConfig(units=[48], embedding=16), vocabulary=processor.size, rows=1, seed=1)
     windows = Streams(processor.encode([text]), rows=1, window=32, end=END).lay()
     model.compile(keras.optimizers.Adam(0.01), loss=MaskedCrossentropy())
@@ -386,7 +299,7 @@ def test_same_seed_same_text(parrot):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_prompt_is_read_alike_alone_and_beside_longer_ones(cell):
-    processor = documents()
+    processor = Documents.fit(TEXTS, TextConfig(), "character")
     model = build(
         ModelConfig(cell=cell, units=[7], embedding=5), vocabulary=processor.size, rows=2, seed=3
     )
@@ -450,6 +363,21 @@ def test_served_as_it_is_in_process(parrot, tmp_path):
     assert prediction.title.startswith("The sun\n")
     assert prediction.json["text"] == prediction.title
     json.dumps(prediction.json)
+
+
+@pytest.mark.parametrize(
+    ("min_count", "prompt", "token"), [(1, "The", " sün"), (2, "The s", "\\xc3")]
+)
+def test_sub_words_are_written_and_told(min_count, prompt, token, tmp_path):
+    """Also where a character is two bytes."""
+    text, processor, model = taught("The sün rises.", "subword", min_count=min_count)
+    config = configured("subword", temperature=0.0, max_length=100)
+    endpoints = TASK.endpoints(config, processor, model)
+    export.write(tmp_path / "m", model, endpoints, processor.resources())
+    prediction = TASK.predict(config, export.load(tmp_path / "m"), prompt)
+    assert prediction.title == text
+    assert prediction.json["next"][token] > 0.8
+    assert prediction.rows[0][0] == repr(token)[1:-1]
 
 
 # Feeding

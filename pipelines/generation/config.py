@@ -6,7 +6,17 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipelines.config import CellConfig, DataConfig, Experiment, Section, Share, TrainConfig
+from pipelines.config import (
+    CellConfig,
+    DataConfig,
+    DocumentTextConfig,
+    Experiment,
+    Level,
+    Name,
+    Section,
+    Share,
+    TrainConfig,
+)
 
 #: Above this every token is as likely as every other; and what a server writes for one request.
 HOTTEST, LONGEST = 100.0, 100_000
@@ -15,28 +25,19 @@ HOTTEST, LONGEST = 100.0, 100_000
 class DocumentData(DataConfig):
     """Texts, each of them a document: a tune, a play, an article."""
 
-    text: str = "text"
+    text: Name = "text"
 
 
-class TextConfig(Section):
-    """How documents become ids."""
-
+class TextConfig(DocumentTextConfig):
     #: ``abc``: folk tunes in ABC notation. Their headers are reduced to what a player needs, and
     #: generated tunes are judged as music.
     format: Literal["plain", "abc"] = "plain"
-    lowercase: bool = False
-    #: Ids in all, those for padding, unknown and the end of a document included.
-    vocabulary: int = Field(10_000, ge=4)
-    #: Characters or words seen less often in the training split are unknown.
-    min_count: int = Field(1, ge=1)
-    #: At word level: punctuation marks are words of their own; else only white space divides.
-    punctuation: bool = True
 
 
 class ModelConfig(CellConfig):
     """Embedding → recurrent layers → V → softmax over what comes next."""
 
-    level: Literal["character", "word"] = "character"
+    level: Level = "character"
     embedding: int = Field(64, ge=1)
     #: Probability that a feature is zeroed: of the embedding, between layers, and before V.
     dropout: Share = 0.0
@@ -61,7 +62,7 @@ class SamplingConfig(Section):
     top_k: int | None = Field(None, ge=1)
     #: Draw from the likeliest that hold this much probability (nucleus); 1 for all.
     top_p: float = Field(1.0, gt=0, le=1)
-    #: Characters or words, at most.
+    #: Tokens (characters, words or sub-words), at most.
     max_length: int = Field(600, ge=0, le=LONGEST)
     seed: int = Field(1, ge=0, lt=2**31)
     #: Continued after every epoch, always with the same seed.
@@ -91,7 +92,7 @@ class GenerationConfig(Experiment):
 
     @model_validator(mode="after")
     def _tunes_are_spelled(self) -> Self:
-        if self.text.format == "abc" and (self.text.lowercase or self.model.level == "word"):
+        if self.text.format == "abc" and (self.text.lowercase or self.model.level != "character"):
             raise ValueError(
                 "text.format: abc needs model.level: character and text.lowercase: false: "
                 "in ABC notation each letter is a note, and its case the octave"

@@ -11,8 +11,8 @@ from keras import ops
 from matplotlib.figure import Figure
 
 from pipelines import figures
+from pipelines.documents import END
 from pipelines.generation.model import LanguageModel, read_on
-from pipelines.generation.processor import END
 from pipelines.losses import token_losses
 from pipelines.streams import Streams
 from pipelines.text import PADDING, UNKNOWN, Ragged
@@ -65,7 +65,7 @@ def scores(losses: np.ndarray, documents: Ragged, level: str) -> dict[str, float
     """
     Args:
         losses: nats of each token of ``documents``.
-        level: ``character``, or ``word``, at which bits of a character would leave out spaces.
+        level: at ``character`` only is a token a character, and its bits told.
     """
     nats = float(losses.mean())
     found = {"cross_entropy": nats, "perplexity": math.exp(nats)}

@@ -12,12 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import decoding, training
+from pipelines.documents import END, Documents
 from pipelines.export import Endpoint
 from pipelines.generation import evaluation, records, songs
 from pipelines.generation import model as models
 from pipelines.generation.config import HOTTEST, LONGEST, GenerationConfig, SamplingConfig
 from pipelines.generation.model import LanguageModel
-from pipelines.generation.processor import END, Documents
 from pipelines.losses import MaskedCrossentropy, PerToken
 from pipelines.streams import Streams
 from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task
@@ -28,7 +28,7 @@ NEXT = 10
 
 
 class Generation(Task):
-    """What comes next, character by character or word by word."""
+    """What comes next: a character, a word or a part of one."""
 
     name = "generation"
     config = GenerationConfig
@@ -42,7 +42,7 @@ class Generation(Task):
 
     def prepare(self, config: GenerationConfig, splits: Splits) -> Documents:
         texts = [d.text for d in splits.train]
-        return Documents.fit(config.text, config.model.level, texts)
+        return Documents.fit(texts, config.text, config.model.level)
 
     def load_processor(self, folder: Path) -> Documents:
         return Documents.load(folder)
@@ -55,7 +55,7 @@ class Generation(Task):
             seed=config.seed,
         )
 
-    def objective(self) -> training.Objective:
+    def objective(self, config: GenerationConfig) -> training.Objective:
         return training.Objective(
             loss=MaskedCrossentropy(),
             metrics=lambda: [
@@ -144,13 +144,15 @@ class Generation(Task):
         answer = served.signatures["serving_default"](**asked([prompt], config.sampling))
         written = answer["text"].numpy()[0].decode()
         following = served.signatures["next"](prompt=tf.constant([prompt]))
-        tokens = [raw.decode() for raw in following["tokens"].numpy()[0]]
+        # A sub-word may be a byte that is no text by itself: it is written \xc3.
+        tokens = [raw.decode(errors="backslashreplace") for raw in following["tokens"].numpy()[0]]
         ranked = dict(zip(tokens, map(float, following["probabilities"].numpy()[0]), strict=True))
-        of_words = config.model.level == "word"
         return Prediction(
             title=written,
             columns=["next", "probability"],
-            rows=[[repr(t)[1:-1], f"{p:.1%}"] for t, p in ranked.items()] if of_words else [],
+            rows=[[repr(t)[1:-1], f"{p:.1%}"] for t, p in ranked.items()]
+            if config.model.level != "character"
+            else [],
             json={"prompt": prompt, "text": written, "next": ranked},
         )
 

@@ -20,8 +20,8 @@ from pipelines.config import (
 class TextData(DataConfig):
     """Rows with a text and a label."""
 
-    text: str = "text"
-    label: str = "label"
+    text: Name = "text"
+    label: Name = "label"
     #: Names for the labels as they stand in the data, e.g. ``{0: negative, 1: positive}``.
     #: Rows with any other label are unusable. Null takes the labels as they are.
     labels: dict[Name, Name] | None = Field(None, min_length=2)

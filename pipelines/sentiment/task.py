@@ -48,7 +48,7 @@ class Sentiment(Task):
             seed=config.seed,
         )
 
-    def objective(self) -> training.Objective:
+    def objective(self, config: SentimentConfig) -> training.Objective:
         return training.Objective(
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],

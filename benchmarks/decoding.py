@@ -1,0 +1,64 @@
+"""How long a translation takes: the test texts of a run through its SavedModel.
+
+    python -m benchmarks.decoding [--run ID]
+
+1,000 texts of the latest translation run, greedy and with wider beams: seconds, texts and tokens
+a second, and BLEU. Batches of 64 texts of like length, as scoring does; and one text at a time.
+"""
+
+import argparse
+import csv
+import os
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+TEXTS, ALONE = 1000, 50
+BEAMS = [1, 2, 5, 10]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", metavar="ID", help="default: the latest finished run")
+    options = parser.parse_args()
+
+    import tensorflow as tf
+
+    from benchmarks.measure import Table, report
+    from pipelines import export
+    from pipelines.runs import Run
+    from pipelines.translation import evaluation
+
+    run = Run.find("translation", options.run)
+    serve = export.load(run.need("savedmodel")).signatures["serving_default"]
+    with (run.folder / "tables" / "translations.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))[:TEXTS]
+    texts, references = [r["input"] for r in rows], [r["reference"] for r in rows]
+    most = run.config().decoding.max_length
+    table = Table(f"{len(texts):,} texts of {run.config().name}, by beam", BEAMS)
+    for beam in BEAMS:
+        evaluation.answers(serve, texts[:64], beam_width=beam, max_length=most)  # traced, warm
+        started = time.perf_counter()
+        found = evaluation.answers(serve, texts, beam_width=beam, max_length=most)
+        seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        for text in texts[:ALONE]:
+            serve(
+                text=tf.constant([text]),
+                beam_width=tf.constant([beam]),
+                max_length=tf.constant([most]),
+            )
+        alone = (time.perf_counter() - started) / min(ALONE, len(texts))
+        measured = {
+            "seconds": seconds,
+            "texts a second": len(texts) / seconds,
+            "one alone, ms": 1000 * alone,
+            "BLEU": evaluation.scores(found, references)[0]["bleu"],
+        }
+        table.add(beam, measured)
+    report("decoding", [table])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Data sets that TensorFlow Datasets does not have, as its builders: `tfds:NAME@SPLIT`."""

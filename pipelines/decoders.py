@@ -1,0 +1,126 @@
+"""The decoder: a text written token by token about what an encoder has read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from layers import AdditiveAttention
+from pipelines.config import DecoderConfig
+from pipelines.models import recurrent_stack, state_sizes
+from pipelines.text import PADDING
+
+
+def network(config: DecoderConfig, *, vocabulary: int, memory: int, seed: int) -> keras.Model:
+    """What is written next, for any number of steps at once: by teacher forcing all of a text,
+    while it is written one token at a time::
+
+        s_t = f(y_{t-1}, s_{t-1})                    the first layer
+        c_t = attention(s_t, h_1 … h_n)              what it looks at, see `AdditiveAttention`
+        s'_t = f'([s_t ; c_t], s'_{t-1})             further layers, if any
+        y_t ~ softmax(V tanh(R [s'_t ; c_t]))
+
+    The context goes upwards and on with the states of the further layers, not back into the
+    first (as in Wu et al. 2016, and other than in Bahdanau et al. 2015): so each layer is
+    unfolded over the whole text at once. Without attention there is no c_t.
+
+    Args:
+        memory: size of the encoder's hidden states h_j.
+
+    Inputs: ``ids <int32>[batch, time]``, 0 being padding on the right; the states
+    ``<float>[batch, units]``; with attention also memory ``<float>[batch, steps, memory]``, its
+    keys ``<float>[batch, steps, embedding]`` and ``valid <bool>[batch, steps]``.
+
+    Outputs: ``logits <float32>[batch, time, vocabulary]``, the states; with attention also its
+    weights ``<float>[batch, time, steps]``.
+    """
+    # One seed a layer: equal seeds would draw equal dropout masks.
+    seeds = iter(range(seed, seed + 10))
+    attends = config.attention == "additive"
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    states = [
+        keras.Input((units,), name=f"state_{i}") for i, units in enumerate(state_sizes(config))
+    ]
+    looked_at = [
+        keras.Input((None, memory), name="memory"),
+        keras.Input((None, config.embedding), name="keys"),
+        keras.Input((None,), dtype="bool", name="valid"),
+    ]
+    embedding = keras.layers.ReversibleEmbedding(
+        vocabulary,
+        config.embedding,
+        embeddings_initializer=keras.initializers.RandomUniform(-0.1, 0.1, seed=next(seeds)),
+        reverse_dtype="float32",
+        name="embedding",
+    )
+    embedding.supports_masking = True  # as V it is handed masked states, and warns otherwise
+    x = keras.layers.Dropout(config.dropout, seed=next(seeds), name="input_dropout")(embedding(ids))
+    mask = ops.not_equal(ids, PADDING)
+
+    below = config if not attends else config.model_copy(update={"units": config.units[:1]})
+    first = len(state_sizes(below))
+    hidden, after = recurrent_stack(
+        below, x, mask, seed=seed + 10, dropout=config.dropout, states=states[:first]
+    )
+    alignment = []
+    if attends:
+        attention = AdditiveAttention(config.embedding, seed=next(seeds), name="attention")
+        memory_, keys, valid = looked_at
+        context, weights = attention(hidden, keys, memory_, valid)
+        alignment = [weights]
+        hidden = ops.concatenate([hidden, context], axis=-1)
+        if above := config.units[1:]:
+            hidden, more = recurrent_stack(
+                config.model_copy(update={"units": above}),
+                keras.layers.Dropout(config.dropout, seed=next(seeds), name="context_dropout")(
+                    hidden
+                ),
+                mask,
+                seed=seed + 20,
+                dropout=config.dropout,
+                states=states[first:],
+                below=1,
+            )
+            after += more
+            hidden = ops.concatenate([hidden, context], axis=-1)
+    read = keras.layers.Dense(config.embedding, activation="tanh", name="R")(hidden)
+    read = keras.layers.Dropout(config.dropout, seed=next(seeds), name="dropout")(read)
+    # Scores are float32 whatever the precision: half of it loses small probabilities.
+    read = ops.cast(read, "float32")
+    if config.tied:
+        logits = embedding(read, reverse=True)
+    else:
+        logits = keras.layers.Dense(vocabulary, dtype="float32", name="V")(read)
+    return keras.Model(
+        [ids, *states, *(looked_at if attends else [])],
+        [logits, *after, *alignment],
+        name="decoder",
+    )
+
+
+def keys(config: DecoderConfig, memory: Any) -> Any:
+    """The U h_j of additive attention, made once for each memory."""
+    return keras.layers.Dense(config.embedding, name="U")(memory)
+
+
+def first_states(config: DecoderConfig, last: list[Any], *, as_is: bool) -> list[Any]:
+    """Where the decoder starts from: the encoder's last states ``<float>[batch, units]``, handed
+    over as the chapter draws it, or if they do not fit s_0 = tanh(B [all of them])."""
+    if as_is:
+        return last
+    whole = ops.concatenate(last, axis=-1)
+    return [
+        keras.layers.Dense(units, activation="tanh", name=f"bridge_{i}")(whole)
+        for i, units in enumerate(state_sizes(config))
+    ]
+
+
+def step(
+    decoder: keras.Model, ids: Any, states: list[Any], looked_at: list[Any], *, training: bool
+) -> tuple[Any, list[Any], Any]:
+    """``(logits, states, alignment)`` of a `network`; None for what it has not."""
+    count = len(states)
+    logits, *rest = keras.tree.flatten(decoder([ids, *states, *looked_at], training=training))
+    return logits, rest[:count], rest[count] if looked_at else None

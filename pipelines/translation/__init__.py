@@ -1,0 +1,1 @@
+"""Translation: a text in, another text out, of any lengths."""

@@ -1,0 +1,85 @@
+"""The keys of a translation experiment."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipelines.config import (
+    BucketTrainConfig,
+    DataConfig,
+    DecoderConfig,
+    DecodingConfig,
+    DocumentTextConfig,
+    Experiment,
+    Name,
+    RecurrentConfig,
+    Section,
+    Share,
+)
+
+
+class PairData(DataConfig):
+    """Rows with a text and its translation: or a question and its answer, a long text and a
+    short one."""
+
+    #: The columns.
+    input: Name = "input"
+    output: Name = "output"
+    #: Training pairs with more characters on either side are left out, and counted.
+    max_characters: int = Field(400, ge=1)
+
+
+class TextConfig(DocumentTextConfig):
+    """How texts become ids, on both sides alike."""
+
+    level: Literal["subword", "word", "character"] = "subword"
+    #: One vocabulary, learned from both sides together; else one for each.
+    shared: bool = False
+
+
+class EncoderConfig(RecurrentConfig):
+    """Embedding → recurrent layers: what is read."""
+
+    embedding: int = Field(256, ge=1)
+    #: Probability that a feature is zeroed: of the embedding, and between layers.
+    dropout: Share = 0.0
+
+
+class ModelConfig(Section):
+    """Encoder → decoder."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    decoder: DecoderConfig = DecoderConfig()
+
+    @model_validator(mode="after")
+    def _encoder_remembers(self) -> Self:
+        if self.encoder.cell == "feedforward":
+            raise ValueError(
+                "encoder.cell: feedforward has no state to hand over; allowed: rnn, lstm, gru"
+            )
+        return self
+
+
+class PairTrainConfig(BucketTrainConfig):
+    """Training by teacher forcing: the decoder reads the true text, and writes its next token."""
+
+    #: This share of the probability is asked for evenly over all tokens (Szegedy et al. 2016).
+    label_smoothing: Share = 0.0
+
+
+class TranslationConfig(Experiment):
+    writes: ClassVar[dict[str, str]] = {"attention": "draw what each word looked at (PNG)"}
+
+    at_request: ClassVar[tuple[str, ...]] = ("decoding.beam_width", "decoding.max_length")
+
+    task: Literal["translation"] = "translation"
+    data: PairData
+    text: TextConfig = TextConfig()
+    model: ModelConfig = ModelConfig()
+    train: PairTrainConfig = PairTrainConfig()
+    decoding: DecodingConfig = DecodingConfig()
+
+
+CONFIG = TranslationConfig

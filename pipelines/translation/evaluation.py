@@ -1,0 +1,105 @@
+"""How good translations are: BLEU and chrF on raw text, and where they are better and worse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import sacrebleu
+import tensorflow as tf
+from keras import ops
+from matplotlib.figure import Figure
+
+from pipelines import figures
+from pipelines.batches import Buckets
+from pipelines.losses import token_losses
+from pipelines.tasks import Table
+
+#: Texts translated side by side.
+_ROWS = 64
+#: Pairs in the table of best and worst, of each.
+_SHOWN = 20
+
+
+def cross_entropy(model: keras.Model, rows: Any, targets: Any, buckets: Buckets) -> float:
+    """−log p of a token of the true text given all before it, in nats: the mean over all."""
+    total, count = 0.0, 0.0
+    for inputs, ids in buckets.batches(rows, targets, np.arange(len(targets))):
+        logits = model.predict_on_batch({name: i.numpy() for name, i in inputs.items()})
+        losses, real = token_losses(ids.numpy(), logits)
+        total += float(ops.sum(losses))
+        count += float(ops.sum(real))
+    return total / count
+
+
+def answers(serve: Any, texts: Sequence[str], *, beam_width: int, max_length: int) -> list[str]:
+    """What a SavedModel's signature answers, in the order of ``texts``."""
+    found = [""] * len(texts)
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    for start in range(0, len(order), _ROWS):
+        some = order[start : start + _ROWS]
+        answer = serve(
+            text=tf.constant([texts[i] for i in some]),
+            beam_width=tf.constant([beam_width]),
+            max_length=tf.constant([max_length]),
+        )
+        for i, text in zip(some, answer["text"].numpy(), strict=True):
+            found[i] = text.decode()
+    return found
+
+
+def scores(outputs: Sequence[str], references: Sequence[str]) -> tuple[dict[str, float], Table]:
+    """BLEU and chrF (Post 2018; Popović 2015), and how exactly they were computed."""
+    found, how = {}, []
+    for metric in (sacrebleu.BLEU(), sacrebleu.CHRF()):
+        score = metric.corpus_score(list(outputs), [list(references)])
+        found[score.name.lower()] = float(score.score)
+        how.append([score.name.lower(), str(metric.get_signature())])
+    return found, Table(["metric", "signature"], how)
+
+
+def by_length(inputs: Sequence[str], outputs: Sequence[str], references: Sequence[str]) -> Table:
+    """BLEU by how many words are read; about as many texts in each row."""
+    words = np.array([len(text.split()) for text in inputs])
+    edges = np.unique(np.quantile(words, np.linspace(0, 1, 7), method="higher"))
+    rows: list[list[Any]] = []
+    least = 0
+    for most in edges[1:] if len(edges) > 1 else edges:
+        some = np.flatnonzero((words > least) & (words <= most)).tolist()
+        if len(some):
+            bleu = scores([outputs[i] for i in some], [references[i] for i in some])[0]["bleu"]
+            rows.append([int(words[some].min()), int(most), len(some), bleu])
+        least = int(most)
+    return Table(["from_words", "to_words", "texts", "bleu"], rows)
+
+
+def draw_by_length(table: Table) -> Figure:
+    figure, ax = figures.new()
+    names = [f"{least}–{most}" if least != most else str(most) for least, most, *_ in table.rows]
+    bars = ax.bar(names, [bleu for *_, bleu in table.rows], color=figures.BLUE)
+    ax.bar_label(bars, [f"{bleu:.1f}" for *_, bleu in table.rows])
+    ax.set(xlabel="words read", ylabel="BLEU", title="BLEU by length")
+    return figure
+
+
+def best_and_worst(
+    inputs: Sequence[str], outputs: Sequence[str], references: Sequence[str]
+) -> Table:
+    """The texts whose translation is most and least like the reference (chrF of each)."""
+    each = [
+        sacrebleu.sentence_chrf(output, [reference]).score
+        for output, reference in zip(outputs, references, strict=True)
+    ]
+    order = sorted(range(len(each)), key=lambda i: -each[i])
+    shown = [*order[:_SHOWN], *order[_SHOWN:][-_SHOWN:]]
+    return Table(
+        ["chrf", "input", "output", "reference"],
+        [[f"{each[i]:.1f}", inputs[i], outputs[i], references[i]] for i in shown],
+    )
+
+
+def perplexity(nats: float) -> float:
+    return math.exp(min(nats, 700.0))

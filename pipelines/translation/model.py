@@ -1,0 +1,105 @@
+"""Encoder and decoder: one sequence of any length to another of any length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from pipelines import decoders
+from pipelines.config import DecoderConfig
+from pipelines.models import recurrent_stack, state_sizes
+from pipelines.text import PADDING
+from pipelines.translation.config import EncoderConfig, ModelConfig
+
+
+def build(config: ModelConfig, *, inputs: int, outputs: int, seed: int) -> Translator:
+    """
+    Args:
+        inputs, outputs: sizes of the two vocabularies.
+    """
+    encoder = encoder_network(config.encoder, config.decoder, vocabulary=inputs, seed=seed)
+    decoder = decoders.network(
+        config.decoder, vocabulary=outputs, memory=memory_size(config.encoder), seed=seed + 100
+    )
+    return Translator(encoder, decoder)
+
+
+def memory_size(config: EncoderConfig) -> int:
+    return config.units[-1] * (2 if config.bidirectional else 1)
+
+
+def encoder_network(
+    config: EncoderConfig, decoder: DecoderConfig, *, vocabulary: int, seed: int
+) -> keras.Model:
+    """``ids <int32>[batch, steps]`` → the decoder's first states ``<float>[batch, units]``; with
+    attention also memory ``<float>[batch, steps, features]``, its keys
+    ``<float>[batch, steps, embedding]`` and ``valid <bool>[batch, steps]``.
+    """
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    valid = ops.not_equal(ids, PADDING)
+    embedding = keras.layers.Embedding(
+        vocabulary,
+        config.embedding,
+        embeddings_initializer=keras.initializers.RandomUniform(-0.1, 0.1, seed=seed),
+        name="embedding",
+    )
+    x = keras.layers.Dropout(config.dropout, seed=seed + 1, name="input_dropout")(embedding(ids))
+    hidden, last = recurrent_stack(config, x, valid, seed=seed + 10, dropout=config.dropout)
+    same = not config.bidirectional and state_sizes(config) == state_sizes(decoder)
+    states = decoders.first_states(decoder, last, as_is=same)
+    looked_at = []
+    if decoder.attention == "additive":
+        memory = keras.layers.Dropout(config.dropout, seed=seed + 2, name="dropout")(hidden)
+        memory = memory * ops.cast(valid, memory.dtype)[:, :, None]
+        looked_at = [memory, decoders.keys(decoder, memory), valid]
+    return keras.Model(ids, [*states, *looked_at], name="encoder")
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class Translator(keras.Model):
+    """Trains encoder and decoder together.
+
+    Call: ``{"read": <int32>[batch, steps], "written": <int32>[batch, time]}`` → logits
+    ``<float32>[batch, time, vocabulary]`` of what is written next, given the true text so far.
+    """
+
+    def __init__(self, encoder: keras.Model, decoder: keras.Model, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.encoder, self.decoder = encoder, decoder
+
+    def build(self, input_shape: Any = None) -> None:
+        self.built = True  # the two are
+
+    def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
+        states, looked_at = self.read(inputs["read"], training=training)
+        return self.write(inputs["written"], states, looked_at, training=training)[0]
+
+    def read(self, ids: Any, *, training: bool = False) -> tuple[list[Any], list[Any]]:
+        """The decoder's first states, and what it can look at: nothing without attention."""
+        found = keras.tree.flatten(self.encoder(ids, training=training))
+        # Of the decoder's inputs, all but the ids and what it looks at are states.
+        attends = self.decoder.inputs[-1].name == "valid"
+        return (found[:-3], found[-3:]) if attends else (found, [])
+
+    def write(
+        self, ids: Any, states: list[Any], looked_at: list[Any], *, training: bool = False
+    ) -> tuple[Any, list[Any], Any]:
+        """``(logits, states, alignment)``, see `decoders.step`."""
+        return decoders.step(self.decoder, ids, states, looked_at, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "decoder": keras.saving.serialize_keras_object(self.decoder),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Translator:
+        parts = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
+            for name in ("encoder", "decoder")
+        }
+        return cls(**config | parts)

@@ -1,0 +1,58 @@
+"""From rows to pairs of texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines import records
+from pipelines.data import Row
+from pipelines.tasks import Splits
+from pipelines.translation.config import PairData, TranslationConfig
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One usable record; ``place`` (file:line) is for messages and tables."""
+
+    input: str
+    output: str
+    place: str
+
+
+def load(config: TranslationConfig) -> Splits:
+    """Read every source of the config; pairs with the same input end up on one side only.
+
+    Raises:
+        UserError: a source cannot be read, has too many unusable rows, or is too small.
+    """
+    data = config.data
+    splits = records.load(
+        data,
+        [data.input, data.output],
+        lambda row: _parse(row, data),
+        key=lambda pair: pair.input.casefold(),
+        parts=lambda pair: (pair.input, pair.output),
+        seed=config.seed,
+    )
+    whole = len(splits.train)
+    splits.train = [pair for pair in splits.train if _is_short(pair, data)]
+    splits.report["train_too_long"] = whole - len(splits.train)
+    splits.report["records"]["train"] = len(splits.train)
+    return splits
+
+
+def _is_short(pair: Pair, data: PairData) -> bool:
+    return max(len(pair.input), len(pair.output)) <= data.max_characters
+
+
+def _parse(row: Row, data: PairData) -> Pair | str:
+    sides = []
+    for column in (data.input, data.output):
+        text = row.fields[column]
+        if not isinstance(text, str):
+            return f"{column!r} is not text"
+        text = " ".join(text.split())
+        if not text:
+            return f"{column!r} is empty"
+        sides.append(text)
+    return Pair(sides[0], sides[1], row.place)

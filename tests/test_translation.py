@@ -1,0 +1,390 @@
+"""The translation task's own parts: attention, encoder and decoder, pairs, the interpreter."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import sacrebleu
+import tensorflow as tf
+
+from pipelines import figures
+from pipelines.batches import Buckets, lengths_of, shuffled
+from pipelines.documents import END
+from pipelines.errors import UserError
+from pipelines.losses import MaskedCrossentropy, PerToken, token_losses
+from pipelines.tasks import Splits
+from pipelines.text import UNKNOWN, Ragged
+from pipelines.translation import evaluation
+from pipelines.translation.config import CONFIG, ModelConfig, TranslationConfig
+from pipelines.translation.model import Translator, build
+from pipelines.translation.records import Pair
+from pipelines.translation.task import TASK, Interpreter, asked
+
+CELLS = ["rnn", "gru", "lstm"]
+ATTENTION = ["additive", "none"]
+
+
+def small(cell="lstm", attention="additive", *, two=True, layers=1, dropout=0.0, tied=True):
+    return ModelConfig.model_validate(
+        {
+            "encoder": {"cell": cell, "units": [8], "bidirectional": two, "embedding": 6,
+                        "dropout": dropout},
+            "decoder": {"cell": cell, "units": [8] * layers, "embedding": 10, "tied": tied,
+                        "attention": attention, "dropout": dropout},
+        }
+    )  # fmt: skip
+
+
+def batch(rows=4, steps=7, time=6, seed=0) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    rng = np.random.default_rng(seed)
+    read = rng.integers(3, 20, (rows, steps)).astype("int32")
+    written = rng.integers(3, 15, (rows, time)).astype("int32")
+    for row in range(1, rows):
+        read[row, steps - row :] = 0
+        written[row, time - row :] = 0
+    targets = np.roll(written, -1, axis=1)
+    targets[:, -1] = 0
+    return {"read": read, "written": written}, targets
+
+
+def padded(inputs, targets, more=3):
+    wider = {k: np.pad(v, [[0, 0], [0, more]]) for k, v in inputs.items()}
+    return wider, np.pad(targets, [[0, 0], [0, more]])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_padding_changes_neither_loss_nor_gradient(cell, attention, layers):
+    model = build(small(cell, attention, layers=layers), inputs=20, outputs=15, seed=1)
+    inputs, targets = batch()
+    loss = MaskedCrossentropy(0.1)
+    found = []
+    for some, wanted in ((inputs, targets), padded(inputs, targets)):
+        with tf.GradientTape() as tape:
+            value = loss(wanted, model(some, training=False))
+        gradients = tape.gradient(value, model.trainable_variables)
+        found.append([value, *map(tf.convert_to_tensor, gradients)])
+    for whole, wider in zip(*found, strict=True):
+        np.testing.assert_allclose(whole, wider, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_a_row_does_not_see_the_others(attention):
+    model = build(small(attention=attention, layers=2), inputs=20, outputs=15, seed=1)
+    inputs, _ = batch()
+    together = np.asarray(model(inputs))
+    for row in range(4):
+        alone = np.asarray(model({k: v[row : row + 1] for k, v in inputs.items()}))
+        real = inputs["written"][row] != 0
+        np.testing.assert_allclose(alone[0][real], together[row][real], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("two", [True, False])
+def test_one_token_at_a_time_is_the_same_as_all_at_once(cell, attention, two):
+    model = build(small(cell, attention, two=two, layers=2), inputs=20, outputs=15, seed=1)
+    inputs, _ = batch(rows=2)
+    whole = np.asarray(model(inputs))
+    states, looked_at = model.read(tf.constant(inputs["read"]))
+    for t in range(5):
+        ids = tf.constant(inputs["written"][:, t : t + 1])
+        logits, states, weights = model.write(ids, states, looked_at)
+        np.testing.assert_allclose(logits[0, 0], whole[0, t], rtol=1e-4, atol=1e-5)
+        if attention == "none":
+            assert weights is None
+        else:
+            np.testing.assert_allclose(np.sum(weights, axis=-1), 1.0, rtol=1e-5)
+            assert np.all(np.asarray(weights)[1, :, -1] == 0)  # padding is not looked at
+
+
+def test_the_state_is_handed_over_as_the_chapter_draws_it_where_it_fits():
+    fits = build(small(attention="none", two=False), inputs=20, outputs=15, seed=1)
+    assert not [w for w in fits.weights if "bridge" in w.path]
+    ids = batch()[0]["read"]
+    lstm = next(layer for layer in fits.encoder.layers if layer.name == "lstm_1")
+    embedded = fits.encoder.get_layer("embedding")(ids)
+    _, h, c = lstm(embedded, mask=ids != 0)
+    states, looked_at = fits.read(ids)
+    assert looked_at == []
+    np.testing.assert_allclose(states[0], h, rtol=1e-5)
+    np.testing.assert_allclose(states[1], c, rtol=1e-5)
+    other = build(small(attention="none", two=True), inputs=20, outputs=15, seed=1)
+    assert len([w for w in other.weights if "bridge" in w.path]) == 4
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_at_the_start_every_token_is_as_likely_as_any(attention):
+    model = build(small(attention=attention), inputs=20, outputs=15, seed=1)
+    inputs, targets = batch(rows=6, seed=2)
+    loss = float(MaskedCrossentropy()(targets, model(inputs)))
+    assert loss == pytest.approx(math.log(15), rel=0.05)
+
+
+def test_saved_and_loaded_it_says_the_same(tmp_path):
+    model = build(small(layers=2), inputs=20, outputs=15, seed=1)
+    inputs, _ = batch()
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert isinstance(again, Translator)
+    np.testing.assert_allclose(model(inputs), again(inputs), rtol=1e-6)
+
+
+def test_smoothing_is_that_share_of_an_even_answer():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 3, 5)).astype("float32")
+    targets = np.array([[1, 4, 0], [2, 3, 1]])
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    asked = 0.2 / 5 + 0.8 * np.eye(5)[targets]
+    expected = -(asked * np.log(p)).sum(-1) * (targets != 0)
+    found, real = token_losses(targets, logits, 0.2)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(real, targets != 0)
+    assert MaskedCrossentropy.from_config(MaskedCrossentropy(0.2).get_config()).smoothing == 0.2
+
+
+def sequences(count, *, seed, longest_, words) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(3, 3 + words, rng.integers(1, longest_ + 1)) for _ in range(count)]
+
+
+def packed(rows) -> Ragged:
+    lengths = np.array([len(r) for r in rows], np.int64)
+    return Ragged(np.concatenate(rows).astype(np.int32), lengths)
+
+
+@pytest.mark.parametrize("task", ["copy", "reverse"])
+def test_it_learns_to_copy_and_to_reverse(task):
+    """Texts that it has not seen, and every token of them."""
+    end, words = 2, 8
+    rows = sequences(3000, seed=1, longest_=8, words=words)
+    turned = rows if task == "copy" else [r[::-1] for r in rows]
+    read = packed(rows).ended_with(end)
+    written, targets = packed(turned).begun_with(end), packed(turned).ended_with(end)
+    config = ModelConfig.model_validate(
+        {
+            "encoder": {"cell": "gru", "units": [32], "bidirectional": True, "embedding": 16},
+            "decoder": {"cell": "gru", "units": [48], "embedding": 32, "tied": False},
+        }
+    )
+    keras.utils.set_random_seed(1)
+    model = build(config, inputs=3 + words, outputs=3 + words, seed=1)
+    model.compile(
+        optimizer=keras.optimizers.Adam(0.01, global_clipnorm=1.0),
+        loss=MaskedCrossentropy(),
+        metrics=[PerToken("nats", name="nats")],
+    )
+    inputs = {"read": read, "written": written}
+    buckets = Buckets.fit(lengths_of(inputs, targets), buckets=3, batch_size=64)
+    for epoch in range(8):
+        order = shuffled(2800, seed=1, epoch=epoch)
+        model.optimizer.learning_rate = 0.01 * (1 - epoch / 8)
+        model.fit(buckets.batches(inputs, targets, order), verbose=0, shuffle=False)
+    right = []
+    for some, wanted in buckets.batches(inputs, targets, np.arange(2800, 3000)):
+        best = np.argmax(model.predict_on_batch({k: v.numpy() for k, v in some.items()}), -1)
+        real = wanted.numpy() != 0
+        right += [best[real] == wanted.numpy()[real]]
+    assert np.concatenate(right).mean() == 1.0
+
+
+# From string to string
+
+PAIRS = [
+    Pair("The dog sleeps.", "Der Hund schläft.", "pairs.tsv:1"),
+    Pair("A cat sees the dog.", "Eine Katze sieht den Hund.", "pairs.tsv:2"),
+    Pair("What are you doing?", "Was machst du?", "pairs.tsv:3"),
+]
+
+
+def config_of(**more) -> TranslationConfig:
+    sections = {
+        "data": {"source": "pairs.tsv", "input": "en", "output": "de"},
+        "text": {"vocabulary": 300},
+        "model": small(layers=2).model_dump(),
+        "decoding": {"beam_width": 3, "max_length": 12},
+    }
+    return CONFIG.model_validate(sections | more)
+
+
+def interpreter(config: TranslationConfig) -> Interpreter:
+    processor = TASK.prepare(config, Splits(PAIRS, PAIRS, PAIRS, "", {}))
+    keras.utils.set_random_seed(3)
+    return Interpreter(config, processor, TASK.build(config, processor))
+
+
+ODD = ["", "   ", "?!…", "漢字 العربية 🙂", "dog " * 500, "\x00\ufffd", "The dog sleeps."]
+
+
+@pytest.mark.parametrize(
+    ("level", "attention"),
+    [("subword", "additive"), ("word", "additive"), ("word", "none"), ("character", "none")],
+)
+def test_any_text_has_an_answer_and_no_answer_depends_on_the_others(level, attention):
+    config = config_of(
+        text={"level": level, "vocabulary": 300},
+        model=small(attention=attention, layers=2).model_dump(),
+    )
+    translate = tf.function(interpreter(config).translate, reduce_retracing=True)
+    together = {k: v.numpy() for k, v in translate(**asked(ODD, config)).items()}
+    assert together["text"][0] == together["text"][1] == b""
+    for row in (0, 3, 6):
+        alone = {k: v.numpy()[0] for k, v in translate(**asked(ODD[row : row + 1], config)).items()}
+        assert alone["text"] == together["text"][row]
+        assert alone["score"] == pytest.approx(together["score"][row], rel=1e-4)
+        if attention == "additive":
+            time, steps = alone["alignment"].shape
+            wide = together["alignment"][row]
+            np.testing.assert_allclose(alone["alignment"], wide[:time, :steps], atol=1e-5)
+            assert not wide[time:].any()
+            assert not wide[:, steps:].any()
+    for text in together["text"]:
+        text.decode()  # valid UTF-8, whatever was written
+
+
+def test_one_entry_for_each_text_or_one_for_all():
+    config = config_of()
+    translate = tf.function(interpreter(config).translate)
+    texts = tf.constant([p.input for p in PAIRS])
+    each = translate(texts, tf.constant([1, 2, 7]), tf.constant([3, 12, 5]))["text"].numpy()
+    for row, (width, most) in enumerate([(1, 3), (2, 12), (7, 5)]):
+        one = translate(texts, tf.constant([width]), tf.constant([most]))["text"].numpy()
+        assert one[row] == each[row]
+    # What is out of bounds is brought into them.
+    least = translate(texts, tf.constant([-5]), tf.constant([-1]))["text"].numpy()
+    assert least.tolist() == [b"", b"", b""]
+
+
+def test_the_best_of_many_is_the_answer():
+    config = config_of()
+    found = interpreter(config)
+    question = asked([p.input for p in PAIRS], config)
+    answer, best = tf.function(found.translate)(**question), tf.function(found.n_best)(**question)
+    np.testing.assert_array_equal(best["texts"][:, 0], answer["text"])
+    np.testing.assert_allclose(best["scores"][:, 0], answer["score"])
+    assert np.all(np.diff(best["scores"].numpy(), axis=1) <= 0)
+
+
+def test_an_unknown_word_becomes_the_one_that_it_looked_at():
+    config = config_of(text={"level": "word", "vocabulary": 40})
+    found = interpreter(config)
+    text = tf.constant(["The Zyx sleeps."])
+    read = found._processor.read(text).to_tensor(0)
+    ids = tf.constant([[UNKNOWN, 5, UNKNOWN, 0]])
+    names, weights = found._names(text, read, ids)
+    words = ["The", "Zyx", "sleeps", ".", ""]
+    most = weights.numpy()[0].argmax(-1)
+    plain = [n.decode().strip() for n in names.numpy()[0]]
+    assert [plain[0], plain[2]] == [words[most[0]], words[most[2]]]
+    assert plain[1] == found._processor.output.vocabulary[5 - 2].strip()
+    assert plain[3] == ""
+
+
+def test_what_is_read_and_written():
+    config = config_of()
+    processor = TASK.prepare(config, Splits(PAIRS, PAIRS, PAIRS, "", {}))
+    rows, targets = processor.encode(["The  dog\tsleeps. "], ["Der Hund schläft."])
+    assert processor.input.join(rows["read"][0][None]).numpy()[0] == b"The dog sleeps."
+    assert rows["read"][0][-1] == rows["written"][0][0] == targets[0][-1] == END
+    np.testing.assert_array_equal(rows["written"][0][1:], targets[0][:-1])
+    assert processor.output.join(targets[0][None]).numpy()[0].decode() == "Der Hund schläft."
+
+
+def test_one_vocabulary_for_both_sides(tmp_path):
+    config = config_of(text={"vocabulary": 320, "shared": True})
+    processor = TASK.prepare(config, Splits(PAIRS, PAIRS, PAIRS, "", {}))
+    assert processor.input.vocabulary == processor.output.vocabulary
+    processor.save(tmp_path)
+    again = TASK.load_processor(tmp_path)
+    assert again.input.vocabulary == processor.input.vocabulary
+    separate = TASK.prepare(config_of(), Splits(PAIRS, PAIRS, PAIRS, "", {}))
+    assert separate.input.vocabulary != separate.output.vocabulary
+
+
+# Records
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def load(source, **data):
+    return TASK.load(config_of(data={"source": source, "input": "en", "output": "de", **data}))
+
+
+def test_pairs_are_tidied_counted_and_kept_apart(tmp_path):
+    lines = [f"This is text {i}.\tDas  ist Text {i}." for i in range(200)]
+    lines += ["no output\t", "\tno input", "THIS IS TEXT 7.\tDas ist Text 7, noch einmal."]
+    lines += [f"{'long ' * 100}\tkurz"]
+    source = write(tmp_path / "pairs.tsv", "\n".join(["en\tde", *lines]) + "\n")
+    splits = load(source, max_bad_rows=0.02)
+    assert splits.report[source]["unusable"] == {"'de' is empty": 1, "'en' is empty": 1}
+    assert splits.report["train_too_long"] == 1
+    assert splits.report["records"]["train"] == len(splits.train)
+    assert all("  " not in p.output for p in splits.train)
+    sides = [
+        {p.input.casefold() for p in s} for s in (splits.train, splits.validation, splits.test)
+    ]
+    assert not sides[0] & (sides[1] | sides[2])
+    assert not sides[1] & sides[2]
+    with pytest.raises(UserError, match="2 of 204 rows cannot be used"):
+        load(source, max_bad_rows=0.001)
+
+
+def test_what_is_held_out_is_not_trained_on(tmp_path):
+    train = write(tmp_path / "a.tsv", "en\tde\n" + "".join(f"T {i}.\tD {i}.\n" for i in range(50)))
+    test = write(tmp_path / "b.tsv", "en\tde\nt 7.\tAnders.\nNew.\tNeu.\n")
+    splits = load(train, test=test, validation=0.1)
+    assert "T 7." not in {p.input for p in splits.train + splits.validation}
+    assert (
+        splits.report["train_dropped_as_held_out"] + splits.report["validation_dropped_as_held_out"]
+        == 1
+    )
+
+
+def test_encoder_without_a_memory_is_refused():
+    with pytest.raises(ValueError, match=r"encoder\.cell: feedforward has no state"):
+        config_of(model={"encoder": {"cell": "feedforward"}})
+
+
+# Scores and pictures
+
+
+def test_scores_are_those_of_sacrebleu_and_by_length_covers_all():
+    inputs = [f"{'w ' * n}end" for n in range(1, 40)]
+    references = [f"this is the true sentence number {n} of all" for n in range(1, 40)]
+    found, how = evaluation.scores(references, references)
+    assert found == {"bleu": pytest.approx(100), "chrf2": pytest.approx(100)}
+    assert "tok:13a" in how.rows[0][1]
+    outputs = [r.replace("true", "false") for r in references]
+    expected = sacrebleu.corpus_bleu(outputs, [references]).score
+    assert evaluation.scores(outputs, references)[0]["bleu"] == pytest.approx(expected)
+    lengths = evaluation.by_length(inputs, outputs, references)
+    assert sum(row[2] for row in lengths.rows) == len(inputs)
+    assert len(evaluation.by_length(["one"], ["eins"], ["eins"]).rows) == 1
+    evaluation.draw_by_length(lengths)
+
+
+def test_best_and_worst_are_at_the_ends():
+    references = [f"the sentence number {n}" for n in range(100)]
+    outputs = [r if i % 3 else "quite another" for i, r in enumerate(references)]
+    table = evaluation.best_and_worst(references, outputs, references)
+    assert len(table.rows) == 40
+    assert table.rows[0][0] == "100.0"
+    assert all(row[2] == "quite another" for row in table.rows[-20:])
+    assert len(evaluation.best_and_worst(["a"], ["b"], ["c"]).rows) == 1
+
+
+def test_the_picture_of_attention_puts_parts_of_words_together():
+    weights = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
+    figure = figures.attention(weights, [" wal", "king", ""], [" geh", "end"])
+    ax = figure.axes[0]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["walking", "end"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["gehend"]
+    np.testing.assert_allclose(ax.images[0].get_array(), [[0.5, 0.5]])
+    figures.attention(np.zeros((0, 1)), [""], [])

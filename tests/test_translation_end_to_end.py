@@ -1,0 +1,146 @@
+"""Translation as a user runs it: real processes, real files, a SavedModel that stands alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import interrupt, ok, resume_and_compare, unfold
+
+WORDS = {"dog": "Hund", "cat": "Katze", "bird": "Vogel", "horse": "Pferd", "fish": "Fisch"}
+VERBS = {"sleeps": "schläft", "runs": "läuft", "eats": "isst", "sings": "singt"}
+
+#: A model that a test trains in seconds.
+SMALL = [
+    "text.vocabulary=340", "model.encoder.units=[24]", "model.encoder.embedding=16",
+    "model.decoder.units=[24, 24]", "model.decoder.embedding=24", "train.epochs=8",
+    "train.learning_rate=0.02", "train.batch_size=32", "train.patience=null",
+    "decoding.max_length=20", "model.encoder.dropout=0", "model.decoder.dropout=0.1",
+    "data.validation=0.1", "data.test=0.1",
+]  # fmt: skip
+
+
+def small(source: str, *more: str) -> list[str]:
+    pairs = [f"data.source={source}", *SMALL, *more]
+    return [
+        *["--config", "configs/translation/multi30k-en-de.yaml"],
+        *[argument for pair in pairs for argument in ("--set", pair)],
+    ]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> str:
+    """Two aligned files. Which animal and what it does: the verb comes last in both."""
+    rng = random.Random(0)
+    folder = tmp_path_factory.mktemp("data")
+    sides: tuple[list[str], list[str]] = ([], [])
+    for i in range(600):
+        a, b, v = rng.choice(list(WORDS)), rng.choice(list(WORDS)), rng.choice(list(VERBS))
+        sides[0].append(f"{i}: a {a} and a {b}, and who {v}?")
+        sides[1].append(f"{i}: wer {VERBS[v]}, {WORDS[b]} oder {WORDS[a]}?")
+    for name, lines in zip(("en", "de"), sides, strict=True):
+        (folder / f"pairs.{name}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(folder / "pairs.{en,de}")
+
+
+@pytest.fixture(scope="module")
+def trained(source, tmp_path_factory) -> tuple[Path, dict]:
+    home = tmp_path_factory.mktemp("home")
+    return home, ok(unfold(home, "train", "translation", "--json", *small(source)))
+
+
+def test_it_translates_what_it_has_not_seen(trained):
+    home, result = trained
+    assert result["scores"]["bleu"] > 60
+    assert result["scores"]["perplexity"] < 3
+    picture = home / "attention.png"
+    text = "7: a dog and a cat, and who sings?"
+    ask = ["predict", "translation", "--attention", str(picture), "--json", text]
+    answer = ok(unfold(home, *ask))
+    assert "wer singt" in answer["text"]
+    assert answer["n_best"][0]["text"] == answer["text"]
+    assert len(answer["n_best"]) == 5
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    one = ok(unfold(home, "predict", "translation", "--set", "decoding.beam_width=1",
+                    "--json", text))  # fmt: skip
+    assert len(one["n_best"]) == 1
+
+
+def test_the_run_holds_pictures_and_tables(trained):
+    folder = Path(trained[1]["folder"])
+    for name in ("attention_1", "bleu_by_length", "learning_curves"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 0, name
+    with (folder / "tables" / "translations.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == json.loads((folder / "run.json").read_text())["data"]["records"]["test"]
+    assert all(row["input"] and row["reference"] for row in rows)
+    assert "tok:13a" in (folder / "tables" / "signatures.csv").read_text()
+    assert (folder / "tables" / "best_and_worst.csv").exists()
+
+
+def test_the_export_stands_alone(trained, tmp_path):
+    """In a process that has only TensorFlow, from another place, with nothing else there."""
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(Path(trained[1]["folder"]) / "savedmodel", moved)
+    code = """
+import sys, json, tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+assert "keras" not in sys.modules and "pipelines" not in sys.modules
+serve = model.signatures["serving_default"]
+def ask(texts, width):
+    limits = {"beam_width": tf.constant([width]), "max_length": tf.constant([20])}
+    answer = serve(text=tf.constant(texts), **limits)
+    return [t.decode() for t in answer["text"].numpy()]
+odd = ["", "漢字 🙂", "?!", "a dog " * 250, "3: a fish and a bird, and who runs?"]
+print(json.dumps([ask(odd, 5), [ask([t], 5)[0] for t in odd]]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(moved)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    together, alone = json.loads(done.stdout.splitlines()[-1])
+    assert together == alone
+    assert together[0] == ""
+    assert "wer läuft" in together[-1]
+
+
+def test_interrupted_equals_uninterrupted(trained, source, tmp_path):
+    interrupt(tmp_path, "translation", small(source), signal.SIGTERM)
+    resume_and_compare(tmp_path, "translation", trained[1])
+
+
+def test_jax_trains_the_same_task_and_tensorflow_exports_it(source, tmp_path):
+    result = ok(
+        unfold(
+            tmp_path, "train", "translation", "--json",
+            *small(source, "train.epochs=2", "text.level=word", "model.encoder.cell=gru",
+                   "model.decoder.cell=gru", "model.decoder.attention=none"),
+            KERAS_BACKEND="jax",
+        )
+    )  # fmt: skip
+    assert result["scores"]["cross_entropy"] < 4
+    answer = ok(unfold(tmp_path, "predict", "translation", "--json", "1: a dog"))
+    assert "alignment" not in answer
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["data.input=fr"], "fr"),
+        (["model.decoder.attention=dot"], "additive"),
+        (["text.vocabulary=100"], "text.vocabulary"),
+    ],
+)
+def test_a_mistake_is_one_line(source, tmp_path, settings, message):
+    done = unfold(tmp_path, "train", "translation", *small(source, *settings))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("runs/translation/2*"))

@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines.config import BucketTrainConfig
 from pipelines.text import PADDING, Ragged
+
+#: So many times as many batches as if all were full are worth less padding.
+_MORE = 1.3
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,33 @@ class Buckets:
     ) -> Buckets:
         """Edges at even quantiles, so that buckets are equally full.
 
+        Each bucket may leave a batch that is not full. Where those would be many, because the
+        rows are few or have several sequences, there are fewer buckets.
+
         Args:
             lengths: ``<int>[rows]``, or ``<int>[rows, sequences]`` (see `lengths_of`), of which
                 the longest of each row counts.
+            buckets: at most so many.
         """
         longest = lengths.reshape(len(lengths), -1).max(axis=1)
-        quantiles = np.quantile(longest, np.arange(1, buckets + 1) / buckets, method="higher")
-        edges = sorted({max(1, int(q)) for q in quantiles})
-        return cls(tuple(edges), batch_size, batch_tokens)
+        for count in range(buckets, 0, -1):
+            quantiles = np.quantile(longest, np.arange(1, count + 1) / count, method="higher")
+            edges = tuple(sorted({max(1, int(q)) for q in quantiles}))
+            fitted = cls(edges, batch_size, batch_tokens)
+            full = np.sum(1.0 / np.asarray(fitted.rows)[np.searchsorted(edges, longest)])
+            if fitted.steps(lengths) <= _MORE * full + 1:
+                break
+        return fitted
+
+    @classmethod
+    def of(cls, config: BucketTrainConfig, lengths: np.ndarray) -> Buckets:
+        """As a config has them; ``lengths`` as for `fit`."""
+        return cls.fit(
+            lengths,
+            buckets=config.buckets,
+            batch_size=config.batch_size,
+            batch_tokens=config.batch_tokens,
+        )
 
     @property
     def rows(self) -> list[int]:
@@ -136,6 +159,39 @@ def _tensor(part: Ragged | np.ndarray) -> tf.Tensor | tf.RaggedTensor:
     if isinstance(part, Ragged):
         return tf.RaggedTensor.from_row_lengths(part.values, part.lengths)
     return tf.constant(part)
+
+
+class BucketFeed:
+    """The batches of whole sequences that a model is trained and validated on.
+
+    Args:
+        train, validation: rows and targets, see `Buckets.batches`.
+    """
+
+    def __init__(
+        self,
+        config: BucketTrainConfig,
+        train: tuple[Any, Any],
+        validation: tuple[Any, Any],
+        *,
+        seed: int,
+    ) -> None:
+        self._train, self._validation, self._seed = train, validation, seed
+        self._buckets = Buckets.of(config, lengths_of(*train))
+        self._validation_buckets = Buckets.of(config, lengths_of(*validation))
+        self.steps = self._buckets.steps(lengths_of(*train))
+        read = lengths_of(train[0])
+        self.tokens = int(read.sum())
+        self.padded_tokens = self._buckets.padded(read)
+
+    def train(self, epoch: int) -> tf.data.Dataset:
+        rows, targets = self._train
+        order = shuffled(len(targets), seed=self._seed, epoch=epoch)
+        return self._buckets.batches(rows, targets, order)
+
+    def validation(self) -> tf.data.Dataset:
+        rows, targets = self._validation
+        return self._validation_buckets.batches(rows, targets, np.arange(len(targets)))
 
 
 def shuffled(count: int, *, seed: int, epoch: int) -> np.ndarray:

@@ -10,11 +10,18 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from pipelines.errors import UserError
 
@@ -119,9 +126,18 @@ class DecoderConfig(CellConfig):
     #: V is the embedding's own matrix (Press & Wolf 2017).
     tied: bool = True
 
+    @model_validator(mode="after")
+    def _knows_of_it(self) -> Self:
+        if self.cell == "feedforward" and self.attention == "none":
+            raise ValueError(
+                "cell: feedforward takes no state over, and attention: none looks at nothing; "
+                "one of the two must differ"
+            )
+        return self
+
 
 #: The widest beam that a server searches for one request, and the longest text it writes.
-WIDEST, LONGEST = 64, 10_000
+WIDEST, LONGEST = 64, 2_000
 
 
 class DecodingConfig(Section):
@@ -134,7 +150,15 @@ class DecodingConfig(Section):
     length_penalty: float = Field(1.0, ge=0, le=2)
     #: Tokens at least and at most, the end not counted.
     min_length: int = Field(0, ge=0, le=LONGEST)
-    max_length: int = Field(100, ge=1, le=LONGEST)
+    max_length: int = Field(200, ge=1, le=LONGEST)
+
+    @model_validator(mode="after")
+    def _lengths_rise(self) -> Self:
+        if self.min_length > self.max_length:
+            raise ValueError(
+                f"min_length ({self.min_length}) is above max_length ({self.max_length})"
+            )
+        return self
 
 
 class TrainConfig(Section):
@@ -377,6 +401,7 @@ _MESSAGES = {
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
     "too_short": "must have {min_length} entries or more",
 }
 #: What pydantic calls the branches of a union.

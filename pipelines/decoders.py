@@ -100,6 +100,11 @@ def network(config: DecoderConfig, *, vocabulary: int, memory: int, seed: int) -
     )
 
 
+def attends(decoder: keras.Model) -> bool:
+    """Whether a `network` looks at what was read."""
+    return bool(decoder.inputs[-1].name == "valid")
+
+
 def keys(config: DecoderConfig, memory: Any) -> Any:
     """The U h_j of additive attention, made once for each memory."""
     return keras.layers.Dense(config.embedding, name="U")(memory)

@@ -21,6 +21,7 @@ from pipelines.text import PADDING
 _NEVER = -1e9
 
 Step = Callable[[tf.Tensor, list[tf.Tensor]], tuple[tf.Tensor, list[tf.Tensor]]]
+NotingStep = Callable[[tf.Tensor, list[tf.Tensor]], tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]]
 
 
 def uniform(seeds: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
@@ -134,10 +135,13 @@ class Found(NamedTuple):
     Attributes:
         ids: ``<int32>[batch, beam, time]``, 0 behind the end.
         scores: ``<float>[batch, beam]``, log p / length^α; −inf where there was nothing to find.
+        notes: ``<float>[batch, beam, time, size]``, what the steps noted of each id; 0 behind the
+            end.
     """
 
     ids: tf.Tensor
     scores: tf.Tensor
+    notes: tf.Tensor
 
 
 def repeat(tensors: Sequence[tf.Tensor], beam: tf.Tensor) -> list[tf.Tensor]:
@@ -146,7 +150,7 @@ def repeat(tensors: Sequence[tf.Tensor], beam: tf.Tensor) -> list[tf.Tensor]:
 
 
 def search(
-    step: Step,
+    step: NotingStep,
     states: Sequence[tf.Tensor],
     *,
     end: int,
@@ -154,6 +158,7 @@ def search(
     min_length: tf.Tensor,
     max_length: tf.Tensor,
     length_penalty: float,
+    note_size: tf.Tensor | int = 0,
 ) -> Found:
     """Beam search: of all hypotheses one token longer, the likeliest are gone on with.
 
@@ -165,6 +170,8 @@ def search(
     Args:
         step: called with ``batch · beam`` rows, the hypotheses of a row side by side, beam being
             the largest of ``beam_width``; see `repeat` for what it reads beside its arguments.
+            What it gives beside logits and states, ``<float>[batch · beam, note_size]``, is kept
+            with the next id.
         states: ``[batch, …]`` each, those before the first token.
         end: the id that ends a text, and stands before its first token.
         beam_width: ``<int32>[batch]``, at least 1.
@@ -184,6 +191,7 @@ def search(
         tf.zeros_like(running),  # ended
         tf.zeros([rows, beam], tf.int32),  # length
         tf.zeros([rows, beam, 0], tf.int32),  # written
+        tf.zeros([rows, beam, 0, note_size]),
         repeat(states, beam),
     )
 
@@ -191,8 +199,8 @@ def search(
         return (t <= longest) & tf.reduce_any(running)
 
     def body(t: Any, ids: Any, score: Any, running: Any, ended: Any, *rest: Any) -> Any:
-        length, written, states = rest
-        logits, states = step(tf.reshape(ids, [-1]), states)
+        length, written, notes, states = rest
+        logits, states, noted = step(tf.reshape(ids, [rows * beam]), states)
         size = tf.shape(logits)[1]
         allowed = tf.where(
             tf.range(size)[None] == end, t >= min_length[:, None], t < max_length[:, None]
@@ -219,12 +227,17 @@ def search(
         ids = tf.where(running, ids, PADDING)
         written = tf.gather(written, lane, axis=1, batch_dims=1)
         written = tf.concat([written, ids[:, :, None]], axis=2)
+        # What was noted belongs to the hypothesis that is gone on with, where one is.
+        noted = tf.reshape(noted, [rows, beam, note_size])
+        notes = tf.concat([notes, noted[:, :, None]], axis=2)
+        notes = tf.gather(notes, lane, axis=1, batch_dims=1)
+        notes = tf.where((written != PADDING)[..., None], notes, 0.0)
         which = tf.reshape(tf.range(rows)[:, None] * beam + lane, [-1])
         states = [tf.gather(s, which) for s in states]
-        return t + 1, ids, score, running, ended, length, written, states
+        return t + 1, ids, score, running, ended, length, written, notes, states
 
     any_size = tf.TensorShape([None, None])
-    _, _, score, _, ended, length, written, _ = tf.while_loop(
+    _, _, score, _, ended, length, written, notes, _ = tf.while_loop(
         goes_on,
         body,
         start,
@@ -232,10 +245,12 @@ def search(
             tf.TensorShape([]),
             *[any_size] * 5,
             tf.TensorShape([None, None, None]),
+            tf.TensorShape([None, None, None, None]),
             [tf.TensorShape([None]).concatenate(s.shape[1:]) for s in states],
         ),
         parallel_iterations=1,
     )
     score = score / tf.cast(tf.maximum(length, 1), score.dtype) ** length_penalty
     best = tf.math.top_k(tf.where(ended, score, -math.inf), beam)
-    return Found(tf.gather(written, best.indices, axis=1, batch_dims=1), best.values)
+    ids, notes = (tf.gather(a, best.indices, axis=1, batch_dims=1) for a in (written, notes))
+    return Found(ids, best.values, notes)

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from pipelines.text import PADDING
+from pipelines.training import Objective
 
 
 def token_losses(targets: Any, logits: Any, smoothing: float = 0.0) -> tuple[Any, Any]:
@@ -75,3 +76,16 @@ class PerToken(keras.metrics.Metric):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"unit": self.unit}
+
+
+def next_token(smoothing: float = 0.0) -> Objective:
+    """The objective of whatever predicts tokens: their cross-entropy."""
+    return Objective(
+        loss=MaskedCrossentropy(smoothing),
+        metrics=lambda: [
+            PerToken("nats", name="cross_entropy"),
+            PerToken("perplexity", name="perplexity"),
+        ],
+        monitor="val_cross_entropy",
+        higher_is_better=False,
+    )

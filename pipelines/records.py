@@ -39,6 +39,7 @@ def load(
     stratum: Callable[[R], Any] = lambda record: 0,
     parts: Callable[[R], Iterable[str]],
     seed: int,
+    leave_out: Callable[[R], bool] = lambda record: False,
     cut: Callable[[R, float, float], R | None] | None = None,
     check: Callable[[Mapping[str, list[R]]], None] | None = None,
 ) -> Splits:
@@ -49,7 +50,8 @@ def load(
         parse: the record of a row, or why the row cannot be used.
         key: what makes two records the same, e.g. their text.
         stratum: shares are taken of every stratum alike.
-        parts: what the fingerprint goes over.
+        parts: what the fingerprint goes over; alike in two records, one repeats the other.
+        leave_out: whether a record that could be used is not wanted.
         cut: the piece of a record between two positions from 0 to 1, None if nothing is there.
             Given, a source with few documents is split inside each of them: the beginning trains,
             then comes the validation, and the end is the test.
@@ -59,7 +61,15 @@ def load(
         UserError: a source cannot be read, has too many unusable rows, or is too small.
     """
     report: dict[str, Any] = {}
-    records = _read(data.source, columns, parse, data, report)
+
+    def read_all(sources: str | list[str]) -> list[R]:
+        return [
+            record
+            for source in listed(sources)
+            for record in _read(source, columns, parse, parts, leave_out, data, report)
+        ]
+
+    records = read_all(data.source)
     held_out: dict[str, list[R]] = {}
     shares: dict[str, float] = {}
     for name, where in (("test", data.test), ("validation", data.validation)):
@@ -67,7 +77,7 @@ def load(
             # Both shares are of the whole source.
             shares[name] = where
         else:
-            held_out[name] = _read(where, columns, parse, data, report)
+            held_out[name] = read_all(where)
     if sum(shares.values()) >= 1:
         raise UserError(
             f"data.test and data.validation hold out {sum(shares.values()):.0%} of {_name(data)}: "
@@ -98,29 +108,17 @@ def load(
 
 
 def _read(
-    sources: str | list[str],
-    columns: Sequence[str],
-    parse: Callable[[Row], R | str],
-    data: DataConfig,
-    report: dict[str, Any],
-) -> list[R]:
-    return [
-        record
-        for source in listed(sources)
-        for record in _read_one(source, columns, parse, data, report)
-    ]
-
-
-def _read_one(
     source: str,
     columns: Sequence[str],
     parse: Callable[[Row], R | str],
+    parts: Callable[[R], Iterable[str]],
+    leave_out: Callable[[R], bool],
     data: DataConfig,
     report: dict[str, Any],
 ) -> list[R]:
     problems = Problems()
     records: list[R] = []
-    filtered = 0
+    filtered, left_out = 0, 0
     for row in read(source, [*columns, *data.where], problems):
         if any(as_text(row.fields[column]) != value for column, value in data.where.items()):
             filtered += 1
@@ -128,16 +126,22 @@ def _read_one(
         record = parse(row)
         if isinstance(record, str):
             problems.add(row.place, record)
+        elif leave_out(record):
+            left_out += 1
         else:
             records.append(record)
     problems.check(source, data.max_bad_rows)
     if not records:
         wanted = ", ".join(f"{column}: {value}" for column, value in data.where.items())
         why = f"none of its {problems.rows:,} rows has {wanted}" if filtered else "it has no rows"
+        if left_out:
+            why = f"{left_out:,} of {problems.rows:,} are left out as the config says"
         raise UserError(f"{source}: no usable row: {why}")
     report[source] = {
         "rows": problems.rows,
         "filtered_out": filtered,
+        "left_out": left_out,
+        "repeated": len(records) - len({tuple(parts(record)) for record in records}),
         "unusable": dict(problems.reasons),
         "first_unusable": problems.examples,
     }

@@ -190,6 +190,8 @@ def _say_data(splits: Splits, console: Console) -> None:
     sizes = ", ".join(f"{name} {n:,}" for name, n in splits.report["records"].items())
     console.say(f"data: {sizes}  (fingerprint {splits.fingerprint})")
     for source, found in splits.report.items():
+        if isinstance(found, dict) and found.get("left_out"):
+            console.say(f"{source}: {found['left_out']:,} of {found['rows']:,} rows left out")
         if isinstance(found, dict) and found.get("unusable"):
             total = sum(found["unusable"].values())
             console.warn(f"{source}: {total:,} of {found['rows']:,} rows skipped, the first:")

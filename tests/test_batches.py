@@ -169,3 +169,11 @@ def test_batches_of_pairs_have_less_padding_than_by_the_longer_side():
     both = rng.integers(1, 40, (2000, 2))
     fitted = Buckets.fit(both, buckets=12, batch_size=16)
     assert fitted.padded(both) < 0.9 * 2 * fitted.padded(both.max(axis=1))
+
+
+@pytest.mark.parametrize(("count", "most"), [(100, 3), (500, 11), (2_000, 42), (20_000, 410)])
+def test_few_rows_make_few_batches_all_the_same(count, most):
+    rng = np.random.default_rng(0)
+    left = rng.integers(1, 40, count)
+    both = np.stack([left, np.maximum(1, left + rng.integers(-9, 10, count))], axis=1)
+    assert Buckets.fit(both, buckets=20, batch_size=64).steps(both) <= most

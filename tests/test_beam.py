@@ -34,7 +34,11 @@ class Table:
     def step(self, ids, states):
         before, place, row = (s[:, 0] for s in states)
         logits = tf.gather_nd(self.table, tf.stack([row, place, before, ids], axis=1))
-        return logits, [ids[:, None], place[:, None] + 1, row[:, None]]
+        return logits, [ids[:, None], place[:, None] + 1, row[:, None]], self.note(ids)
+
+    def note(self, ids):
+        """Of each token: the one before it."""
+        return tf.cast(ids[:, None], tf.float32)
 
     def log_p(self, row, words):
         """Of a text and its end."""
@@ -58,9 +62,13 @@ def search(model, width, longest, *, shortest=0, alpha=1.0):
             min_length=tf.fill([rows], shortest),
             max_length=tf.constant(np.broadcast_to(longest, rows), tf.int32),
             length_penalty=alpha,
+            note_size=1,
         )
     )
     found = run(widths)
+    # What was noted with each token is what its own hypothesis had before it.
+    before = np.pad(found.ids, [[0, 0], [0, 0], [1, 0]], constant_values=END)[:, :, :-1]
+    np.testing.assert_array_equal(found.notes[..., 0], np.where(found.ids.numpy() > 0, before, 0))
     ids = [[[i for i in beam if i] for beam in row] for row in found.ids.numpy().tolist()]
     return ids, found.scores.numpy()
 
@@ -110,9 +118,13 @@ def test_scores_are_those_of_the_texts_and_texts_differ(seed, width, longest):
 def test_a_beam_of_one_is_greedy(seed, longest):
     model = Table(rows=4, words=4, longest=5, seed=seed)
     found, _ = search(model, 1, longest)
-    logits, states = model.step(tf.fill([4], END), model.states)
+
+    def step(ids, states):
+        return model.step(ids, states)[:2]
+
+    logits, states = step(tf.fill([4], END), model.states)
     greedy = decoding.sample(
-        model.step,
+        step,
         logits,
         states,
         end=END,

@@ -157,7 +157,8 @@ def test_where_needs_its_column(documents, folder):
         writer.writerows([f"text {i}", "play" if i % 2 else "verse"] for i in range(60))
     splits = load("a.csv", where={"kind": "play"})
     assert splits.report["a.csv"] == {
-        "rows": 60, "filtered_out": 30, "unusable": {}, "first_unusable": [],
+        "rows": 60, "filtered_out": 30, "left_out": 0, "repeated": 0, "unusable": {},
+        "first_unusable": [],
     }  # fmt: skip
     assert error(documents("b", range(3)), where={"kind": "play"}).endswith(
         "0000.txt: no column 'kind'; there are: text"

@@ -71,6 +71,8 @@ def test_shares_of_one_source(write):
     assert splits.report["a.csv"] == {
         "rows": 100,
         "filtered_out": 0,
+        "left_out": 0,
+        "repeated": 0,
         "unusable": {},
         "first_unusable": [],
     }
@@ -254,6 +256,8 @@ def test_unusable_rows_are_skipped_counted_and_shown(write):
     assert splits.report["a.csv"] == {
         "rows": 40,
         "filtered_out": 0,
+        "left_out": 0,
+        "repeated": 0,
         "unusable": {
             "empty text": 2,
             "no label": 1,

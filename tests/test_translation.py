@@ -10,12 +10,12 @@ import pytest
 import sacrebleu
 import tensorflow as tf
 
-from pipelines import figures
+from pipelines import export, figures
 from pipelines.batches import Buckets, lengths_of, shuffled
 from pipelines.documents import END
 from pipelines.errors import UserError
 from pipelines.losses import MaskedCrossentropy, PerToken, token_losses
-from pipelines.tasks import Splits
+from pipelines.tasks import Prediction, Splits
 from pipelines.text import UNKNOWN, Ragged
 from pipelines.translation import evaluation
 from pipelines.translation.config import CONFIG, ModelConfig, TranslationConfig
@@ -225,10 +225,7 @@ ODD = ["", "   ", "?!…", "漢字 العربية 🙂", "dog " * 500, "\x00\uff
     [("subword", "additive"), ("word", "additive"), ("word", "none"), ("character", "none")],
 )
 def test_any_text_has_an_answer_and_no_answer_depends_on_the_others(level, attention):
-    config = config_of(
-        text={"level": level, "vocabulary": 300},
-        model=small(attention=attention, layers=2).model_dump(),
-    )
+    config = config_of(model=small(attention=attention, layers=2).model_dump() | {"level": level})
     translate = tf.function(interpreter(config).translate, reduce_retracing=True)
     together = {k: v.numpy() for k, v in translate(**asked(ODD, config)).items()}
     assert together["text"][0] == together["text"][1] == b""
@@ -270,18 +267,72 @@ def test_the_best_of_many_is_the_answer():
 
 
 def test_an_unknown_word_becomes_the_one_that_it_looked_at():
-    config = config_of(text={"level": "word", "vocabulary": 40})
+    config = config_of(model=small().model_dump() | {"level": "word"})
     found = interpreter(config)
-    text = tf.constant(["The Zyx sleeps."])
-    read = found._processor.read(text).to_tensor(0)
-    ids = tf.constant([[UNKNOWN, 5, UNKNOWN, 0]])
-    names, weights = found._names(text, read, ids)
-    words = ["The", "Zyx", "sleeps", ".", ""]
-    most = weights.numpy()[0].argmax(-1)
-    plain = [n.decode().strip() for n in names.numpy()[0]]
-    assert [plain[0], plain[2]] == [words[most[0]], words[most[2]]]
-    assert plain[1] == found._processor.output.vocabulary[5 - 2].strip()
-    assert plain[3] == ""
+    ids = tf.constant([[UNKNOWN, 5, UNKNOWN, UNKNOWN, 0]])
+    # One word each, and the end mark most of all, which is none.
+    weights = tf.constant([np.eye(5)[[1, 0, 2, 3, 0]]], tf.float32)
+    weights += [[[0.0, 0.0, 0.0, 0.0, 2.0]]]
+    names = found._names(tf.constant(["The Zyx sleeps."]), ids, weights).numpy()[0]
+    known = found._processor.output.vocabulary[5 - 2].encode()
+    assert names.tolist() == [b" Zyx", known, b" sleeps", b".", b""]
+    subword = interpreter(config_of())
+    assert subword._names(tf.constant(["Zyx"]), ids, weights).numpy()[0, 0] != b" Zyx"
+
+
+@pytest.mark.parametrize("level", ["subword", "word"])
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_no_texts_have_no_answers(level, attention):
+    config = config_of(model=small(attention=attention).model_dump() | {"level": level})
+    found, question = interpreter(config), asked([], config)
+    serve = TASK.endpoints(config, found._processor, found._model)
+    for name, count in (("serving_default", "text"), ("n_best", "texts")):
+        endpoint = serve[name]
+        answer = tf.function(endpoint.function, input_signature=list(endpoint.inputs.values()))
+        assert answer(**question)[count].shape[0] == 0
+
+
+def test_what_is_served_is_valid_whatever_the_precision(tmp_path):
+    """Half precision trains; what is answered is float32, and tokens are UTF-8."""
+    config = config_of()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        found = interpreter(config)
+        serve = TASK.endpoints(config, found._processor, found._model)
+        answer = tf.function(serve["serving_default"].function)(**asked(["A 🙂 漢"], config))
+        export.write(tmp_path / "m", found._model, serve, found._processor.resources())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert answer["alignment"].dtype == answer["score"].dtype == tf.float32
+    for name in ("input_tokens", "output_tokens"):
+        assert all(isinstance(t.decode(), str) for t in answer[name].numpy()[0])
+    names = [c.name for c in export.mlflow_signature(tmp_path / "m").outputs]
+    assert {"text", "score", "alignment"} <= set(names)
+
+
+def test_the_keys_of_a_config_have_their_effect():
+    def model_of(**settings):
+        return interpreter(config_of(model=small(**settings).model_dump()))._model
+
+    assert model_of(tied=False).count_params() > model_of(tied=True).count_params()
+    assert TASK.objective(config_of(train={"label_smoothing": 0.3})).loss.smoothing == 0.3
+    dropping = model_of(dropout=0.4)
+    for part in (dropping.encoder, dropping.decoder):
+        rates = {one.rate for one in part.layers if isinstance(one, keras.layers.Dropout)}
+        assert rates == {0.4}
+    found = {}
+    for key, value in (("min_length", 9), ("length_penalty", 0.0)):
+        config = config_of(decoding={"beam_width": 4, "max_length": 12, key: value})
+        best = interpreter(config).n_best(**asked(["The dog sleeps."], config))
+        found[key] = best["scores"].numpy()[0], best["texts"].numpy()[0]
+    # log p itself is lower than its mean over the tokens.
+    assert found["length_penalty"][0][0] < found["min_length"][0][0]
+    assert min(map(len, found["min_length"][1])) >= 9
+
+
+def test_a_picture_of_what_was_not_looked_at_is_refused(tmp_path):
+    with pytest.raises(UserError, match="without attention"):
+        TASK.writers["attention"](Prediction("", [], [], {"text": "x"}), tmp_path / "a.png")
 
 
 def test_what_is_read_and_written():
@@ -320,19 +371,21 @@ def load(source, **data):
 def test_pairs_are_tidied_counted_and_kept_apart(tmp_path):
     lines = [f"This is text {i}.\tDas  ist Text {i}." for i in range(200)]
     lines += ["no output\t", "\tno input", "THIS IS TEXT 7.\tDas ist Text 7, noch einmal."]
-    lines += [f"{'long ' * 100}\tkurz"]
+    lines += [f"{'long ' * 100}\tkurz", *lines[:2]]
     source = write(tmp_path / "pairs.tsv", "\n".join(["en\tde", *lines]) + "\n")
     splits = load(source, max_bad_rows=0.02)
     assert splits.report[source]["unusable"] == {"'de' is empty": 1, "'en' is empty": 1}
-    assert splits.report["train_too_long"] == 1
-    assert splits.report["records"]["train"] == len(splits.train)
+    assert splits.report[source]["left_out"] == 1
+    assert splits.report[source]["repeated"] == 2
+    with pytest.raises(UserError, match="left out as the config says"):
+        load(source, max_characters=3, max_bad_rows=0.1)
     assert all("  " not in p.output for p in splits.train)
     sides = [
         {p.input.casefold() for p in s} for s in (splits.train, splits.validation, splits.test)
     ]
     assert not sides[0] & (sides[1] | sides[2])
     assert not sides[1] & sides[2]
-    with pytest.raises(UserError, match="2 of 204 rows cannot be used"):
+    with pytest.raises(UserError, match="2 of 206 rows cannot be used"):
         load(source, max_bad_rows=0.001)
 
 
@@ -347,9 +400,13 @@ def test_what_is_held_out_is_not_trained_on(tmp_path):
     )
 
 
-def test_encoder_without_a_memory_is_refused():
+def test_what_could_not_work_is_refused():
     with pytest.raises(ValueError, match=r"encoder\.cell: feedforward has no state"):
         config_of(model={"encoder": {"cell": "feedforward"}})
+    with pytest.raises(ValueError, match="looks at nothing"):
+        config_of(model={"decoder": {"cell": "feedforward", "attention": "none"}})
+    with pytest.raises(ValueError, match=r"min_length \(9\) is above max_length \(4\)"):
+        config_of(decoding={"min_length": 9, "max_length": 4})
 
 
 # Scores and pictures

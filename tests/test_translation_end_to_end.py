@@ -120,7 +120,7 @@ def test_jax_trains_the_same_task_and_tensorflow_exports_it(source, tmp_path):
     result = ok(
         unfold(
             tmp_path, "train", "translation", "--json",
-            *small(source, "train.epochs=2", "text.level=word", "model.encoder.cell=gru",
+            *small(source, "train.epochs=2", "model.level=word", "model.encoder.cell=gru",
                    "model.decoder.cell=gru", "model.decoder.attention=none"),
             KERAS_BACKEND="jax",
         )

@@ -18,7 +18,7 @@ from pipelines.generation import evaluation, records, songs
 from pipelines.generation import model as models
 from pipelines.generation.config import HOTTEST, LONGEST, GenerationConfig, SamplingConfig
 from pipelines.generation.model import LanguageModel
-from pipelines.losses import MaskedCrossentropy, PerToken
+from pipelines.losses import next_token
 from pipelines.streams import Streams
 from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task
 from pipelines.text import PADDING, RESERVED
@@ -56,15 +56,7 @@ class Generation(Task):
         )
 
     def objective(self, config: GenerationConfig) -> training.Objective:
-        return training.Objective(
-            loss=MaskedCrossentropy(),
-            metrics=lambda: [
-                PerToken("nats", name="cross_entropy"),
-                PerToken("perplexity", name="perplexity"),
-            ],
-            monitor="val_cross_entropy",
-            higher_is_better=False,
-        )
+        return next_token()
 
     def feed(self, config: GenerationConfig, processor: Documents, splits: Splits) -> Feed:
         return Feed(config, processor, splits)

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import training
-from pipelines.batches import Buckets, shuffled
+from pipelines.batches import BucketFeed, Buckets
 from pipelines.export import Endpoint
 from pipelines.sentiment import evaluation, records
 from pipelines.sentiment import model as models
@@ -56,8 +56,12 @@ class Sentiment(Task):
             higher_is_better=True,
         )
 
-    def feed(self, config: SentimentConfig, processor: TextClasses, splits: Splits) -> Feed:
-        return Feed(config, processor, splits)
+    def feed(self, config: SentimentConfig, processor: TextClasses, splits: Splits) -> BucketFeed:
+        train, validation = (
+            (processor.encode([r.text for r in part]), processor.numbers([r.label for r in part]))
+            for part in (splits.train, splits.validation)
+        )
+        return BucketFeed(config.train, train, validation, seed=config.seed)
 
     def examples(
         self,
@@ -136,48 +140,15 @@ class Sentiment(Task):
         )
 
 
-class Feed:
-    """Sentiment's batches: ``(ids <int32>[batch, time], class <int32>[batch])``."""
-
-    def __init__(self, config: SentimentConfig, processor: TextClasses, splits: Splits) -> None:
-        self._seed = config.seed
-        self._train = processor.encode([r.text for r in splits.train])
-        self._train_labels = processor.numbers([r.label for r in splits.train])
-        self._validation = processor.encode([r.text for r in splits.validation])
-        self._validation_labels = processor.numbers([r.label for r in splits.validation])
-        self._buckets = _buckets(self._train, config)
-        self.steps = self._buckets.steps(self._train.lengths)
-        self.tokens = int(self._train.lengths.sum())
-        self.padded_tokens = self._buckets.padded(self._train.lengths)
-        self._validation_buckets = _buckets(self._validation, config)
-
-    def train(self, epoch: int) -> tf.data.Dataset:
-        order = shuffled(len(self._train), seed=self._seed, epoch=epoch)
-        return self._buckets.batches(self._train, self._train_labels, order)
-
-    def validation(self) -> tf.data.Dataset:
-        order = np.arange(len(self._validation))
-        return self._validation_buckets.batches(self._validation, self._validation_labels, order)
-
-
 def probabilities(model: keras.Model, rows: Ragged, config: SentimentConfig) -> np.ndarray:
     """Class probabilities ``<float64>[len(rows), classes]``, in the order of ``rows``."""
     out = np.zeros((len(rows), model.output_shape[-1]))
     order = np.arange(len(rows))
-    for ids, which in _buckets(rows, config).batches(rows, order, order):
+    for ids, which in Buckets.of(config.train, rows.lengths).batches(rows, order, order):
         logits = np.asarray(model.predict_on_batch(ids.numpy()), np.float64)
         exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
         out[which.numpy()] = exp / exp.sum(axis=-1, keepdims=True)
     return out
-
-
-def _buckets(rows: Ragged, config: SentimentConfig) -> Buckets:
-    return Buckets.fit(
-        rows.lengths,
-        buckets=config.train.buckets,
-        batch_size=config.train.batch_size,
-        batch_tokens=config.train.batch_tokens,
-    )
 
 
 TASK = Sentiment()

@@ -13,6 +13,7 @@ from pipelines.config import (
     DecodingConfig,
     DocumentTextConfig,
     Experiment,
+    Level,
     Name,
     RecurrentConfig,
     Section,
@@ -27,16 +28,17 @@ class PairData(DataConfig):
     #: The columns.
     input: Name = "input"
     output: Name = "output"
-    #: Training pairs with more characters on either side are left out, and counted.
+    #: Pairs with more characters on either side are left out of every split, and counted.
     max_characters: int = Field(400, ge=1)
 
 
 class TextConfig(DocumentTextConfig):
     """How texts become ids, on both sides alike."""
 
-    level: Literal["subword", "word", "character"] = "subword"
     #: One vocabulary, learned from both sides together; else one for each.
     shared: bool = False
+    #: How sacreBLEU divides texts into words when they are scored.
+    scored: Literal["13a", "intl", "zh", "char"] = "13a"
 
 
 class EncoderConfig(RecurrentConfig):
@@ -50,6 +52,7 @@ class EncoderConfig(RecurrentConfig):
 class ModelConfig(Section):
     """Encoder → decoder."""
 
+    level: Level = "subword"
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
 

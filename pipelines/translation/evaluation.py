@@ -14,9 +14,11 @@ from keras import ops
 from matplotlib.figure import Figure
 
 from pipelines import figures
-from pipelines.batches import Buckets
+from pipelines.batches import Buckets, lengths_of
+from pipelines.config import BucketTrainConfig
 from pipelines.losses import token_losses
 from pipelines.tasks import Table
+from pipelines.text import Ragged
 
 #: Texts translated side by side.
 _ROWS = 64
@@ -24,8 +26,11 @@ _ROWS = 64
 _SHOWN = 20
 
 
-def cross_entropy(model: keras.Model, rows: Any, targets: Any, buckets: Buckets) -> float:
+def cross_entropy(
+    model: keras.Model, rows: Any, targets: Ragged, config: BucketTrainConfig
+) -> float:
     """−log p of a token of the true text given all before it, in nats: the mean over all."""
+    buckets = Buckets.of(config, lengths_of(rows, targets))
     total, count = 0.0, 0.0
     for inputs, ids in buckets.batches(rows, targets, np.arange(len(targets))):
         logits = model.predict_on_batch({name: i.numpy() for name, i in inputs.items()})
@@ -51,27 +56,36 @@ def answers(serve: Any, texts: Sequence[str], *, beam_width: int, max_length: in
     return found
 
 
-def scores(outputs: Sequence[str], references: Sequence[str]) -> tuple[dict[str, float], Table]:
-    """BLEU and chrF (Post 2018; Popović 2015), and how exactly they were computed."""
+def scores(
+    outputs: Sequence[str], references: Sequence[str], words: str = "13a"
+) -> tuple[dict[str, float], Table]:
+    """BLEU and chrF (Post 2018; Popović 2015), and how exactly they were computed.
+
+    Args:
+        words: sacreBLEU's name for how texts are divided into words.
+    """
     found, how = {}, []
-    for metric in (sacrebleu.BLEU(), sacrebleu.CHRF()):
+    for metric in (sacrebleu.BLEU(tokenize=words), sacrebleu.CHRF()):
         score = metric.corpus_score(list(outputs), [list(references)])
         found[score.name.lower()] = float(score.score)
         how.append([score.name.lower(), str(metric.get_signature())])
     return found, Table(["metric", "signature"], how)
 
 
-def by_length(inputs: Sequence[str], outputs: Sequence[str], references: Sequence[str]) -> Table:
+def by_length(
+    inputs: Sequence[str], outputs: Sequence[str], references: Sequence[str], words: str = "13a"
+) -> Table:
     """BLEU by how many words are read; about as many texts in each row."""
-    words = np.array([len(text.split()) for text in inputs])
-    edges = np.unique(np.quantile(words, np.linspace(0, 1, 7), method="higher"))
+    counts = np.array([len(text.split()) for text in inputs])
+    edges = np.unique(np.quantile(counts, np.linspace(0, 1, 7), method="higher"))
     rows: list[list[Any]] = []
     least = 0
     for most in edges[1:] if len(edges) > 1 else edges:
-        some = np.flatnonzero((words > least) & (words <= most)).tolist()
+        some = np.flatnonzero((counts > least) & (counts <= most)).tolist()
         if len(some):
-            bleu = scores([outputs[i] for i in some], [references[i] for i in some])[0]["bleu"]
-            rows.append([int(words[some].min()), int(most), len(some), bleu])
+            mine, true = ([texts[i] for i in some] for texts in (outputs, references))
+            bleu = scores(mine, true, words)[0]["bleu"]
+            rows.append([int(counts[some].min()), int(most), len(some), bleu])
         least = int(most)
     return Table(["from_words", "to_words", "texts", "bleu"], rows)
 

@@ -68,8 +68,6 @@ class Translator(keras.Model):
     def __init__(self, encoder: keras.Model, decoder: keras.Model, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.encoder, self.decoder = encoder, decoder
-
-    def build(self, input_shape: Any = None) -> None:
         self.built = True  # the two are
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
@@ -79,9 +77,7 @@ class Translator(keras.Model):
     def read(self, ids: Any, *, training: bool = False) -> tuple[list[Any], list[Any]]:
         """The decoder's first states, and what it can look at: nothing without attention."""
         found = keras.tree.flatten(self.encoder(ids, training=training))
-        # Of the decoder's inputs, all but the ids and what it looks at are states.
-        attends = self.decoder.inputs[-1].name == "valid"
-        return (found[:-3], found[-3:]) if attends else (found, [])
+        return (found[:-3], found[-3:]) if decoders.attends(self.decoder) else (found, [])
 
     def write(
         self, ids: Any, states: list[Any], looked_at: list[Any], *, training: bool = False

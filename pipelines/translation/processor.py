@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from pipelines.config import Level
 from pipelines.documents import END, END_MARK, Documents
 from pipelines.text import Ragged, in_pieces
 from pipelines.translation.config import TextConfig
@@ -23,11 +24,13 @@ class Pairs:
         self.input, self.output = input, output
 
     @classmethod
-    def fit(cls, config: TextConfig, inputs: Sequence[str], outputs: Sequence[str]) -> Pairs:
+    def fit(
+        cls, config: TextConfig, level: Level, inputs: Sequence[str], outputs: Sequence[str]
+    ) -> Pairs:
         if config.shared:
-            both = Documents.fit([*inputs, *outputs], config, config.level)
+            both = Documents.fit([*inputs, *outputs], config, level)
             return cls(both, both)
-        return cls(*(Documents.fit(texts, config, config.level) for texts in (inputs, outputs)))
+        return cls(*(Documents.fit(texts, config, level) for texts in (inputs, outputs)))
 
     def read(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """What the encoder reads, ``RaggedTensor <int32>[batch, (steps)]``: the end mark too."""

@@ -26,23 +26,15 @@ def load(config: TranslationConfig) -> Splits:
         UserError: a source cannot be read, has too many unusable rows, or is too small.
     """
     data = config.data
-    splits = records.load(
+    return records.load(
         data,
         [data.input, data.output],
         lambda row: _parse(row, data),
         key=lambda pair: pair.input.casefold(),
         parts=lambda pair: (pair.input, pair.output),
         seed=config.seed,
+        leave_out=lambda pair: max(len(pair.input), len(pair.output)) > data.max_characters,
     )
-    whole = len(splits.train)
-    splits.train = [pair for pair in splits.train if _is_short(pair, data)]
-    splits.report["train_too_long"] = whole - len(splits.train)
-    splits.report["records"]["train"] = len(splits.train)
-    return splits
-
-
-def _is_short(pair: Pair, data: PairData) -> bool:
-    return max(len(pair.input), len(pair.output)) <= data.max_characters
 
 
 def _parse(row: Row, data: PairData) -> Pair | str:

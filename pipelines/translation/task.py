@@ -9,18 +9,20 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
-from pipelines import decoding, figures, training
-from pipelines.batches import Buckets, lengths_of, shuffled
+from pipelines import decoders, decoding, figures, training
+from pipelines.batches import BucketFeed
 from pipelines.config import LONGEST, WIDEST
 from pipelines.documents import END
+from pipelines.errors import UserError
 from pipelines.export import Endpoint
-from pipelines.losses import MaskedCrossentropy, PerToken
+from pipelines.losses import next_token
 from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task
 from pipelines.text import PADDING, UNKNOWN
 from pipelines.translation import evaluation, records
 from pipelines.translation import model as models
-from pipelines.translation.config import PairTrainConfig, TranslationConfig
+from pipelines.translation.config import TranslationConfig
 from pipelines.translation.model import Translator
 from pipelines.translation.processor import Pairs
 from pipelines.translation.records import Pair
@@ -42,9 +44,8 @@ class Translation(Task):
         return records.load(config)
 
     def prepare(self, config: TranslationConfig, splits: Splits) -> Pairs:
-        return Pairs.fit(
-            config.text, [p.input for p in splits.train], [p.output for p in splits.train]
-        )
+        inputs, outputs = ([getattr(p, side) for p in splits.train] for side in ("input", "output"))
+        return Pairs.fit(config.text, config.model.level, inputs, outputs)
 
     def load_processor(self, folder: Path) -> Pairs:
         return Pairs.load(folder)
@@ -58,18 +59,11 @@ class Translation(Task):
         )
 
     def objective(self, config: TranslationConfig) -> training.Objective:
-        return training.Objective(
-            loss=MaskedCrossentropy(config.train.label_smoothing),
-            metrics=lambda: [
-                PerToken("nats", name="cross_entropy"),
-                PerToken("perplexity", name="perplexity"),
-            ],
-            monitor="val_cross_entropy",
-            higher_is_better=False,
-        )
+        return next_token(config.train.label_smoothing)
 
-    def feed(self, config: TranslationConfig, processor: Pairs, splits: Splits) -> Feed:
-        return Feed(config, processor, splits)
+    def feed(self, config: TranslationConfig, processor: Pairs, splits: Splits) -> BucketFeed:
+        train, validation = (_encode(processor, part) for part in (splits.train, splits.validation))
+        return BucketFeed(config.train, train, validation, seed=config.seed)
 
     def examples(
         self, config: TranslationConfig, processor: Pairs, model: Translator, splits: Splits
@@ -77,7 +71,8 @@ class Translation(Task):
         if keras.backend.backend() != "tensorflow":
             return None  # texts are written by a TensorFlow graph
         some = splits.validation[:_EXAMPLES]
-        translate = tf.function(Interpreter(config, processor, model).translate)
+        serve = self.endpoints(config, processor, model)["serving_default"]
+        translate = tf.function(serve.function, input_signature=list(serve.inputs.values()))
 
         def answer() -> Table:
             texts = translate(**asked([p.input for p in some], config))["text"].numpy()
@@ -95,15 +90,15 @@ class Translation(Task):
         splits: Splits,
     ) -> Evaluation:
         inputs, references = [p.input for p in splits.test], [p.output for p in splits.test]
-        rows, targets = processor.encode(inputs, references)
-        nats = evaluation.cross_entropy(model, rows, targets, _buckets(rows, targets, config.train))
+        rows, targets = _encode(processor, splits.test)
+        nats = evaluation.cross_entropy(model, rows, targets, config.train)
         serve, decoded = served.signatures["serving_default"], config.decoding
         greedy, outputs = (
             evaluation.answers(serve, inputs, beam_width=width, max_length=decoded.max_length)
             for width in (1, decoded.beam_width)
         )
-        found, how = evaluation.scores(outputs, references)
-        lengths = evaluation.by_length(inputs, outputs, references)
+        found, how = evaluation.scores(outputs, references, config.text.scored)
+        lengths = evaluation.by_length(inputs, outputs, references, config.text.scored)
         drawn = {
             f"attention_{i + 1}": _draw(self.predict(config, served, text).json)
             for i, text in enumerate(inputs[:_DRAWN])
@@ -113,7 +108,7 @@ class Translation(Task):
         return Evaluation(
             scores={
                 **found,
-                "greedy_bleu": evaluation.scores(greedy, references)[0]["bleu"],
+                "greedy_bleu": evaluation.scores(greedy, references, config.text.scored)[0]["bleu"],
                 "cross_entropy": nats,
                 "perplexity": evaluation.perplexity(nats),
             },
@@ -171,7 +166,9 @@ class Translation(Task):
         )
 
 
-def _draw(answer: dict[str, Any]) -> Any:
+def _draw(answer: dict[str, Any]) -> Figure:
+    if "alignment" not in answer:
+        raise UserError("a model without attention looks at nothing that could be drawn")
     return figures.attention(
         np.asarray(answer["alignment"]), answer["input_tokens"], answer["output_tokens"]
     )
@@ -180,7 +177,7 @@ def _draw(answer: dict[str, Any]) -> Any:
 def asked(texts: Sequence[str], config: TranslationConfig) -> dict[str, tf.Tensor]:
     """The inputs of the serving signature."""
     return {
-        "text": tf.constant(list(texts)),
+        "text": tf.constant(list(texts), tf.string),
         "beam_width": tf.constant([config.decoding.beam_width]),
         "max_length": tf.constant([config.decoding.max_length]),
     }
@@ -196,7 +193,9 @@ class Interpreter:
 
     def __init__(self, config: TranslationConfig, processor: Pairs, model: Translator) -> None:
         self._config, self._processor, self._model = config, processor, model
-        self._attends = config.model.decoder.attention != "none"
+        self._attends = decoders.attends(model.decoder)
+        #: Only whole words can be unknown, and only attention says what stands in their place.
+        self._copies = self._attends and config.model.level == "word"
 
     def translate(
         self, text: tf.Tensor, beam_width: tf.Tensor, max_length: tf.Tensor
@@ -207,14 +206,22 @@ class Interpreter:
         answer looked at each token of the text, and the tokens, "" behind the ends.
         """
         read, found = self._search(text, beam_width, max_length)
-        names, weights = self._names(text, read, found.ids[:, 0])
+        # The best of each text; all may be shorter than other hypotheses.
+        ids, weights = found.ids[:, 0], found.notes[:, 0]
+        time = tf.reduce_max(tf.math.count_nonzero(ids, axis=1))
+        ids, weights = ids[:, :time], weights[:, :time]
+        names = self._names(text, ids, weights)
         answer = {
             "text": self._processor.output.join_names(names),
             "score": found.scores[:, 0],
         }
-        if weights is not None:
+        if self._attends:
             tokens = self._processor.input.names(read)
-            answer |= {"alignment": weights, "input_tokens": tokens, "output_tokens": names}
+            answer |= {
+                "alignment": weights,
+                "input_tokens": _valid(tokens),
+                "output_tokens": _valid(names),
+            }
         return answer
 
     def n_best(
@@ -222,32 +229,37 @@ class Interpreter:
     ) -> dict[str, tf.Tensor]:
         """``texts <string>[batch, beam]`` and ``scores <float>[batch, beam]``, the best first; the
         score of what was not found is −inf."""
-        read, found = self._search(text, beam_width, max_length)
-        rows, beam, time = tf.unstack(tf.shape(found.ids))
-        text, read = decoding.repeat([text, read], beam)
-        names, _ = self._names(text, read, tf.reshape(found.ids, [-1, time]))
+        _, found = self._search(text, beam_width, max_length)
+        rows, beam, time, size = tf.unstack(tf.shape(found.notes))
+        (text,) = decoding.repeat([text], beam)
+        ids = tf.reshape(found.ids, [rows * beam, time])
+        names = self._names(text, ids, tf.reshape(found.notes, [rows * beam, time, size]))
         texts = self._processor.output.join_names(names)
         return {"texts": tf.reshape(texts, [rows, beam]), "scores": found.scores}
 
     def _search(
         self, text: tf.Tensor, beam_width: tf.Tensor, max_length: tf.Tensor
     ) -> tuple[tf.Tensor, decoding.Found]:
-        """The ids that are read ``<int32>[batch, steps]``, and what is found for them."""
+        """The ids that are read ``<int32>[batch, steps]``, and what is found for them; with it is
+        noted what each token looked at ``<float>[batch, beam, time, steps]``."""
         rows = tf.shape(text)
         ragged = self._processor.read(text)
-        read = ragged.to_tensor(PADDING)
+        # Of no texts at all there would not be one step.
+        steps = tf.maximum(ragged.bounding_shape(axis=1), 1)
+        read = ragged.to_tensor(PADDING, shape=tf.stack([-1, steps]))
         width = tf.clip_by_value(tf.broadcast_to(beam_width, rows), 1, WIDEST)
         most = tf.clip_by_value(tf.broadcast_to(max_length, rows), 0, LONGEST)
         nothing = ragged.row_lengths() <= 1  # the end mark
         most = tf.where(nothing, 0, most)
         states, looked_at = self._model.read(read)
         looked_at = decoding.repeat(looked_at, tf.maximum(tf.reduce_max(width), 1))
-        # Padding is never written; unknown words are where there is something to replace them by.
-        written = tf.range(self._processor.output.size) > (PADDING if self._attends else UNKNOWN)
+        # Padding is never written; unknown words are where the text has one to put in their place.
+        written = tf.range(self._processor.output.size) > (PADDING if self._copies else UNKNOWN)
 
-        def step(ids: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-            logits, states, _ = self._model.write(ids[:, None], states, looked_at)
-            return tf.where(written, logits[:, 0], -1e9), states
+        def step(ids: tf.Tensor, states: list[tf.Tensor]) -> Any:
+            logits, states, weights = self._model.write(ids[:, None], states, looked_at)
+            noted = tf.zeros([tf.shape(ids)[0], 0]) if weights is None else weights[:, 0]
+            return tf.where(written, logits[:, 0], -1e9), states, tf.cast(noted, tf.float32)
 
         found = decoding.search(
             step,
@@ -257,63 +269,30 @@ class Interpreter:
             min_length=tf.minimum(self._config.decoding.min_length, most),
             max_length=most,
             length_penalty=self._config.decoding.length_penalty,
+            note_size=tf.shape(read)[1] if self._attends else 0,
         )
         return read, found
 
-    def _names(
-        self, text: tf.Tensor, read: tf.Tensor, ids: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """The tokens of answers, and what each looked at: the decoder goes through them again.
-
-        Unknown words become the word of the text that they looked at most (Luong et al. 2015).
-        """
+    def _names(self, text: tf.Tensor, ids: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """The tokens of answers ``<int32>[batch, time]``; an unknown word becomes the word of its
+        text that it looked at most (Luong et al. 2015)."""
         names = self._processor.output.names(ids)
-        if not self._attends:
-            return names, None
-        before = tf.concat([tf.fill([tf.shape(ids)[0], 1], END), ids[:, :-1]], axis=1)
-        _, _, weights = self._model.write(before, *self._model.read(read))
-        weights = tf.where(ids[:, :, None] != PADDING, weights, 0.0)
-        if self._processor.input.level == "word":
-            words = self._processor.words(text).to_tensor("")
-            most = tf.argmax(weights, axis=2, output_type=tf.int32)
-            names = tf.where(ids == UNKNOWN, tf.gather(words, most, axis=1, batch_dims=1), names)
-        return names, weights
+        if not self._copies:
+            return names
+        steps = tf.shape(weights, tf.int64)[2]
+        words = self._processor.words(text).to_tensor("", shape=tf.stack([-1, steps]))
+        # The end mark is looked at too, but is no word.
+        most = tf.argmax(tf.where(words[:, None] != "", weights, -1.0), 2, output_type=tf.int32)
+        return tf.where(ids == UNKNOWN, tf.gather(words, most, axis=1, batch_dims=1), names)
 
 
-class Feed:
-    """Pairs of like length: ``({read, written}, what is to be written next)``."""
-
-    def __init__(self, config: TranslationConfig, processor: Pairs, splits: Splits) -> None:
-        self._seed = config.seed
-        self._rows, self._targets = _encode(processor, splits.train)
-        self._validation = _encode(processor, splits.validation)
-        self._buckets = _buckets(self._rows, self._targets, config.train)
-        rows, targets = self._validation
-        self._validation_buckets = _buckets(rows, targets, config.train)
-        self.steps = self._buckets.steps(lengths_of(self._rows, self._targets))
-        self.tokens = int(sum(part.lengths.sum() for part in self._rows.values()))
-        self.padded_tokens = self._buckets.padded(lengths_of(self._rows))
-
-    def train(self, epoch: int) -> tf.data.Dataset:
-        order = shuffled(len(self._targets), seed=self._seed, epoch=epoch)
-        return self._buckets.batches(self._rows, self._targets, order)
-
-    def validation(self) -> tf.data.Dataset:
-        rows, targets = self._validation
-        return self._validation_buckets.batches(rows, targets, np.arange(len(targets)))
+def _valid(tokens: tf.Tensor) -> tf.Tensor:
+    """As UTF-8: a token may be one byte of a character."""
+    return tf.strings.unicode_transcode(tokens, "UTF-8", "UTF-8", errors="replace")
 
 
 def _encode(processor: Pairs, pairs: Sequence[Pair]) -> Any:
     return processor.encode([p.input for p in pairs], [p.output for p in pairs])
-
-
-def _buckets(rows: Any, targets: Any, config: PairTrainConfig) -> Buckets:
-    return Buckets.fit(
-        lengths_of(rows, targets),
-        buckets=config.buckets,
-        batch_size=config.batch_size,
-        batch_tokens=config.batch_tokens,
-    )
 
 
 TASK = Translation()

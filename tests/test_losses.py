@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.losses import MaskedCrossentropy, PerToken
+from pipelines.losses import MaskedCrossentropy, PerToken, token_losses
 
 
 def case(seed: int, rows: int, time: int, extra: int = 0):
@@ -56,3 +56,37 @@ def test_it_is_what_keras_minimises():
     targets = np.array([[1, 2, 0, 0], [3, 0, 0, 0]])
     scores = model.evaluate(targets, targets, verbose=0, return_dict=True)
     np.testing.assert_allclose([scores["loss"], scores["nats"]], np.log(5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_derivative_given_is_that_of_the_loss(smoothing):
+    import tensorflow as tf
+
+    rng = np.random.default_rng(2)
+    logits = rng.normal(scale=3.0, size=(3, 4, 7)).astype("float64")
+    targets = np.array([[1, 6, 0, 0], [2, 3, 1, 5], [4, 4, 4, 0]])
+    weights = rng.normal(size=(3, 4))
+
+    def total(z):
+        p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+        asked = smoothing / 7 + (1 - smoothing) * np.eye(7)[targets]
+        return (-(asked * np.log(p)).sum(-1) * (targets != 0) * weights).sum()
+
+    z = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        losses, _ = token_losses(targets, z, smoothing)
+        value = tf.reduce_sum(losses * weights)
+    assert float(value) == pytest.approx(total(logits), rel=1e-9)
+    found, step = tape.gradient(value, z).numpy(), 1e-6
+    for place in np.ndindex(*logits.shape):
+        nudge = np.zeros_like(logits)
+        nudge[place] = step
+        slope = (total(logits + nudge) - total(logits - nudge)) / (2 * step)
+        assert found[place] == pytest.approx(slope, abs=1e-6)
+
+
+def test_very_large_logits_stay_finite():
+    logits = np.array([[[1e4, -1e4, 0.0]]], "float32")
+    losses, _ = token_losses(np.array([[1]]), logits)
+    assert float(losses[0, 0]) == pytest.approx(2e4)

@@ -56,6 +56,13 @@ def token_losses(targets: Any, logits: Any, smoothing: float = 0.0) -> tuple[Any
     return losses_of(logits) * real, real
 
 
+class TokenLosses(keras.layers.Layer):
+    """`token_losses` within a functional model: ``(targets, logits)`` → the losses."""
+
+    def call(self, targets: Any, logits: Any) -> Any:
+        return token_losses(targets, logits)[0]
+
+
 @keras.saving.register_keras_serializable(package="unfold")
 class MaskedCrossentropy(keras.losses.Loss):
     """−log p of the target, the mean over the tokens of a batch that are not padding.

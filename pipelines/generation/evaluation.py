@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-from keras import ops
 from matplotlib.figure import Figure
 
 from pipelines import figures
 from pipelines.documents import END
 from pipelines.generation.model import LanguageModel, read_on
-from pipelines.losses import token_losses
+from pipelines.losses import TokenLosses
 from pipelines.streams import Streams
 from pipelines.text import PADDING, UNKNOWN, Ragged
 
@@ -57,7 +56,7 @@ def _scorer(network: keras.Model) -> keras.Model:
     """``[ids, targets, state…]`` → ``[−log p of the targets, state…]``."""
     targets = keras.Input((None,), dtype="int32", name="targets")
     logits, after = read_on(network, network.inputs[0], network.inputs[1:])
-    losses = ops.cast(token_losses(targets, logits)[0], "float32")
+    losses = TokenLosses(dtype="float32")(targets, logits)
     return keras.Model([network.inputs[0], targets, *network.inputs[1:]], [losses, *after])
 
 

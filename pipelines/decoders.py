@@ -9,7 +9,7 @@ from keras import ops
 
 from layers import AdditiveAttention
 from pipelines.config import DecoderConfig
-from pipelines.models import recurrent_stack, state_sizes
+from pipelines.models import recurrent_stack, reversible_embedding, state_sizes
 from pipelines.text import PADDING
 
 
@@ -48,14 +48,7 @@ def network(config: DecoderConfig, *, vocabulary: int, memory: int, seed: int) -
         keras.Input((None, config.embedding), name="keys"),
         keras.Input((None,), dtype="bool", name="valid"),
     ]
-    embedding = keras.layers.ReversibleEmbedding(
-        vocabulary,
-        config.embedding,
-        embeddings_initializer=keras.initializers.RandomUniform(-0.1, 0.1, seed=next(seeds)),
-        reverse_dtype="float32",
-        name="embedding",
-    )
-    embedding.supports_masking = True  # as V it is handed masked states, and warns otherwise
+    embedding = reversible_embedding(vocabulary, config.embedding, seed=next(seeds))
     x = keras.layers.Dropout(config.dropout, seed=next(seeds), name="input_dropout")(embedding(ids))
     mask = ops.not_equal(ids, PADDING)
 

@@ -79,6 +79,19 @@ def recurrent_stack(
     return hidden, after
 
 
+def reversible_embedding(vocabulary: int, size: int, *, seed: int) -> keras.layers.Layer:
+    """Ids to vectors ``<float>[…, size]``; with ``reverse=True``, as V, vectors to scores."""
+    embedding = keras.layers.ReversibleEmbedding(
+        vocabulary,
+        size,
+        embeddings_initializer=keras.initializers.RandomUniform(-0.1, 0.1, seed=seed),
+        reverse_dtype="float32",
+        name="embedding",
+    )
+    embedding.supports_masking = True  # as V it is handed masked states, and warns otherwise
+    return embedding
+
+
 def state_sizes(config: CellConfig) -> list[int]:
     """Units of each state tensor of one direction: h, or h and c, of each layer."""
     if config.cell == "feedforward":

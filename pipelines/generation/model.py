@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from pipelines.generation.config import ModelConfig
-from pipelines.models import recurrent_stack, state_sizes
+from pipelines.models import recurrent_stack, reversible_embedding, state_sizes
 from pipelines.text import PADDING
 
 
@@ -29,14 +29,7 @@ def network(config: ModelConfig, *, vocabulary: int, seed: int) -> keras.Model:
     states = [
         keras.Input((units,), name=f"state_{i}") for i, units in enumerate(state_sizes(config))
     ]
-    embedding = keras.layers.ReversibleEmbedding(
-        vocabulary,
-        config.embedding,
-        embeddings_initializer=keras.initializers.RandomUniform(-0.1, 0.1, seed=next(seeds)),
-        reverse_dtype="float32",
-        name="embedding",
-    )
-    embedding.supports_masking = True  # as V it is handed masked states, and warns otherwise
+    embedding = reversible_embedding(vocabulary, config.embedding, seed=next(seeds))
     x = keras.layers.Dropout(config.dropout, seed=next(seeds), name="input_dropout")(embedding(ids))
     hidden, after = recurrent_stack(
         config,

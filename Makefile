@@ -44,7 +44,7 @@ train-%: $(READY) ## Train, evaluate and track a model (CONFIG, SET, RUN=ID resu
 	@$(BIN)/unfold train $* $(config_flags) $(set_flags) $(if $(RUN),--resume '$(RUN)') $(json_flags)
 
 # The default of `translation` reads it. Where it cannot be had, the command says what to do.
-train-translation: $(if $(CONFIG),,try-dictionary)
+train-translation: $(if $(CONFIG)$(RUN),,try-dictionary)
 
 try-dictionary:
 	@$(MAKE) --no-print-directory dictionary >/dev/null 2>&1 || true

@@ -2,8 +2,8 @@
 
     python -m benchmarks.decoding [--run ID]
 
-1,000 texts of the latest translation run, greedy and with wider beams: seconds, texts and tokens
-a second, and BLEU. Batches of 64 texts of like length, as scoring does; and one text at a time.
+1,000 texts of the latest translation run, greedy and with wider beams: seconds, texts a second
+and BLEU. Batches of 64 texts of like length, as scoring does; and one text at a time.
 """
 
 import argparse
@@ -23,8 +23,6 @@ def main():
     parser.add_argument("--run", metavar="ID", help="default: the latest finished run")
     options = parser.parse_args()
 
-    import tensorflow as tf
-
     from benchmarks.measure import Table, report
     from pipelines import export
     from pipelines.runs import Run
@@ -35,20 +33,16 @@ def main():
     with (run.folder / "tables" / "translations.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))[:TEXTS]
     texts, references = [r["input"] for r in rows], [r["reference"] for r in rows]
-    most = run.config().decoding.max_length
     table = Table(f"{len(texts):,} texts of {run.config().name}, by beam", BEAMS)
     for beam in BEAMS:
-        evaluation.answers(serve, texts[:64], beam_width=beam, max_length=most)  # traced, warm
+        decoding = run.config([f"decoding.beam_width={beam}"]).decoding
+        evaluation.answers(serve, texts[:64], decoding)  # traced, warm
         started = time.perf_counter()
-        found = evaluation.answers(serve, texts, beam_width=beam, max_length=most)
+        found = evaluation.answers(serve, texts, decoding)
         seconds = time.perf_counter() - started
         started = time.perf_counter()
         for text in texts[:ALONE]:
-            serve(
-                text=tf.constant([text]),
-                beam_width=tf.constant([beam]),
-                max_length=tf.constant([most]),
-            )
+            serve(**evaluation.asked([text], decoding))
         alone = (time.perf_counter() - started) / min(ALONE, len(texts))
         measured = {
             "seconds": seconds,

@@ -30,8 +30,8 @@ def network(config: DecoderConfig, *, vocabulary: int, memory: int, seed: int) -
         memory: size of the encoder's hidden states h_j.
 
     Inputs: ``ids <int32>[batch, time]``, 0 being padding on the right; the states
-    ``<float>[batch, units]``; with attention also memory ``<float>[batch, steps, memory]``, its
-    keys ``<float>[batch, steps, embedding]`` and ``valid <bool>[batch, steps]``.
+    ``<float>[batch, units]``; with attention also keys ``<float>[batch, steps, embedding]`` of
+    the memory, itself ``<float>[batch, steps, memory]``, and ``valid <bool>[batch, steps]``.
 
     Outputs: ``logits <float32>[batch, time, vocabulary]``, the states; with attention also its
     weights ``<float>[batch, time, steps]``.
@@ -43,11 +43,6 @@ def network(config: DecoderConfig, *, vocabulary: int, memory: int, seed: int) -
     states = [
         keras.Input((units,), name=f"state_{i}") for i, units in enumerate(state_sizes(config))
     ]
-    looked_at = [
-        keras.Input((None, memory), name="memory"),
-        keras.Input((None, config.embedding), name="keys"),
-        keras.Input((None,), dtype="bool", name="valid"),
-    ]
     embedding = reversible_embedding(vocabulary, config.embedding, seed=next(seeds))
     x = keras.layers.Dropout(config.dropout, seed=next(seeds), name="input_dropout")(embedding(ids))
     mask = ops.not_equal(ids, PADDING)
@@ -57,11 +52,15 @@ def network(config: DecoderConfig, *, vocabulary: int, memory: int, seed: int) -
     hidden, after = recurrent_stack(
         below, x, mask, seed=seed + 10, dropout=config.dropout, states=states[:first]
     )
-    alignment = []
+    looked_at, alignment = [], []
     if attends:
+        looked_at = [
+            keras.Input((None, config.embedding), name="keys"),
+            keras.Input((None, memory), name="memory"),
+            keras.Input((None,), dtype="bool", name="valid"),
+        ]
         attention = AdditiveAttention(config.embedding, seed=next(seeds), name="attention")
-        memory_, keys, valid = looked_at
-        context, weights = attention(hidden, keys, memory_, valid)
+        context, weights = attention(hidden, *looked_at)
         alignment = [weights]
         hidden = ops.concatenate([hidden, context], axis=-1)
         if above := config.units[1:]:
@@ -87,7 +86,7 @@ def network(config: DecoderConfig, *, vocabulary: int, memory: int, seed: int) -
     else:
         logits = keras.layers.Dense(vocabulary, dtype="float32", name="V")(read)
     return keras.Model(
-        [ids, *states, *(looked_at if attends else [])],
+        [ids, *states, *looked_at],
         [logits, *after, *alignment],
         name="decoder",
     )

@@ -9,7 +9,6 @@ Every row is on its own: what else is in the batch changes nothing in it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ import tensorflow as tf
 from pipelines.text import PADDING
 
 #: log p of what cannot be.
-_NEVER = -1e9
+NEVER = -1e9
 
 Step = Callable[[tf.Tensor, list[tf.Tensor]], tuple[tf.Tensor, list[tf.Tensor]]]
 NotingStep = Callable[[tf.Tensor, list[tf.Tensor]], tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]]
@@ -134,7 +133,7 @@ class Found(NamedTuple):
 
     Attributes:
         ids: ``<int32>[batch, beam, time]``, 0 behind the end.
-        scores: ``<float>[batch, beam]``, log p / length^α; −inf where there was nothing to find.
+        scores: ``<float>[batch, beam]``, log p / length^α; `NEVER` where there was nothing to find.
         notes: ``<float>[batch, beam, time, size]``, what the steps noted of each id; 0 behind the
             end.
     """
@@ -186,7 +185,7 @@ def search(
     start = (
         0,
         tf.fill([rows, beam], end),
-        tf.where(running, 0.0, _NEVER),  # log p
+        tf.where(running, 0.0, NEVER),  # log p
         running,
         tf.zeros_like(running),  # ended
         tf.zeros([rows, beam], tf.int32),  # length
@@ -206,11 +205,11 @@ def search(
             tf.range(size)[None] == end, t >= min_length[:, None], t < max_length[:, None]
         )
         logs = tf.reshape(tf.nn.log_softmax(logits), [rows, beam, size])
-        logs = tf.where(allowed[:, None], logs, _NEVER)
-        longer = tf.where(running, score, _NEVER)[:, :, None] + logs
+        logs = tf.where(allowed[:, None], logs, NEVER)
+        longer = tf.where(running, score, NEVER)[:, :, None] + logs
         best = tf.math.top_k(tf.reshape(longer, [rows, beam * size]), beam)
         # Behind the hypotheses that have ended, which stay, the best longer ones.
-        ranked = tf.concat([tf.where(ended, -_NEVER, 2 * _NEVER), best.values], axis=1)
+        ranked = tf.concat([tf.where(ended, -NEVER, 2 * NEVER), best.values], axis=1)
         chosen = tf.math.top_k(ranked, beam).indices
         kept = chosen < beam
 
@@ -220,7 +219,7 @@ def search(
         lane = of(tf.broadcast_to(lanes, [rows, beam]), best.indices // size)
         ids = of(tf.fill([rows, beam], PADDING), best.indices % size)
         score = of(score, best.values)
-        there = open_lanes & (kept | (score > _NEVER / 2))
+        there = open_lanes & (kept | (score > NEVER / 2))
         ended = there & (kept | (ids == end))
         length = tf.gather(length, lane, axis=1, batch_dims=1) + tf.cast(~kept, tf.int32)
         running = there & ~ended
@@ -251,6 +250,6 @@ def search(
         parallel_iterations=1,
     )
     score = score / tf.cast(tf.maximum(length, 1), score.dtype) ** length_penalty
-    best = tf.math.top_k(tf.where(ended, score, -math.inf), beam)
+    best = tf.math.top_k(tf.where(ended, score, NEVER), beam)
     ids, notes = (tf.gather(a, best.indices, axis=1, batch_dims=1) for a in (written, notes))
     return Found(ids, best.values, notes)

@@ -76,7 +76,7 @@ def _words(tokens: Sequence[str]) -> tuple[list[str], np.ndarray]:
     which = np.cumsum(begins) - 1 if len(tokens) else np.zeros(0, int)
     words = [""] * (int(which.max(initial=-1)) + 1)
     for token, word in zip(tokens, which, strict=True):
-        words[word] += token.strip() or "end" * (not token)
+        words[word] += token.strip() if token else "end"
     return words, which
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,26 @@ def unfold(
 def ok(done: subprocess.CompletedProcess[str]) -> dict:
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def stands_alone(
+    code: str, *arguments: str, folder: Path, banned: Sequence[str] = (), **environment: str
+) -> dict:
+    """What ``code`` prints, as JSON, where this project cannot be imported.
+
+    In a process of its own that works in ``folder``; the modules ``banned`` are missing too.
+    """
+    missing = f"import sys; sys.modules |= dict.fromkeys({['layers', 'pipelines', *banned]})\n"
+    done = subprocess.run(
+        [sys.executable, "-c", missing + code, *arguments],
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def variables(file: Path) -> dict[str, np.ndarray]:

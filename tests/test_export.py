@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import stands_alone
 
 from pipelines import export
 from pipelines.config import Experiment
@@ -33,9 +31,7 @@ TEXTS = [
 
 #: Runs with TensorFlow and nothing else; any import of this project or of Keras's layers fails.
 CLIENT = """
-import json, sys
-for banned in ("layers", "pipelines", "keras", "mlflow"):
-    sys.modules[banned] = None
+import json
 import tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 answer = model.signatures["serving_default"](text=tf.constant(json.loads(sys.argv[2])))
@@ -86,16 +82,8 @@ def test_a_moved_export_gives_the_exact_outputs_of_the_model(tmp_path, cell, mod
     elsewhere = tmp_path / "elsewhere"
     shutil.move(home / "m", elsewhere)
     shutil.rmtree(home)
-    done = subprocess.run(
-        [sys.executable, "-c", CLIENT, str(elsewhere), json.dumps(TEXTS)],
-        cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    asked = [str(elsewhere), json.dumps(TEXTS)]
+    answer = stands_alone(CLIENT, *asked, folder=tmp_path, banned=("keras", "mlflow"))
     probabilities = expected["probabilities"].numpy()
     np.testing.assert_array_equal(np.float32(answer["probabilities"]), probabilities)
     np.testing.assert_array_equal(np.float32(answer["score"]), probabilities.max(axis=-1))

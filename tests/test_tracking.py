@@ -39,11 +39,10 @@ def ready_store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch, ready_store) -> Path:
-    monkeypatch.setenv("UNFOLD_HOME", str(tmp_path))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "mlflow.db").write_bytes(ready_store.read_bytes())
-    return tmp_path
+def home(home, ready_store) -> Path:
+    home.mkdir()
+    (home / "mlflow.db").write_bytes(ready_store.read_bytes())
+    return home
 
 
 def make_run() -> tuple[Run, object]:

@@ -19,9 +19,10 @@ from pipelines.tasks import Prediction, Splits
 from pipelines.text import UNKNOWN, Ragged
 from pipelines.translation import evaluation
 from pipelines.translation.config import CONFIG, ModelConfig, TranslationConfig
+from pipelines.translation.evaluation import asked
 from pipelines.translation.model import Translator, build
 from pipelines.translation.records import Pair
-from pipelines.translation.task import TASK, Interpreter, asked
+from pipelines.translation.task import TASK, Interpreter
 
 CELLS = ["rnn", "gru", "lstm"]
 ATTENTION = ["additive", "none"]
@@ -227,10 +228,13 @@ ODD = ["", "   ", "?!…", "漢字 العربية 🙂", "dog " * 500, "\x00\uff
 def test_any_text_has_an_answer_and_no_answer_depends_on_the_others(level, attention):
     config = config_of(model=small(attention=attention, layers=2).model_dump() | {"level": level})
     translate = tf.function(interpreter(config).translate, reduce_retracing=True)
-    together = {k: v.numpy() for k, v in translate(**asked(ODD, config)).items()}
+    together = {k: v.numpy() for k, v in translate(**asked(ODD, config.decoding)).items()}
     assert together["text"][0] == together["text"][1] == b""
     for row in (0, 3, 6):
-        alone = {k: v.numpy()[0] for k, v in translate(**asked(ODD[row : row + 1], config)).items()}
+        alone = {
+            k: v.numpy()[0]
+            for k, v in translate(**asked(ODD[row : row + 1], config.decoding)).items()
+        }
         assert alone["text"] == together["text"][row]
         assert alone["score"] == pytest.approx(together["score"][row], rel=1e-4)
         if attention == "additive":
@@ -258,12 +262,12 @@ def test_one_entry_for_each_text_or_one_for_all():
 
 def test_the_best_of_many_is_the_answer():
     config = config_of()
-    found = interpreter(config)
-    question = asked([p.input for p in PAIRS], config)
-    answer, best = tf.function(found.translate)(**question), tf.function(found.n_best)(**question)
-    np.testing.assert_array_equal(best["texts"][:, 0], answer["text"])
-    np.testing.assert_allclose(best["scores"][:, 0], answer["score"])
-    assert np.all(np.diff(best["scores"].numpy(), axis=1) <= 0)
+    question = asked([p.input for p in PAIRS], config.decoding)
+    answer = tf.function(interpreter(config).translate)(**question)
+    np.testing.assert_array_equal(answer["texts"][:, 0], answer["text"])
+    np.testing.assert_array_equal(answer["scores"][:, 0], answer["score"])
+    assert answer["texts"].shape == (3, config.decoding.beam_width)
+    assert np.all(np.diff(answer["scores"].numpy(), axis=1) <= 0)
 
 
 def test_an_unknown_word_becomes_the_one_that_it_looked_at():
@@ -284,12 +288,11 @@ def test_an_unknown_word_becomes_the_one_that_it_looked_at():
 @pytest.mark.parametrize("attention", ATTENTION)
 def test_no_texts_have_no_answers(level, attention):
     config = config_of(model=small(attention=attention).model_dump() | {"level": level})
-    found, question = interpreter(config), asked([], config)
-    serve = TASK.endpoints(config, found._processor, found._model)
-    for name, count in (("serving_default", "text"), ("n_best", "texts")):
-        endpoint = serve[name]
-        answer = tf.function(endpoint.function, input_signature=list(endpoint.inputs.values()))
-        assert answer(**question)[count].shape[0] == 0
+    found = interpreter(config)
+    serve = TASK.endpoints(config, found._processor, found._model)["serving_default"]
+    answer = tf.function(serve.function, input_signature=list(serve.inputs.values()))
+    for name, value in answer(**asked([], config.decoding)).items():
+        assert value.shape[0] == 0, name
 
 
 def test_what_is_served_is_valid_whatever_the_precision(tmp_path):
@@ -299,7 +302,9 @@ def test_what_is_served_is_valid_whatever_the_precision(tmp_path):
     try:
         found = interpreter(config)
         serve = TASK.endpoints(config, found._processor, found._model)
-        answer = tf.function(serve["serving_default"].function)(**asked(["A 🙂 漢"], config))
+        answer = tf.function(serve["serving_default"].function)(
+            **asked(["A 🙂 漢"], config.decoding)
+        )
         export.write(tmp_path / "m", found._model, serve, found._processor.resources())
     finally:
         keras.config.set_dtype_policy("float32")
@@ -320,14 +325,22 @@ def test_the_keys_of_a_config_have_their_effect():
     for part in (dropping.encoder, dropping.decoder):
         rates = {one.rate for one in part.layers if isinstance(one, keras.layers.Dropout)}
         assert rates == {0.4}
-    found = {}
-    for key, value in (("min_length", 9), ("length_penalty", 0.0)):
-        config = config_of(decoding={"beam_width": 4, "max_length": 12, key: value})
-        best = interpreter(config).n_best(**asked(["The dog sleeps."], config))
-        found[key] = best["scores"].numpy()[0], best["texts"].numpy()[0]
-    # log p itself is lower than its mean over the tokens.
-    assert found["length_penalty"][0][0] < found["min_length"][0][0]
-    assert min(map(len, found["min_length"][1])) >= 9
+
+
+@pytest.mark.parametrize(
+    ("keys", "lengths"),
+    [
+        # So wide a beam holds the end at once, and of sums of log p that is the highest.
+        ({"length_penalty": 0.0}, {0}),
+        ({"length_penalty": 0.0, "min_length": 4}, {4}),
+        ({"length_penalty": 2.0, "max_length": 6}, {6}),
+    ],
+)
+def test_the_keys_of_decoding_have_their_effect(keys, lengths):
+    model = small().model_dump() | {"level": "character"}
+    config = config_of(model=model, decoding={"beam_width": 64, "max_length": 8} | keys)
+    answer = interpreter(config).translate(**asked([p.input for p in PAIRS], config.decoding))
+    assert {len(text.decode()) for text in answer["text"].numpy()} == lengths
 
 
 def test_a_picture_of_what_was_not_looked_at_is_refused(tmp_path):

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from commands import interrupt, ok, resume_and_compare, unfold
+from commands import interrupt, ok, resume_and_compare, stands_alone, unfold
 
 WORDS = {
     "dog": "Hund", "cat": "Katze", "bird": "Vogel", "horse": "Pferd", "fish": "Fisch",
@@ -101,9 +98,7 @@ def test_the_export_stands_alone(trained, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(Path(trained[1]["folder"]) / "savedmodel", moved)
     code = """
-import sys, json
-for banned in ("layers", "pipelines", "keras", "tokenizers", "mlflow"):
-    sys.modules[banned] = None
+import json
 import tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 serve = model.signatures["serving_default"]
@@ -114,12 +109,9 @@ def ask(texts, width):
 odd = ["", "漢字 🙂", "?!", "the dog " * 250, "Here the tired fish runs."]
 print(json.dumps([ask(odd, 5), [ask([t], 5)[0] for t in odd]]))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(moved)], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    together, alone = json.loads(done.stdout.splitlines()[-1])
-    assert together == alone
+    banned = ["keras", "tokenizers", "mlflow"]
+    together, one_by_one = stands_alone(code, str(moved), folder=tmp_path, banned=banned)
+    assert together == one_by_one
     assert together[0] == ""
     assert "läuft" in together[-1]
 
@@ -162,7 +154,7 @@ def test_a_mistake_is_one_line(source, tmp_path, settings, message):
 def test_the_registered_model_answers_as_the_export_does(trained, tmp_path):
     """Read by MLflow in a process of its own, with a text whose tokens are single bytes."""
     code = """
-import json, sys
+import json
 import mlflow, pandas as pd
 model = mlflow.pyfunc.load_model("models:/unfold-translation/1")
 asked = pd.DataFrame({"text": json.loads(sys.argv[1])})
@@ -172,13 +164,8 @@ answer = model.predict(asked)
 print(json.dumps({name: list(answer[name]) for name in ("text", "alignment", "input_tokens")}))
 """
     texts = ["Here the tired fish runs.", "🙂", ""]
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(texts)],
-        env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{trained[0] / 'mlflow.db'}"},
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout.splitlines()[-1])
+    store = f"sqlite:///{trained[0] / 'mlflow.db'}"
+    answer = stands_alone(code, json.dumps(texts), folder=tmp_path, MLFLOW_TRACKING_URI=store)
     assert "läuft" in answer["text"][0]
     assert answer["text"][2] == ""
     assert len(answer["alignment"][0][0]) == len(answer["input_tokens"][0])

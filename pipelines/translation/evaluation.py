@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 
 from pipelines import figures
 from pipelines.batches import Buckets, lengths_of
-from pipelines.config import BucketTrainConfig
+from pipelines.config import BucketTrainConfig, DecodingConfig
 from pipelines.losses import token_losses
 from pipelines.tasks import Table
 from pipelines.text import Ragged
@@ -40,17 +39,22 @@ def cross_entropy(
     return total / count
 
 
-def answers(serve: Any, texts: Sequence[str], *, beam_width: int, max_length: int) -> list[str]:
+def asked(texts: Sequence[str], decoding: DecodingConfig) -> dict[str, tf.Tensor]:
+    """The inputs of the serving signature."""
+    return {
+        "text": tf.constant(list(texts), tf.string),
+        "beam_width": tf.constant([decoding.beam_width]),
+        "max_length": tf.constant([decoding.max_length]),
+    }
+
+
+def answers(serve: Any, texts: Sequence[str], decoding: DecodingConfig) -> list[str]:
     """What a SavedModel's signature answers, in the order of ``texts``."""
     found = [""] * len(texts)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     for start in range(0, len(order), _ROWS):
         some = order[start : start + _ROWS]
-        answer = serve(
-            text=tf.constant([texts[i] for i in some]),
-            beam_width=tf.constant([beam_width]),
-            max_length=tf.constant([max_length]),
-        )
+        answer = serve(**asked([texts[i] for i in some], decoding))
         for i, text in zip(some, answer["text"].numpy(), strict=True):
             found[i] = text.decode()
     return found
@@ -113,7 +117,3 @@ def best_and_worst(
         ["chrf", "input", "output", "reference"],
         [[f"{each[i]:.1f}", inputs[i], outputs[i], references[i]] for i in shown],
     )
-
-
-def perplexity(nats: float) -> float:
-    return math.exp(min(nats, 700.0))

@@ -34,8 +34,7 @@ def encoder_network(
     config: EncoderConfig, decoder: DecoderConfig, *, vocabulary: int, seed: int
 ) -> keras.Model:
     """``ids <int32>[batch, steps]`` → the decoder's first states ``<float>[batch, units]``; with
-    attention also memory ``<float>[batch, steps, features]``, its keys
-    ``<float>[batch, steps, embedding]`` and ``valid <bool>[batch, steps]``.
+    attention also what a `decoders.network` looks at: keys, memory and valid.
     """
     ids = keras.Input((None,), dtype="int32", name="ids")
     valid = ops.not_equal(ids, PADDING)
@@ -53,7 +52,7 @@ def encoder_network(
     if decoder.attention == "additive":
         memory = keras.layers.Dropout(config.dropout, seed=seed + 2, name="dropout")(hidden)
         memory = memory * ops.cast(valid, memory.dtype)[:, :, None]
-        looked_at = [memory, decoders.keys(decoder, memory), valid]
+        looked_at = [decoders.keys(decoder, memory), memory, valid]
     return keras.Model(ids, [*states, *looked_at], name="encoder")
 
 

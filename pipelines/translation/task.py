@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from pipelines.text import PADDING, UNKNOWN
 from pipelines.translation import evaluation, records
 from pipelines.translation import model as models
 from pipelines.translation.config import TranslationConfig
+from pipelines.translation.evaluation import asked
 from pipelines.translation.model import Translator
 from pipelines.translation.processor import Pairs
 from pipelines.translation.records import Pair
@@ -75,7 +77,7 @@ class Translation(Task):
         translate = tf.function(serve.function, input_signature=list(serve.inputs.values()))
 
         def answer() -> Table:
-            texts = translate(**asked([p.input for p in some], config))["text"].numpy()
+            texts = translate(**asked([p.input for p in some], config.decoding))["text"].numpy()
             rows = [[p.input, p.output, t.decode()] for p, t in zip(some, texts, strict=True)]
             return Table(["input", "reference", "output"], rows)
 
@@ -92,10 +94,10 @@ class Translation(Task):
         inputs, references = [p.input for p in splits.test], [p.output for p in splits.test]
         rows, targets = _encode(processor, splits.test)
         nats = evaluation.cross_entropy(model, rows, targets, config.train)
-        serve, decoded = served.signatures["serving_default"], config.decoding
+        serve = served.signatures["serving_default"]
         greedy, outputs = (
-            evaluation.answers(serve, inputs, beam_width=width, max_length=decoded.max_length)
-            for width in (1, decoded.beam_width)
+            evaluation.answers(serve, inputs, limits)
+            for limits in (config.decoding.model_copy(update={"beam_width": 1}), config.decoding)
         )
         found, how = evaluation.scores(outputs, references, config.text.scored)
         lengths = evaluation.by_length(inputs, outputs, references, config.text.scored)
@@ -110,7 +112,7 @@ class Translation(Task):
                 **found,
                 "greedy_bleu": evaluation.scores(greedy, references, config.text.scored)[0]["bleu"],
                 "cross_entropy": nats,
-                "perplexity": evaluation.perplexity(nats),
+                "perplexity": math.exp(nats),
             },
             figures={"bleu_by_length": evaluation.draw_by_length(lengths), **drawn},
             tables={
@@ -130,21 +132,15 @@ class Translation(Task):
             "beam_width": tf.TensorSpec([None], tf.int32, name="beam_width"),
             "max_length": tf.TensorSpec([None], tf.int32, name="max_length"),
         }
-        return {
-            "serving_default": Endpoint(interpreter.translate, inputs),
-            "n_best": Endpoint(interpreter.n_best, inputs),
-        }
+        return {"serving_default": Endpoint(interpreter.translate, inputs)}
 
     def predict(self, config: TranslationConfig, served: Any, text: str) -> Prediction:
-        question = asked([text], config)
-        answer, best = (
-            {name: value.numpy()[0] for name, value in served.signatures[s](**question).items()}
-            for s in ("serving_default", "n_best")
-        )
+        answers = served.signatures["serving_default"](**asked([text], config.decoding))
+        answer = {name: value.numpy()[0] for name, value in answers.items()}
         ranked = [
             {"text": t.decode(), "score": float(s)}
-            for t, s in zip(best["texts"], best["scores"], strict=True)
-            if np.isfinite(s)
+            for t, s in zip(answer["texts"], answer["scores"], strict=True)
+            if s > decoding.NEVER
         ]
         found = {
             "input": text,
@@ -154,8 +150,8 @@ class Translation(Task):
         }
         if "alignment" in answer:
             found |= {
-                "input_tokens": [t.decode(errors="replace") for t in answer["input_tokens"]],
-                "output_tokens": [t.decode(errors="replace") for t in answer["output_tokens"]],
+                "input_tokens": [t.decode() for t in answer["input_tokens"]],
+                "output_tokens": [t.decode() for t in answer["output_tokens"]],
                 "alignment": answer["alignment"].astype(float).round(4).tolist(),
             }
         return Prediction(
@@ -172,15 +168,6 @@ def _draw(answer: dict[str, Any]) -> Figure:
     return figures.attention(
         np.asarray(answer["alignment"]), answer["input_tokens"], answer["output_tokens"]
     )
-
-
-def asked(texts: Sequence[str], config: TranslationConfig) -> dict[str, tf.Tensor]:
-    """The inputs of the serving signature."""
-    return {
-        "text": tf.constant(list(texts), tf.string),
-        "beam_width": tf.constant([config.decoding.beam_width]),
-        "max_length": tf.constant([config.decoding.max_length]),
-    }
 
 
 class Interpreter:
@@ -200,42 +187,37 @@ class Interpreter:
     def translate(
         self, text: tf.Tensor, beam_width: tf.Tensor, max_length: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """The best translation of each text, and its log p by length (`decoding.search`).
+        """The best translation of each text, and its log p by length (`decoding.search`); beside
+        it all of the beam, the best first: ``texts <string>[batch, beam]`` and ``scores``, which
+        are `decoding.NEVER` where no more were found.
 
         With attention also ``alignment <float>[batch, time, steps]``, how much each token of the
         answer looked at each token of the text, and the tokens, "" behind the ends.
         """
         read, found = self._search(text, beam_width, max_length)
-        # The best of each text; all may be shorter than other hypotheses.
-        ids, weights = found.ids[:, 0], found.notes[:, 0]
-        time = tf.reduce_max(tf.math.count_nonzero(ids, axis=1))
-        ids, weights = ids[:, :time], weights[:, :time]
-        names = self._names(text, ids, weights)
+        rows, beam, time, size = tf.unstack(tf.shape(found.notes))
+        names = self._names(
+            decoding.repeat([text], beam)[0],
+            tf.reshape(found.ids, [rows * beam, time]),
+            tf.reshape(found.notes, [rows * beam, time, size]),
+        )
+        texts = tf.reshape(self._processor.output.join_names(names), [rows, beam])
         answer = {
-            "text": self._processor.output.join_names(names),
+            "text": texts[:, 0],
             "score": found.scores[:, 0],
+            "texts": texts,
+            "scores": found.scores,
         }
         if self._attends:
-            tokens = self._processor.input.names(read)
+            # The best of each text; all may be shorter than other hypotheses.
+            longest = tf.reduce_max(tf.math.count_nonzero(found.ids[:, 0], axis=1))
+            best = tf.reshape(names, [rows, beam, time])[:, 0, :longest]
             answer |= {
-                "alignment": weights,
-                "input_tokens": _valid(tokens),
-                "output_tokens": _valid(names),
+                "alignment": found.notes[:, 0, :longest],
+                "input_tokens": _valid(self._processor.input.names(read)),
+                "output_tokens": _valid(best),
             }
         return answer
-
-    def n_best(
-        self, text: tf.Tensor, beam_width: tf.Tensor, max_length: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        """``texts <string>[batch, beam]`` and ``scores <float>[batch, beam]``, the best first; the
-        score of what was not found is −inf."""
-        _, found = self._search(text, beam_width, max_length)
-        rows, beam, time, size = tf.unstack(tf.shape(found.notes))
-        (text,) = decoding.repeat([text], beam)
-        ids = tf.reshape(found.ids, [rows * beam, time])
-        names = self._names(text, ids, tf.reshape(found.notes, [rows * beam, time, size]))
-        texts = self._processor.output.join_names(names)
-        return {"texts": tf.reshape(texts, [rows, beam]), "scores": found.scores}
 
     def _search(
         self, text: tf.Tensor, beam_width: tf.Tensor, max_length: tf.Tensor

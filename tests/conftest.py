@@ -5,9 +5,8 @@ import os
 # Before anything imports TensorFlow: its start-up messages are no test results.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Nothing of a test goes to the store of whoever runs it.
-STORES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-for name in STORES:
-    os.environ.pop(name, None)
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+os.environ.pop("MLFLOW_REGISTRY_URI", None)
 
 from pathlib import Path
 
@@ -24,7 +23,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("UNFOLD_HOME", str(folder))
     # MLflow sets these when it is told a store; thus they are unset again after the test.
-    for name in STORES:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     return folder

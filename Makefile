@@ -18,6 +18,9 @@ json_flags   = $(if $(JSON),--json)
 # What Debian's package trans-de-en has. It is unpacked, not installed.
 DICTIONARY := usr/share/trans/de-en
 
+# A file of tests stays together: what it sets up serves all of its tests.
+side_by_side := -n 2 --dist loadscope --no-loadscope-reorder
+
 export INPUT
 
 .DEFAULT_GOAL := help
@@ -76,8 +79,8 @@ ui: $(READY) ## Open the MLflow UI on the runs (PORT=5000)
 	@$(BIN)/unfold ui $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
 
 test: $(READY) ## Run all tests, the layers on both backends
-	$(BIN)/python -m pytest
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/layers
+	$(BIN)/python -m pytest $(side_by_side)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(side_by_side) tests/layers
 
 bench: $(READY) ## Measure layers, memory, export, an IMDb epoch and windows beside their peers (quiet machine)
 	$(BIN)/python -m benchmarks.layers

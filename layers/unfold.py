@@ -18,6 +18,8 @@ from keras import ops
 # The loop under keras.layers.RNN; the public keras.ops.scan is slower in a TensorFlow graph.
 from keras.src import backend
 
+from layers import flow
+
 TALL = 256  # inputs; 15-20 % of a training step at 256 inputs and 512 units, a loss below 128
 
 
@@ -200,7 +202,14 @@ class Unfolded(keras.layers.RNN):
         own = of_backend("bptt")
         route = self.route(training, compiled=own is not None and own.is_compiled(x))
         few = x.shape[1] in (0, 1)  # no loop to be quicker than
-        take = self._portable if few else getattr(self, f"_{route.name}")
+        watch = flow.watch()
+        if watch is not None:
+            nudges = watch.see(self, x, states, mask)
+            take = functools.partial(self._portable, nudges=nudges)
+        elif few:
+            take = self._portable
+        else:
+            take = getattr(self, f"_{route.name}")
         hidden, last_states = take(x, states, mask, kept_x, kept_h)
         if self.stateful:
             for variable, state in zip(self.states, last_states, strict=True):
@@ -281,10 +290,16 @@ class Unfolded(keras.layers.RNN):
             return Route("portable", f"inference; {refusal}")
         return Route("fused", f"inference, of up to {fused.ROWS} rows")
 
-    def _portable(self, x, states, mask, kept_x=None, kept_h=None):
-        """Hidden states [batch, time, units] (None if not returned) and the last states."""
+    def _portable(self, x, states, mask, kept_x=None, kept_h=None, nudges=None):
+        """Hidden states [batch, time, units] (None if not returned) and the last states.
+
+        ``nudges`` [batch, time, units of all states] are added to the states, see `layers.flow`.
+        """
         x, mask, cuts = self._time_major(x, mask)
         xs, step = self._inputs_and_step(x, kept_x, kept_h)
+        if nudges is not None:
+            step = flow.nudged(step, [s.shape[-1] for s in states])
+            xs = ops.concatenate([xs, time_major(nudges)], axis=-1)
         hidden, last_states = unfold(
             step,
             xs,
@@ -381,6 +396,15 @@ class Unfolded(keras.layers.RNN):
         sequences = ops.convert_to_tensor(sequences, dtype=self.compute_dtype)
         states = self._states_before(sequences, initial_state)
         x, mask = self._in_order_of_processing(sequences, mask, lengths)
+        traced = self.steps_taken(x, states, mask)
+        traced["hidden_state"] = self._outputs(
+            traced["hidden_state"], mask, from_zeros=self._starts_at_zero(initial_state)
+        )
+        return traced
+
+    def steps_taken(self, x, states, mask):
+        """As `trace`, of a call as `layers.flow.Watch` has seen it, in its order of processing;
+        where a step is padding, the hidden state is carried over too."""
         x, mask, cuts = self._time_major(x, mask)
         xs, step = self._inputs_and_step(x)
         over_time, _ = unfold(
@@ -403,13 +427,7 @@ class Unfolded(keras.layers.RNN):
         if mask is not None:
             taken = {name: zero_unless(mask, value) for name, value in taken.items()}
         taken |= dict(zip(self.cell.state_names, over_time, strict=True))
-        traced = {name: time_major(value) for name, value in taken.items()}
-        traced["hidden_state"] = self._outputs(
-            traced["hidden_state"],
-            None if mask is None else time_major(mask)[..., 0],
-            from_zeros=self._starts_at_zero(initial_state),
-        )
-        return traced
+        return {name: time_major(value) for name, value in taken.items()}
 
     def _inputs_and_step(self, x, kept_x=None, kept_h=None):
         """What `unfold` loops over: the inputs of all steps, and the step they go through."""

@@ -177,6 +177,8 @@ class TrainConfig(Section):
     #: Epochs without a better validation score before training stops; null never stops early.
     patience: int | None = Field(3, ge=1)
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    #: Epochs from one look at the gradients, weights and gates of the cells to the next; 0: none.
+    health: int = Field(1, ge=0)
 
 
 class BucketTrainConfig(TrainConfig):

@@ -55,6 +55,7 @@ class Console:
             for name, value in record.items()
             if name.removeprefix("val_") not in {"learning_rate", "padding_share"}
             and "second" not in name
+            and not name.startswith("health/")
         ]
         self.say(
             f"epoch {epoch}/{epochs}  {'  '.join(shown)}  "

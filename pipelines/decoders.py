@@ -50,8 +50,9 @@ def network(config: DecoderConfig, *, vocabulary: int, memory: int, seed: int) -
     below = config if not attends else config.model_copy(update={"units": config.units[:1]})
     first = len(state_sizes(below))
     hidden, after = recurrent_stack(
-        below, x, mask, seed=seed + 10, dropout=config.dropout, states=states[:first]
-    )
+        below, x, mask, seed=seed + 10, dropout=config.dropout, states=states[:first],
+        name="decoder",
+    )  # fmt: skip
     looked_at, alignment = [], []
     if attends:
         looked_at = [
@@ -74,6 +75,7 @@ def network(config: DecoderConfig, *, vocabulary: int, memory: int, seed: int) -
                 dropout=config.dropout,
                 states=states[first:],
                 below=1,
+                name="decoder",
             )
             after += more
             hidden = ops.concatenate([hidden, context], axis=-1)

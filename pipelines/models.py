@@ -37,6 +37,7 @@ def recurrent_stack(
     dropout: float = 0.0,
     states: Sequence[Any] | None = None,
     below: int = 0,
+    name: str = "recurrent",
 ) -> tuple[Any, list[Any]]:
     """``<float>[batch, time, features]`` → hidden states ``<float>[batch, time, units]``.
 
@@ -46,6 +47,8 @@ def recurrent_stack(
         states: where the sequences start from, those of all layers as `state_sizes` counts them,
             if what is read goes on something; None for their beginning.
         below: how many layers there are below these.
+        name: of the layers, before their number from below. It says nothing of the cell, so that
+            what is measured of them has the same name in runs that differ by it.
 
     Returns:
         The hidden states of the last layer, and the states of all layers after the last valid
@@ -55,22 +58,22 @@ def recurrent_stack(
     whole = config if isinstance(config, RecurrentConfig) else None
     settings = {} if whole is None else {"truncate": whole.truncate, "initial": whole.initial}
     for depth, units in enumerate(config.units):
-        name = f"{config.cell}_{below + depth + 1}"
+        numbered = f"{name}_{below + depth + 1}"
         if depth and dropout:
             drop = keras.layers.Dropout(dropout, seed=seed + depth, name=f"dropout_{below + depth}")
             hidden = drop(hidden)
         two = whole is not None and whole.bidirectional
         if config.cell == "feedforward":
             width = units * (2 if two else 1)
-            hidden = keras.layers.Dense(width, activation="tanh", name=name)(hidden)
+            hidden = keras.layers.Dense(width, activation="tanh", name=numbered)(hidden)
             continue
         layer = _CELLS[config.cell](
-            units, return_sequences=True, return_state=True, seed=seed + depth, name=name,
+            units, return_sequences=True, return_state=True, seed=seed + depth, name=numbered,
             **settings,
         )  # fmt: skip
         count = len(layer.cell.state_names) * (2 if two else 1)
         if two:
-            layer = Bidirectional(layer, name=f"bidirectional_{below + depth + 1}")
+            layer = Bidirectional(layer, name=f"bidirectional_{numbered}")
         before = None
         if left is not None:
             before, left = left[:count], left[count:]

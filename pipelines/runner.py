@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from pipelines import export, figures, signals, training
+from pipelines import export, figures, health, signals, training
 from pipelines.config import Experiment, listed
 from pipelines.console import Console
 from pipelines.errors import UserError
@@ -24,8 +24,8 @@ from pipelines.runs import Run, runs_folder
 from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task, get_task
 from pipelines.tracking import Tracker
 
-#: The table of what a model answered after each epoch.
-_EXAMPLES = "examples_by_epoch"
+#: The tables of what a model answered after each epoch, and of how gradients came back.
+_EXAMPLES, _FLOW = "examples_by_epoch", "gradient_flow"
 
 
 def train(config: Experiment, where: dict[str, str], console: Console) -> Run:
@@ -117,21 +117,37 @@ def _fit(
     tracker.publish()
 
     examples = task.examples(config, processor, model, splits)
+    feed, objective = task.feed(config, processor, splits), task.objective(config)
+    every = config.train.health
+    examiner = health.Examiner(model, objective.loss, feed.validation()) if every else None
+    warned: set[str] = set()
+
+    def examine(epoch: int) -> dict[str, float]:
+        if examiner is None or epoch % every:
+            return {}
+        found = examiner()
+        _keep_by_epoch(run, _FLOW, epoch, found.table())
+        for layer, warning in found.warnings.items():
+            if layer not in warned:
+                console.warn(warning)
+                warned.add(layer)
+        return found.metrics
 
     def keep(state: training.State) -> None:
         run.write_history(state.history)
         if examples is not None:
-            _keep_examples(run, state.epoch, examples())
+            _keep_by_epoch(run, _EXAMPLES, state.epoch, examples())
         tracker.publish()
 
     state = training.fit(
         model,
-        task.feed(config, processor, splits),
-        task.objective(config),
+        feed,
+        objective,
         config.train,
         folder=run.folder / "checkpoints",
         console=console,
         on_epoch=keep,
+        examine=examine,
     )
     run.write_history(state.history)
     _save_model(model, run.folder / "model.keras")
@@ -149,6 +165,8 @@ def _score(
     """Scores on the test split, of the model as it was saved."""
     evaluation = _evaluate(task, config, splits, run)
     evaluation.figures["learning_curves"] = figures.learning_curves(state.history, run.id)
+    if rows := _read_table(run, _FLOW)[1:]:
+        evaluation.figures[_FLOW] = health.picture(rows, run.id)
     for name, figure in evaluation.figures.items():
         figures.save(figure, run.folder / "figures" / f"{name}.png")
     for name, draw in evaluation.drawings.items():
@@ -168,16 +186,21 @@ def _evaluate(task: Task, config: Experiment, splits: Splits, run: Run) -> Evalu
     return task.evaluate(config, processor, model, served, splits)
 
 
-def _keep_examples(run: Run, epoch: int, table: Table) -> None:
-    """Add what the model answered after an epoch; once, also where an epoch was done again."""
-    path = run.folder / "tables" / f"{_EXAMPLES}.csv"
-    before = []
-    if path.exists():
-        csv.field_size_limit(sys.maxsize)
-        with path.open(encoding="utf-8", newline="") as file:
-            before = [row for row in list(csv.reader(file))[1:] if int(row[0]) < epoch]
+def _keep_by_epoch(run: Run, name: str, epoch: int, table: Table) -> None:
+    """Add the rows of an epoch to a table; once, also where an epoch was done again."""
+    before = [row for row in _read_table(run, name)[1:] if int(row[0]) < epoch]
     now = [[epoch, *row] for row in table.rows]
-    _write_table(run, _EXAMPLES, [["epoch", *table.columns], *before, *now])
+    _write_table(run, name, [["epoch", *table.columns], *before, *now])
+
+
+def _read_table(run: Run, name: str) -> list[list[str]]:
+    """The rows of a table, its columns first; none if there is no such table."""
+    path = run.folder / "tables" / f"{name}.csv"
+    if not path.exists():
+        return []
+    csv.field_size_limit(sys.maxsize)
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
 
 
 def _write_table(run: Run, name: str, rows: Sequence[Sequence[Any]]) -> None:

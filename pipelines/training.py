@@ -21,6 +21,9 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+# What Keras clips by; it has no public name.
+from keras.src.optimizers.base_optimizer import global_norm
+
 from pipelines import signals
 from pipelines.config import TrainConfig
 from pipelines.console import Console
@@ -107,6 +110,58 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+class Measured:
+    """An optimizer that keeps how large the gradients were, and how often they were clipped."""
+
+    def build(self, variables: list[Any]) -> None:
+        super().build(variables)  # type: ignore[misc]
+        self._norms, self._clipped, self._steps = (
+            self.add_variable((), dtype="float32", name=name)  # type: ignore[attr-defined]
+            for name in ("norms", "clipped", "steps_measured")
+        )
+
+    def apply(self, grads: list[Any], trainable_variables: list[Any] | None = None) -> None:
+        super().apply(grads, trainable_variables)  # type: ignore[misc]
+        norm = ops.cast(global_norm(grads), "float32")
+        self._norms.assign_add(norm)
+        if limit := self.global_clipnorm:  # type: ignore[attr-defined]
+            self._clipped.assign_add(ops.cast(norm > limit, "float32"))
+        self._steps.assign_add(1.0)
+
+    def measured(self) -> dict[str, float]:
+        """The mean of the gradient's global norm since it was last asked for, before clipping, and
+        the share of steps that were clipped."""
+        norms, clipped, steps = (
+            float(ops.convert_to_numpy(v)) for v in (self._norms, self._clipped, self._steps)
+        )
+        for variable in (self._norms, self._clipped, self._steps):
+            variable.assign(0.0)
+        return {
+            "health/gradient_norm": norms / max(steps, 1.0),
+            "health/clipped_share": clipped / max(steps, 1.0),
+        }
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class SGD(Measured, keras.optimizers.SGD):
+    """`Measured`."""
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class RMSprop(Measured, keras.optimizers.RMSprop):
+    """`Measured`."""
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class Adam(Measured, keras.optimizers.Adam):
+    """`Measured`."""
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class AdamW(Measured, keras.optimizers.AdamW):
+    """`Measured`."""
+
+
 def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
     """The optimizer of a config. ``sgd`` is the chapter's rule: θ ← θ − η ∂L/∂θ."""
     common: dict[str, Any] = {
@@ -120,12 +175,12 @@ def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.optimizer
         "weight_decay": config.weight_decay or None,
     }
     if config.optimizer == "adamw":
-        return keras.optimizers.AdamW(**{**common, "weight_decay": config.weight_decay})
+        return AdamW(**{**common, "weight_decay": config.weight_decay})
     return {
-        "sgd": lambda: keras.optimizers.SGD(**common),
-        "momentum": lambda: keras.optimizers.SGD(momentum=0.9, nesterov=True, **common),
-        "rmsprop": lambda: keras.optimizers.RMSprop(**common),
-        "adam": lambda: keras.optimizers.Adam(**common),
+        "sgd": lambda: SGD(**common),
+        "momentum": lambda: SGD(momentum=0.9, nesterov=True, **common),
+        "rmsprop": lambda: RMSprop(**common),
+        "adam": lambda: Adam(**common),
     }[config.optimizer]()
 
 
@@ -138,6 +193,7 @@ def fit(
     folder: Path,
     console: Console,
     on_epoch: Callable[[State], object] = lambda state: None,
+    examine: Callable[[int], dict[str, float]] = lambda epoch: {},
 ) -> State:
     """Train ``model`` and leave it with the weights of its best epoch.
 
@@ -146,11 +202,13 @@ def fit(
             checkpoint, which is then continued.
         on_epoch: called after each epoch, before its checkpoint is on disk: killed in between, the
             epoch is done again and this called again.
+        examine: called with the number of an epoch that has ended; what it finds is put on record.
 
     Raises:
         TrainingError: the loss is not finite.
     """
     optimizer = make_optimizer(config, feed.steps)
+    measured = optimizer
     if config.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(optimizer=optimizer, loss=objective.loss, metrics=objective.metrics())
@@ -187,7 +245,7 @@ def fit(
                 f"train.learning_rate (now {config.learning_rate:g})"
             )
         state.epoch += 1
-        state.history.append(record)
+        state.history.append(record | measured.measured() | examine(state.epoch))
         score = record[objective.monitor] * (1 if objective.higher_is_better else -1)
         if state.best is None or score > state.best:
             state.best, state.best_epoch, state.waited = score, state.epoch, 0

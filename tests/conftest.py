@@ -18,6 +18,14 @@ settings.load_profile("unfold")
 
 
 @pytest.fixture(autouse=True)
+def seeded() -> None:
+    """First weights and all other draws of a test are the same each time, in whatever order."""
+    import keras  # not before the tests of the layers have set their backend up
+
+    keras.utils.set_random_seed(1)
+
+
+@pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs, exports and the MLflow store of a test are its own."""
     folder = tmp_path / "home"

@@ -204,6 +204,7 @@ def test_history_tells_of_each_epoch(tmp_path):
         assert set(record) == {
             "loss", "accuracy", "val_loss", "val_accuracy", "epoch_seconds",
             "tokens_per_second", "padding_share", "learning_rate",
+            "health/gradient_norm", "health/clipped_share",
         }  # fmt: skip
         assert record["padding_share"] == 0.0
         assert record["tokens_per_second"] == pytest.approx(60 / record["epoch_seconds"])

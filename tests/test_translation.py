@@ -107,7 +107,7 @@ def test_the_state_is_handed_over_as_the_chapter_draws_it_where_it_fits():
     fits = build(small(attention="none", two=False), inputs=20, outputs=15, seed=1)
     assert not [w for w in fits.weights if "bridge" in w.path]
     ids = batch()[0]["read"]
-    lstm = next(layer for layer in fits.encoder.layers if layer.name == "lstm_1")
+    lstm = next(layer for layer in fits.encoder.layers if layer.name == "encoder_1")
     embedded = fits.encoder.get_layer("embedding")(ids)
     _, h, c = lstm(embedded, mask=ids != 0)
     states, looked_at = fits.read(ids)

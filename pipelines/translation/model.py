@@ -45,7 +45,9 @@ def encoder_network(
         name="embedding",
     )
     x = keras.layers.Dropout(config.dropout, seed=seed + 1, name="input_dropout")(embedding(ids))
-    hidden, last = recurrent_stack(config, x, valid, seed=seed + 10, dropout=config.dropout)
+    hidden, last = recurrent_stack(
+        config, x, valid, seed=seed + 10, dropout=config.dropout, name="encoder"
+    )
     same = not config.bidirectional and state_sizes(config) == state_sizes(decoder)
     states = decoders.first_states(decoder, last, as_is=same)
     looked_at = []

@@ -1,5 +1,5 @@
 # Everything here only wraps the `unfold` command and the test tools.
-# Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  INPUT="..."  JSON=1  GPU=1  ARGS="more of unfold's options"
+# Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  INPUT="..."  JSON=1  GPU=1  FAST=1  ARGS="more of unfold's options"
 
 PYTHON ?= python3
 VENV   := .venv
@@ -24,7 +24,7 @@ side_by_side := -n 2 --dist loadscope --no-loadscope-reorder
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test bench lint format requirements ui track clean dictionary try-dictionary
+.PHONY: help setup test bench lab lint format requirements ui track clean dictionary try-dictionary
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## (.*)/\1\t\2/' | sed 's/%/TASK/' | expand -t 22
@@ -71,6 +71,9 @@ predict-%: $(READY) ## Answer one input: INPUT="..." (ARGS="--midi FILE")
 
 export-%: $(READY) ## Write exports/TASK/VERSION, a SavedModel for serving
 	@$(BIN)/unfold export $* $(run_flags) $(config_flags) $(json_flags)
+
+lab: $(READY) ## Measure the chapter's claims and write lab/report.html (FAST=1 for a tenth of the work)
+	@$(BIN)/unfold lab $(if $(FAST),--fast)
 
 track-%: $(READY) ## Send a run to MLflow that could not be sent while it was trained
 	@$(BIN)/unfold track $* $(run_flags)

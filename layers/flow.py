@@ -89,7 +89,7 @@ class Flow(NamedTuple):
     Attributes:
         seen: the call.
         gradients: by the name of a state (``hidden_state``, ``cell_state``), ∂L/∂ that state as
-            it is handed on after each step, float32 NumPy [batch, time, units]; 0 at padded
+            it is handed on after each step, float64 NumPy [batch, time, units]; 0 at padded
             steps. The two are what is handed on side by side: that h_t was read from c_t counts
             in ∂L/∂h_t.
     """
@@ -101,7 +101,7 @@ class Flow(NamedTuple):
         """‖∂L/∂(h_t, c_t)‖ by the distance from a row's last real step.
 
         Returns:
-            float32 NumPy [time]: at k the mean over the rows that have more than k steps; NaN
+            float64 NumPy [time]: at k the mean over the rows that have more than k steps; NaN
             where no row has.
         """
         squares = sum(np.sum(np.square(g), axis=-1) for g in self.gradients.values())
@@ -114,7 +114,7 @@ class Flow(NamedTuple):
             backwards = np.sqrt(squares[row][real[row]][::-1])
             total[: len(backwards)] += backwards
             count[: len(backwards)] += 1
-        return np.where(count, total / np.maximum(count, 1), np.nan).astype(np.float32)
+        return np.where(count, total / np.maximum(count, 1), np.nan)
 
 
 def flows(loss):
@@ -148,7 +148,7 @@ def flows(loss):
     gradients = _gradients(nudged_loss, zeros)
     found = {}
     for name, seen in first.seen.items():
-        gradient = np.asarray(ops.convert_to_numpy(gradients[name]), np.float32)
+        gradient = np.asarray(ops.convert_to_numpy(gradients[name]), np.float64)
         names = seen.layer.cell.state_names
         parts = np.split(gradient, np.cumsum([s.shape[-1] for s in seen.states])[:-1], axis=-1)
         found[name] = Flow(seen, dict(zip(names, parts, strict=True)))

@@ -89,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("track", _track, "Send a run to MLflow that could not be sent before.")
     sub.add_argument("--run", metavar="ID", help="default: the latest finished run")
 
+    sub = command("lab", _lab, "Measure the chapter, and write it down.", task=False)
+    sub.add_argument("--fast", action="store_true", help="a tenth of the work, to see it run")
+    sub.add_argument("--only", nargs="+", metavar="NAME", help="these experiments; all by default")
+    sub.add_argument("--seed", type=int, default=1, help="of all draws (default 1)")
+
     sub = command("ui", _ui, "Open the runs in the MLflow UI.", task=False)
     sub.add_argument("--host", default="127.0.0.1")
     sub.add_argument("--port", type=int, default=5000)
@@ -176,6 +181,13 @@ def _track(args: argparse.Namespace, console: Console) -> None:
     devices.select("cpu")
     _runner().track(run, console)
     console.say(f"run {run.id} is in {tracking.store_uri()}")
+
+
+def _lab(args: argparse.Namespace, console: Console) -> None:
+    devices.select("cpu")
+    from pipelines.lab.run import run  # once the backend is settled
+
+    print(run(console, only=args.only, fast=args.fast, seed=args.seed))
 
 
 def _ui(args: argparse.Namespace, console: Console) -> None:

@@ -94,7 +94,7 @@ def decay(norms: np.ndarray) -> float:
     distance = np.flatnonzero(np.nan_to_num(norms) > 0)
     if len(distance) < 2:
         return 1.0
-    slope = np.polyfit(distance, np.log(norms[distance].astype(np.float64)), 1)[0]
+    slope = np.polyfit(distance, np.log(norms[distance]), 1)[0]
     return float(np.exp(slope))
 
 

@@ -48,25 +48,81 @@ def artifact_root() -> Path:
     return home() / "mlartifacts"
 
 
+def _mlflow() -> Any:
+    """MLflow, told of the store."""
+    import mlflow
+
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(store_uri())
+    mlflow.set_registry_uri(store_uri())
+    return mlflow
+
+
+def _client_of(mlflow: Any) -> Any:
+    # The first use of a store creates its tables: one process at a time.
+    with lock(home() / ".mlflow.lock", wait=True):
+        return mlflow.MlflowClient()
+
+
+def _experiment_id(client: Any, name: str) -> str:
+    """The experiment of that name, which is created where there is none."""
+    # Two first trainings at once would both create it.
+    with lock(home() / ".mlflow.lock", wait=True):
+        if (experiment := client.get_experiment_by_name(name)) is not None:
+            return str(experiment.experiment_id)
+        local = store_uri().startswith("sqlite:")
+        return str(
+            client.create_experiment(
+                name,
+                tags={_EXPERIMENT_KIND: "custom_model_development"},
+                artifact_location=(artifact_root() / name).as_uri() if local else None,
+            )
+        )
+
+
+def _unreachable() -> tuple[type[Exception], ...]:
+    """What a store that cannot be used raises."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, SQLAlchemyError, OSError)
+
+
+def log_report(
+    experiment: str, name: str, params: dict[str, Any], metrics: dict[str, float], file: Path
+) -> str | None:
+    """Log numbers and a file as a run of their own; the reason if that cannot be done."""
+    mlflow = _mlflow()
+    try:
+        client = _client_of(mlflow)
+        run_id = client.create_run(_experiment_id(client, experiment), run_name=name).info.run_id
+        for key, value in params.items():
+            client.log_param(run_id, key, value)
+        for key, number in metrics.items():
+            client.log_metric(run_id, key, number)
+        client.log_artifact(run_id, str(file))
+        client.set_terminated(run_id, "FINISHED")
+    except _unreachable() as error:
+        return _reason(error)
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return f"MLflow at {store_uri()} cannot be used ({str(error).splitlines()[0][:200]})"
+
+
 class Tracker:
     """Tells MLflow about one run."""
 
     def __init__(self, run: Run, config: Experiment, console: Console) -> None:
-        import mlflow
-
-        for noisy in ("mlflow", "alembic"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
-        mlflow.set_tracking_uri(store_uri())
-        mlflow.set_registry_uri(store_uri())
-        self._mlflow, self._config, self._console = mlflow, config, console
+        self._mlflow, self._config, self._console = _mlflow(), config, console
         self._run = run
         self._warned = False
 
     @functools.cached_property
     def _client(self) -> Any:
-        # The first use of a store creates its tables: one process at a time.
-        with lock(home() / ".mlflow.lock", wait=True):
-            return self._mlflow.MlflowClient()
+        return _client_of(self._mlflow)
 
     def publish(self) -> bool:
         """Send the epochs that the store does not have yet. Whether the store could be reached."""
@@ -84,16 +140,12 @@ class Tracker:
         return self._try(send)
 
     def _try(self, send: Callable[[], object]) -> bool:
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
         try:
             send()
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+        except _unreachable() as error:
             if not self._warned:
-                reason = str(error).splitlines()[0][:200]
                 self._console.warn(
-                    f"MLflow at {store_uri()} cannot be used ({reason}); the run is kept in "
+                    f"{_reason(error)}; the run is kept in "
                     f"{self._run.folder} and can be sent later: unfold track {self._run.task} "
                     f"--run {self._run.id}"
                 )
@@ -113,21 +165,7 @@ class Tracker:
             if self._client.get_run(run_id).info.status != "RUNNING":
                 self._client.update_run(run_id, status="RUNNING")
             return str(run_id)
-        client = self._client  # made before the lock is taken, which making it takes too
-        # Two first trainings at once would both create the experiment.
-        with lock(home() / ".mlflow.lock", wait=True):
-            experiment = client.get_experiment_by_name(self._run.task)
-            if experiment is None:
-                local = store_uri().startswith("sqlite:")
-                experiment_id = client.create_experiment(
-                    self._run.task,
-                    tags={_EXPERIMENT_KIND: "custom_model_development"},
-                    artifact_location=(artifact_root() / self._run.task).as_uri()
-                    if local
-                    else None,
-                )
-            else:
-                experiment_id = experiment.experiment_id
+        experiment_id = _experiment_id(self._client, self._run.task)
         from mlflow.entities import Param
 
         info = self._run.info

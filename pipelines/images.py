@@ -127,24 +127,33 @@ def _decoded(raw: tf.Tensor, size: int) -> tf.Tensor:
     is_jpeg = tf.strings.substr(raw, 0, 2) == b"\xff\xd8"
 
     def png() -> tf.Tensor:
-        picture = _resized(tf.io.decode_png(raw, channels=4), size)
-        share = picture[..., 3:] / 255.0
-        return picture[..., :3] * share + 255.0 * (1.0 - share)
+        picture = tf.cast(_thinned(tf.io.decode_png(raw, channels=4), size), tf.float32)
+        share = picture[..., 3:]
+        # Where a PNG has less than 8 bits and nothing transparent, the op gives their highest
+        # number, not 255.
+        bits = tf.cast(tf.io.decode_raw(tf.strings.substr(raw, 24, 1), tf.uint8)[0], tf.int32)
+        highest = tf.cast(tf.bitwise.left_shift(1, tf.minimum(bits, 8)) - 1, tf.float32)
+        share /= tf.where(tf.reduce_all(share == highest), highest, 255.0)
+        return _resized(picture[..., :3] * share + 255.0 * (1.0 - share), size)
 
     def other() -> tf.Tensor:
         picture = tf.io.decode_image(raw, channels=3, expand_animations=False)
-        return _resized(tf.ensure_shape(picture, [None, None, 3]), size)
+        return _resized(_thinned(tf.ensure_shape(picture, [None, None, 3]), size), size)
 
     picture = tf.cond(is_png, png, other)
     return tf.cond(is_jpeg, lambda: _upright(picture, _orientation(raw)), lambda: picture)
 
 
-def _resized(picture: tf.Tensor, size: int) -> tf.Tensor:
+def _thinned(picture: tf.Tensor, size: int) -> tf.Tensor:
+    """Without some of the rows and columns of a picture far larger than wanted."""
+    channels = picture.shape[2]
     height, width = tf.unstack(tf.shape(picture)[:2])
     across, down = (tf.maximum(1, n // (_ENOUGH * size)) for n in (width, height))
-    channels = picture.shape[2]
     picture = tf.strided_slice(picture, [0, 0, 0], tf.shape(picture), tf.stack([down, across, 1]))
-    picture = tf.ensure_shape(picture, [None, None, channels])
+    return tf.ensure_shape(picture, [None, None, channels])
+
+
+def _resized(picture: tf.Tensor, size: int) -> tf.Tensor:
     return tf.image.resize(picture, [size, size], antialias=True)
 
 

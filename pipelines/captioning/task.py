@@ -246,7 +246,10 @@ class Narrator:
         looked at each place of the picture, and the ``tokens``, "" behind the ends.
         """
         pixels, readable = images.pixels(image, self._config.model.encoder.size)
-        states, looked_at = self._model.read(self._model.see(pixels))
+        # A convolution cannot go over no pictures at all: then it goes over a black one.
+        none = tf.cast(tf.shape(image)[0] == 0, tf.int32)
+        grids = self._model.see(tf.pad(pixels, [[0, none], [0, 0], [0, 0], [0, 0]]))
+        states, looked_at = self._model.read(grids[: tf.shape(image)[0]])
         found = decoding.write(
             self._model.write,
             states,

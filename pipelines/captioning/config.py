@@ -72,7 +72,7 @@ class CaptioningConfig(Experiment):
     text: TextConfig = TextConfig()
     model: ModelConfig = ModelConfig()
     train: TeacherForcedTrainConfig = TeacherForcedTrainConfig()
-    decoding: DecodingConfig = DecodingConfig(max_length=40)
+    decoding: DecodingConfig = DecodingConfig()
 
 
 CONFIG = CaptioningConfig

@@ -15,8 +15,16 @@ config_flags = $(if $(CONFIG),--config '$(CONFIG)')
 run_flags    = $(if $(RUN),--run '$(RUN)')
 json_flags   = $(if $(JSON),--json)
 
-# What Debian's package trans-de-en has. It is unpacked, not installed.
+# Files of Debian's packages that default configs read. They are unpacked, not installed.
 DICTIONARY := usr/share/trans/de-en
+EMOJI      := usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
+
+# $(call fetch,PACKAGE,FILE): see that a file of a package is there, or fetch it into .venv/debian.
+fetch = test -f /$(2) || test -f $(VENV)/debian/$(2) || { \
+	  mkdir -p $(VENV)/debian/$(dir $(2)) && folder=$$(mktemp -d $(VENV)/debian.XXXXXX) && trap 'rm -rf "$$folder"' EXIT && \
+	  (cd "$$folder" && apt-get download $(1)) && dpkg-deb -x "$$folder"/$(1)_*.deb "$$folder/whole" && \
+	  mv "$$folder/whole/$(2)" $(VENV)/debian/$(2); \
+	} >/dev/null 2>&1
 
 # A file of tests stays together: what it sets up serves all of its tests.
 side_by_side := -n 2 --dist loadscope --no-loadscope-reorder
@@ -24,7 +32,7 @@ side_by_side := -n 2 --dist loadscope --no-loadscope-reorder
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test bench lab lint format requirements ui track clean dictionary try-dictionary
+.PHONY: help setup test bench lab lint format requirements ui track clean dictionary emoji
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## (.*)/\1\t\2/' | sed 's/%/TASK/' | expand -t 22
@@ -46,19 +54,22 @@ $(READY): pyproject.toml requirements/$(KIND).txt
 train-%: $(READY) ## Train, evaluate and track a model (CONFIG, SET, RUN=ID resumes that run)
 	@$(BIN)/unfold train $* $(config_flags) $(set_flags) $(if $(RUN),--resume '$(RUN)') $(json_flags)
 
-# The default of `translation` reads it. Where it cannot be had, the command says what to do.
+# What the default config reads. Where it cannot be had, the command says what to do.
 train-translation: $(if $(CONFIG)$(RUN),,try-dictionary)
+train-captioning: $(if $(CONFIG)$(RUN),,try-emoji)
 
-try-dictionary:
-	@$(MAKE) --no-print-directory dictionary >/dev/null 2>&1 || true
+try-%:
+	@$(MAKE) --no-print-directory $* >/dev/null 2>&1 || true
 
 dictionary: ## Fetch the German-English dictionary that `translation` learns from (Debian's, no root)
-	@test -f /$(DICTIONARY) || test -f $(VENV)/debian/$(DICTIONARY) || { \
-	  mkdir -p $(VENV) && folder=$$(mktemp -d $(VENV)/dictionary.XXXXXX) && trap 'rm -rf "$$folder"' EXIT && \
-	  (cd "$$folder" && apt-get download trans-de-en) && dpkg-deb -x "$$folder"/trans-de-en_*.deb "$$folder/debian" && \
-	  rm -rf $(VENV)/debian && mv "$$folder/debian" $(VENV)/debian; \
-	} >/dev/null 2>&1 || { \
+	@$(call fetch,trans-de-en,$(DICTIONARY)) || { \
 	  echo "error: the dictionary could not be fetched: install Debian's package trans-de-en, or train with CONFIG=configs/translation/multi30k-en-de.yaml" >&2; \
+	  exit 2; \
+	}
+
+emoji: ## Fetch the pictures of emoji that `captioning` learns from (Debian's, no root)
+	@$(call fetch,fonts-noto-color-emoji,$(EMOJI)) || { \
+	  echo "error: the pictures could not be fetched: install Debian's package fonts-noto-color-emoji, or train with CONFIG=configs/captioning/flickr8k.yaml" >&2; \
 	  exit 2; \
 	}
 

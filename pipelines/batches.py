@@ -194,6 +194,12 @@ class BucketFeed:
         return self._validation_buckets.batches(rows, targets, np.arange(len(targets)))
 
 
+def in_order(config: BucketTrainConfig, rows: Any, targets: Any) -> tf.data.Dataset:
+    """Batches of all rows, for scores; see `Buckets.batches`."""
+    buckets = Buckets.of(config, lengths_of(rows, targets))
+    return buckets.batches(rows, targets, np.arange(len(targets)))
+
+
 def shuffled(count: int, *, seed: int, epoch: int) -> np.ndarray:
     """The order of one epoch: a function of the seed and the epoch, so a resumed run has it too."""
     return np.random.default_rng([seed, epoch]).permutation(count)

@@ -190,6 +190,13 @@ class BucketTrainConfig(TrainConfig):
     buckets: int = Field(12, ge=1)
 
 
+class TeacherForcedTrainConfig(BucketTrainConfig):
+    """Training by teacher forcing: the decoder reads the true text, and writes its next token."""
+
+    #: This share of the probability is asked for evenly over all tokens (Szegedy et al. 2016).
+    label_smoothing: Share = 0.0
+
+
 class Experiment(Section):
     """The keys every task has. A task adds its own sections."""
 
@@ -197,6 +204,8 @@ class Experiment(Section):
     writes: ClassVar[dict[str, str]] = {}
     #: Keys that `predict` can choose anew; all others are part of what was trained.
     at_request: ClassVar[tuple[str, ...]] = ()
+    #: Inputs of the export that are bytes, such as a picture's file, and not text.
+    binary: ClassVar[tuple[str, ...]] = ()
 
     task: str
     name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

@@ -32,7 +32,7 @@ class Console:
         self._err.print(f"error: {text}", markup=False, style="red")
 
     @contextlib.contextmanager
-    def progress(self, title: str, steps: int) -> Iterator[Bar]:
+    def progress(self, title: str, steps: int, unit: str = "tokens") -> Iterator[Bar]:
         with contextlib.ExitStack() as stack:
             live = None
             if self._err.is_terminal:
@@ -47,7 +47,7 @@ class Console:
                         transient=True,
                     )
                 )
-            yield Bar(self, title, steps, live)
+            yield Bar(self, title, steps, unit, live)
 
     def epoch(self, epoch: int, epochs: int, record: Mapping[str, float], *, is_best: bool) -> None:
         shown = [
@@ -79,22 +79,27 @@ class Console:
 
 
 class Bar:
-    """Progress through one epoch."""
+    """Progress through work in steps; each does a number of what ``unit`` says."""
 
-    def __init__(self, console: Console, title: str, steps: int, live: Progress | None) -> None:
-        self._console, self._title, self._steps, self._live = console, title, steps, live
+    def __init__(
+        self, console: Console, title: str, steps: int, unit: str, live: Progress | None
+    ) -> None:
+        self._console, self._title, self._steps = console, title, steps
+        self._unit, self._live = unit, live
         self._started = self._shown = time.monotonic()
-        self._done, self._tokens = 0, 0.0
+        self._done, self._units = 0, 0.0
         if live is not None:
             self._row = live.add_task(title, total=steps, note="")
 
-    def advance(self, loss: float, tokens: float) -> None:
-        """One step is done; ``loss`` is the mean so far."""
+    def advance(self, units: float, loss: float | None = None) -> None:
+        """One step is done; ``loss`` is the mean so far, in training."""
         now = time.monotonic()
         self._done += 1
-        self._tokens += tokens
+        self._units += units
         elapsed = max(now - self._started, 1e-6)
-        note = f"loss {loss:.4f}  {self._tokens / elapsed:,.0f} tokens/s"
+        note = f"{self._units / elapsed:,.0f} {self._unit}/s"
+        if loss is not None:
+            note = f"loss {loss:.4f}  {note}"
         if self._live is not None:
             self._live.update(self._row, advance=1, note=note)
         elif now - self._shown >= QUIET_INTERVAL:

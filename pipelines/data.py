@@ -6,6 +6,7 @@ A source is written in one way wherever a config names one:
   the folder of original downloads named by ``UNFOLD_DOWNLOADS``;
 - ``package:DIST/PATH``: a file or a folder inside an installed Python package;
 - ``ding:de-en``: pairs of sentences and phrases from a dictionary;
+- ``emoji:en@train``: pictures of emoji with their names in a language;
 - the path of a file or a folder, relative to the folder named by ``UNFOLD_DATA`` or else to the
   working directory.
 
@@ -55,9 +56,14 @@ DOWNLOADS_SETTING = "UNFOLD_DOWNLOADS"
 TFDS_SETTING = "TFDS_DATA_DIR"
 
 #: TFDS builders of this project, and the modules that register them.
-_BUILDERS = {"multi30k": "pipelines.builders.multi30k"}
-#: Where dictionaries are: where Debian's packages put them, and where `make dictionary` does.
-_DICTIONARIES = (Path("/usr/share/trans"), Path(sys.prefix) / "debian" / "usr/share/trans")
+_BUILDERS = {
+    "flickr8k": "pipelines.builders.flickr8k",
+    "multi30k": "pipelines.builders.multi30k",
+}
+#: Where the files of Debian's packages are: installed, or unpacked by `make dictionary` and
+#: `make emoji`.
+_DEBIAN = (Path("/"), Path(sys.prefix) / "debian")
+_DICTIONARIES, _EMOJI = "usr/share/trans", "usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,8 @@ class Row:
 
     fields: Mapping[str, Any]
     place: str
+    #: Where names of files among the fields start from.
+    folder: Path | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,8 @@ def read(source: str, columns: Sequence[str], problems: Problems) -> Iterator[Ro
         rows = _read_tfds(source, columns)
     elif source.startswith("ding:"):
         rows = _read_ding(source, columns)
+    elif source.startswith("emoji:"):
+        rows = _read_emoji(source, columns)
     elif "{" in source or "}" in source:
         rows = _read_parallel(source, columns)
     else:
@@ -137,6 +147,8 @@ def read(source: str, columns: Sequence[str], problems: Problems) -> Iterator[Ro
 
 
 def _has_broken_utf8(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_has_broken_utf8, value))
     return isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value)
 
 
@@ -227,17 +239,46 @@ def _read_ding(source: str, columns: Sequence[str]) -> Iterator[Row]:
     if not (left.isalpha() and right.isalpha() and left != right):
         raise UserError(f"data: {source}: which dictionary? write it as ding:de-en")
     _need_columns(source, columns, [left, right, "kind"])
-    path = next((p for p in (folder / name for folder in _DICTIONARIES) if p.is_file()), None)
+    path = _from_debian(f"{_DICTIONARIES}/{name}")
     if path is None:
         raise UserError(
             f"data: {source}: not found; `make dictionary` fetches it (Debian's trans-de-en, no "
             "root needed), or choose CONFIG=configs/translation/multi30k-en-de.yaml"
             if name == "de-en"
-            else f"data: {source}: not found in {' or '.join(map(str, _DICTIONARIES))}"
+            else f"data: {source}: not found in "
+            + " or ".join(str(root / _DICTIONARIES) for root in _DEBIAN)
         )
     for pair in ding.pairs(_lines(path)):
         fields = {left: pair.left, right: pair.right, "kind": pair.kind}
         yield Row(fields, f"{name}:{pair.line}")
+
+
+def _from_debian(name: str) -> Path | None:
+    """A file of one of Debian's packages, if it is there."""
+    return next((p for p in (root / name for root in _DEBIAN) if p.is_file()), None)
+
+
+def _read_emoji(source: str, columns: Sequence[str]) -> Iterator[Row]:
+    from pipelines import emojis
+
+    language, _, split = source.removeprefix("emoji:").partition("@")
+    if language not in emojis.languages():
+        known = ", ".join(emojis.languages())
+        raise UserError(f"data: {source}: which language? write it as emoji:en@train, of {known}")
+    if split not in emojis.SPLITS:
+        known = ", ".join(f"emoji:{language}@{s}" for s in emojis.SPLITS)
+        raise UserError(f"data: {source}: no such split; there are: {known}")
+    _need_columns(source, columns, ["image", "caption", "emoji"])
+    font = _from_debian(_EMOJI)
+    if font is None:
+        raise UserError(
+            f"data: {source}: no pictures of emoji found; `make emoji` fetches them (Debian's "
+            "fonts-noto-color-emoji, no root needed), or choose "
+            "CONFIG=configs/captioning/flickr8k.yaml"
+        )
+    for i, one in enumerate(emojis.read(font, language, split)):
+        fields = {"image": one.picture, "caption": one.name, "emoji": one.characters}
+        yield Row(fields, f"emoji:{language}@{split}[{i}] {one.characters}")
 
 
 def locate(source: str) -> Path:
@@ -403,7 +444,7 @@ def _read_delimited(path: Path, name: str, columns: Sequence[str]) -> Iterator[R
                     needed = f"than {max(map(int, columns))}" if bare else "than the header has"
                     yield Unusable(f"fewer fields {needed}", place)
                 elif values:  # and not a blank line
-                    yield Row(record, place)
+                    yield Row(record, place, path.parent)
         except csv.Error as error:
             raise UserError(f"{path}:{reader.line_num}: not a readable table: {error}") from None
 
@@ -434,7 +475,7 @@ def _read_jsonl(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row |
                 yield Unusable(f"no {missing[0]!r}", place)
                 continue
             found_all = True
-            yield Row(record, place)
+            yield Row(record, place, path.parent)
     if not seen:
         raise UserError(f"{path}: the file holds no JSON object")
     if not found_all:
@@ -473,22 +514,41 @@ def _read_tfds(source: str, columns: Sequence[str]) -> Iterator[Row]:
     if split not in builder.info.splits:
         splits = ", ".join(f"{name}@{s}" for s in builder.info.splits)
         raise UserError(f"data: tfds:{name}@{split}: no such split; there are: {splits}")
-    features = builder.info.features
+    features = dict(_features(builder.info.features))
     _need_columns(f"tfds:{name}", columns, list(features))
     decode = {
         c: features[c].int2str for c in columns if isinstance(features[c], tfds.features.ClassLabel)
     }
+    # A picture stays the file that it is.
+    raw = {
+        c: tfds.decode.SkipDecoding()
+        for c in columns
+        if isinstance(features[c], tfds.features.Image)
+    }
     # Unlabelled splits carry the label -1, which has no name.
-    for i, example in enumerate(tfds.as_numpy(builder.as_dataset(split=split))):
+    for i, example in enumerate(tfds.as_numpy(builder.as_dataset(split=split, decoders=raw))):
         fields = {}
         for column in columns:
-            value = example[column]
+            value = example
+            for part in column.split("/"):
+                value = value[part]
             if column in decode:
                 value = decode[column](int(value)) if value >= 0 else ""
-            elif isinstance(value, bytes):
+            elif isinstance(value, np.ndarray) and value.dtype == object:
+                value = [v.decode("utf-8", errors="surrogateescape") for v in value.tolist()]
+            elif isinstance(value, bytes) and column not in raw:
                 value = value.decode("utf-8", errors="surrogateescape")
             fields[column] = value
         yield Row(fields, f"{name}@{split}[{i}]")
+
+
+def _features(features: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The features of a data set by column; what is inside of one is ``outer/inner``."""
+    for name, feature in features.items():
+        yield name, feature
+        inner = getattr(feature, "feature", feature)
+        if isinstance(inner, Mapping):
+            yield from ((f"{name}/{part}", one) for part, one in _features(inner))
 
 
 def _prepare_tfds(name: str) -> Any:

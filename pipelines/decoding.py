@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from pipelines.config import LONGEST, WIDEST, DecodingConfig
 from pipelines.text import PADDING
 
 #: log p of what cannot be.
@@ -253,3 +254,50 @@ def search(
     best = tf.math.top_k(tf.where(ended, score, NEVER), beam)
     ids, notes = (tf.gather(a, best.indices, axis=1, batch_dims=1) for a in (written, notes))
     return Found(ids, best.values, notes)
+
+
+def write(
+    model: Callable[[tf.Tensor, list[tf.Tensor], list[tf.Tensor]], Any],
+    states: Sequence[tf.Tensor],
+    looked_at: Sequence[tf.Tensor],
+    config: DecodingConfig,
+    *,
+    end: int,
+    first: int,
+    something: tf.Tensor,
+    beam_width: tf.Tensor,
+    max_length: tf.Tensor,
+) -> Found:
+    """`search` for the likeliest texts of a `decoders.network`, as a server is asked for them.
+
+    Args:
+        model: ``(ids <int32>[n, 1], states, looked_at)`` → ``(logits [n, 1, vocabulary], states,
+            alignment [n, 1, steps])``, see `decoders.step`; the alignment is noted.
+        states, looked_at: of each row, those before the first token; what attention looks at.
+        first: lower ids are never written.
+        something: ``<bool>[batch]``, whether there is anything to write about.
+        beam_width, max_length: ``<int32>``, one for each row or one for all. They may come from
+            anybody: what is out of bounds is brought to the nearest that is in them.
+    """
+    rows = tf.shape(something)
+    width = tf.clip_by_value(tf.broadcast_to(beam_width, rows), 1, WIDEST)
+    most = tf.clip_by_value(tf.broadcast_to(max_length, rows), 0, LONGEST)
+    most = tf.where(something, most, 0)
+    looked_at = repeat(looked_at, tf.maximum(tf.reduce_max(width), 1))
+
+    def step(ids: tf.Tensor, states: list[tf.Tensor]) -> Any:
+        logits, states, weights = model(ids[:, None], states, looked_at)
+        noted = tf.zeros([tf.shape(ids)[0], 0]) if weights is None else weights[:, 0]
+        written = tf.range(tf.shape(logits)[2]) >= first
+        return tf.where(written, logits[:, 0], NEVER), states, tf.cast(noted, tf.float32)
+
+    return search(
+        step,
+        states,
+        end=end,
+        beam_width=width,
+        min_length=tf.minimum(config.min_length, most),
+        max_length=most,
+        length_penalty=config.length_penalty,
+        note_size=tf.shape(looked_at[-1])[1] if looked_at else 0,
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,12 @@ def load(folder: Path) -> Any:
     return tf.saved_model.load(str(folder))
 
 
-def mlflow_signature(folder: Path) -> Any:
-    """The serving signature in MLflow's words: its columns by name and type."""
+def mlflow_signature(folder: Path, binary: Sequence[str] = ()) -> Any:
+    """The serving signature in MLflow's words: its columns by name and type.
+
+    Args:
+        binary: inputs that are bytes and not text, which TensorFlow does not tell apart.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import Array
@@ -107,7 +111,7 @@ def mlflow_signature(folder: Path) -> Any:
     def schema(specs: dict[str, tf.TensorSpec]) -> Schema:
         columns: list[Any] = []
         for name, spec in specs.items():
-            kind: Any = scalars[spec.dtype]
+            kind: Any = DataType.binary if name in binary else scalars[spec.dtype]
             for _ in range(spec.shape.rank - 1):
                 kind = Array(kind)
             columns.append(ColSpec(kind, name))

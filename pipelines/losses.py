@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import keras
@@ -109,6 +110,21 @@ class PerToken(keras.metrics.Metric):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"unit": self.unit}
+
+
+def cross_entropy(model: keras.Model, batches: Iterable[Any]) -> float:
+    """−log p of a token of the true text given all before it, in nats: the mean over all.
+
+    Args:
+        batches: inputs by name, and targets ``<int>[batch, time]``.
+    """
+    total, count = 0.0, 0.0
+    for inputs, ids in batches:
+        logits = model.predict_on_batch({name: i.numpy() for name, i in inputs.items()})
+        losses, real = token_losses(ids.numpy(), logits)
+        total += float(ops.sum(losses))
+        count += float(ops.sum(real))
+    return total / count
 
 
 def next_token(smoothing: float = 0.0) -> Objective:

@@ -40,6 +40,7 @@ def load(
     parts: Callable[[R], Iterable[str]],
     seed: int,
     leave_out: Callable[[R], bool] = lambda record: False,
+    together: Callable[[list[R]], list[R]] = lambda records: records,
     cut: Callable[[R, float, float], R | None] | None = None,
     check: Callable[[Mapping[str, list[R]]], None] | None = None,
 ) -> Splits:
@@ -52,6 +53,7 @@ def load(
         stratum: shares are taken of every stratum alike.
         parts: what the fingerprint goes over; alike in two records, one repeats the other.
         leave_out: whether a record that could be used is not wanted.
+        together: the records of a split's sources, where several rows are one record.
         cut: the piece of a record between two positions from 0 to 1, None if nothing is there.
             Given, a source with few documents is split inside each of them: the beginning trains,
             then comes the validation, and the end is the test.
@@ -63,11 +65,13 @@ def load(
     report: dict[str, Any] = {}
 
     def read_all(sources: str | list[str]) -> list[R]:
-        return [
-            record
-            for source in listed(sources)
-            for record in _read(source, columns, parse, parts, leave_out, data, report)
-        ]
+        return together(
+            [
+                record
+                for source in listed(sources)
+                for record in _read(source, columns, parse, parts, leave_out, data, report)
+            ]
+        )
 
     records = read_all(data.source)
     held_out: dict[str, list[R]] = {}

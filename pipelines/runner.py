@@ -248,7 +248,7 @@ def predict(
     """
     served = export.load(run.need("savedmodel"))
     task = get_task(run.task)
-    predictions = [task.predict(config, served, text) for text in inputs]
+    predictions = [task.predict(config, served, given) for given in inputs]
     for name, path in files.items():
         task.writers[name](predictions[0], path)
     return predictions

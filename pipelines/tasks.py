@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipelines.training import Feed, Objective
 
 #: Each has its package under ``pipelines`` and its configs under ``configs``.
-NAMES = ("sentiment", "generation", "translation")
+NAMES = ("sentiment", "generation", "translation", "captioning")
 
 
 class Processor(Protocol):
@@ -134,8 +134,12 @@ class Task(ABC):
         """The signatures of the export; ``serving_default`` is the main one."""
 
     @abstractmethod
-    def predict(self, config: Any, served: Any, text: str) -> Prediction:
-        """Answer one input with a loaded SavedModel, as a client of it would."""
+    def predict(self, config: Any, served: Any, given: str) -> Prediction:
+        """Answer one input with a loaded SavedModel, as a client of it would.
+
+        Args:
+            given: the input as it stands on the command line: a text, or the path of a file.
+        """
 
 
 def get_task(name: str) -> Task:

@@ -248,7 +248,7 @@ class Tracker:
                 # Code, not a pickle: the file is read, and runs with TensorFlow alone.
                 python_model=str(Path(__file__).with_name("mlflow_model.py")),
                 artifacts={"savedmodel": str(folder)},
-                signature=mlflow_signature(folder),
+                signature=mlflow_signature(folder, self._config.binary),
                 pip_requirements=[f"{n}=={versions[n]}" for n in (tensorflow, "mlflow")],
             )
         name = f"unfold-{self._run.task}"

@@ -288,7 +288,7 @@ class _Watch(keras.callbacks.Callback):
                 f"train.learning_rate (now {self.config.learning_rate:g}) or "
                 + (f"train.clip_norm (now {clip:g})" if clip else "set train.clip_norm, e.g. to 1")
             )
-        self.bar.advance(loss, self.feed.tokens / self.feed.steps)
+        self.bar.advance(self.feed.tokens / self.feed.steps, loss)
 
 
 def _variables(model: keras.Model) -> list[Any]:

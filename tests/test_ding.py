@@ -201,10 +201,11 @@ Haus {n} | Das Haus ist alt. :: house | The house is old.
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
     """Two places, the first one empty."""
-    folders = (tmp_path / "installed", tmp_path / "unpacked")
-    folders[1].mkdir()
+    roots = (tmp_path / "installed", tmp_path / "unpacked")
+    monkeypatch.setattr(data, "_DEBIAN", roots)
+    folders = tuple(root / "usr/share/trans" for root in roots)
+    folders[1].mkdir(parents=True)
     (folders[1] / "de-en").write_text(TEXT, encoding="utf-8")
-    monkeypatch.setattr(data, "_DICTIONARIES", folders)
     return folders
 
 
@@ -229,7 +230,7 @@ def test_rows_of_a_dictionary(folders):
         ("de-en:3", "The house is old.", "Das Haus ist alt.", "sentence"),
     ]
     assert rows("ding:de-en", "en", "de", "kind") == expected
-    folders[0].mkdir()
+    folders[0].mkdir(parents=True)
     (folders[0] / "de-en").write_text("Der Rest fehlt. :: The rest is missing.\n")
     assert rows("ding:de-en", "en") == [("de-en:1", "The rest is missing.")]
 
@@ -267,8 +268,7 @@ def test_columns_of_a_dictionary_are_its_languages(folders):
 
 
 def test_real_dictionary():
-    path = next((p for f in data._DICTIONARIES if (p := f / "de-en").is_file()), None)
-    if path is None:
+    if data._from_debian("usr/share/trans/de-en") is None:
         pytest.skip("no dictionary; `make dictionary` fetches it")
     found = rows("ding:de-en", "de", "en", "kind")
     kinds = [kind for *_, kind in found]

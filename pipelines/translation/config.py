@@ -7,7 +7,6 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from pipelines.config import (
-    BucketTrainConfig,
     DataConfig,
     DecoderConfig,
     DecodingConfig,
@@ -18,6 +17,7 @@ from pipelines.config import (
     RecurrentConfig,
     Section,
     Share,
+    TeacherForcedTrainConfig,
 )
 
 
@@ -65,13 +65,6 @@ class ModelConfig(Section):
         return self
 
 
-class PairTrainConfig(BucketTrainConfig):
-    """Training by teacher forcing: the decoder reads the true text, and writes its next token."""
-
-    #: This share of the probability is asked for evenly over all tokens (Szegedy et al. 2016).
-    label_smoothing: Share = 0.0
-
-
 class TranslationConfig(Experiment):
     writes: ClassVar[dict[str, str]] = {"attention": "draw what each word looked at (PNG)"}
 
@@ -81,7 +74,7 @@ class TranslationConfig(Experiment):
     data: PairData
     text: TextConfig = TextConfig()
     model: ModelConfig = ModelConfig()
-    train: PairTrainConfig = PairTrainConfig()
+    train: TeacherForcedTrainConfig = TeacherForcedTrainConfig()
     decoding: DecodingConfig = DecodingConfig()
 
 

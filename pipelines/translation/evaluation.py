@@ -5,38 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import sacrebleu
 import tensorflow as tf
-from keras import ops
 from matplotlib.figure import Figure
 
 from pipelines import figures
-from pipelines.batches import Buckets, lengths_of
-from pipelines.config import BucketTrainConfig, DecodingConfig
-from pipelines.losses import token_losses
+from pipelines.config import DecodingConfig
 from pipelines.tasks import Table
-from pipelines.text import Ragged
 
 #: Texts translated side by side.
 _ROWS = 64
 #: Pairs in the table of best and worst, of each.
 _SHOWN = 20
-
-
-def cross_entropy(
-    model: keras.Model, rows: Any, targets: Ragged, config: BucketTrainConfig
-) -> float:
-    """−log p of a token of the true text given all before it, in nats: the mean over all."""
-    buckets = Buckets.of(config, lengths_of(rows, targets))
-    total, count = 0.0, 0.0
-    for inputs, ids in buckets.batches(rows, targets, np.arange(len(targets))):
-        logits = model.predict_on_batch({name: i.numpy() for name, i in inputs.items()})
-        losses, real = token_losses(ids.numpy(), logits)
-        total += float(ops.sum(losses))
-        count += float(ops.sum(real))
-    return total / count
 
 
 def asked(texts: Sequence[str], decoding: DecodingConfig) -> dict[str, tf.Tensor]:

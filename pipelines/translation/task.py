@@ -13,12 +13,11 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from pipelines import decoders, decoding, figures, training
-from pipelines.batches import BucketFeed
-from pipelines.config import LONGEST, WIDEST
+from pipelines.batches import BucketFeed, in_order
 from pipelines.documents import END
 from pipelines.errors import UserError
 from pipelines.export import Endpoint
-from pipelines.losses import next_token
+from pipelines.losses import cross_entropy, next_token
 from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task
 from pipelines.text import PADDING, UNKNOWN
 from pipelines.translation import evaluation, records
@@ -93,7 +92,7 @@ class Translation(Task):
     ) -> Evaluation:
         inputs, references = [p.input for p in splits.test], [p.output for p in splits.test]
         rows, targets = _encode(processor, splits.test)
-        nats = evaluation.cross_entropy(model, rows, targets, config.train)
+        nats = cross_entropy(model, in_order(config.train, rows, targets))
         serve = served.signatures["serving_default"]
         greedy, outputs = (
             evaluation.answers(serve, inputs, limits)
@@ -224,34 +223,22 @@ class Interpreter:
     ) -> tuple[tf.Tensor, decoding.Found]:
         """The ids that are read ``<int32>[batch, steps]``, and what is found for them; with it is
         noted what each token looked at ``<float>[batch, beam, time, steps]``."""
-        rows = tf.shape(text)
         ragged = self._processor.read(text)
         # Of no texts at all there would not be one step.
         steps = tf.maximum(ragged.bounding_shape(axis=1), 1)
         read = ragged.to_tensor(PADDING, shape=tf.stack([-1, steps]))
-        width = tf.clip_by_value(tf.broadcast_to(beam_width, rows), 1, WIDEST)
-        most = tf.clip_by_value(tf.broadcast_to(max_length, rows), 0, LONGEST)
-        nothing = ragged.row_lengths() <= 1  # the end mark
-        most = tf.where(nothing, 0, most)
         states, looked_at = self._model.read(read)
-        looked_at = decoding.repeat(looked_at, tf.maximum(tf.reduce_max(width), 1))
-        # Padding is never written; unknown words are where the text has one to put in their place.
-        written = tf.range(self._processor.output.size) > (PADDING if self._copies else UNKNOWN)
-
-        def step(ids: tf.Tensor, states: list[tf.Tensor]) -> Any:
-            logits, states, weights = self._model.write(ids[:, None], states, looked_at)
-            noted = tf.zeros([tf.shape(ids)[0], 0]) if weights is None else weights[:, 0]
-            return tf.where(written, logits[:, 0], -1e9), states, tf.cast(noted, tf.float32)
-
-        found = decoding.search(
-            step,
+        found = decoding.write(
+            self._model.write,
             states,
+            looked_at,
+            self._config.decoding,
             end=END,
-            beam_width=width,
-            min_length=tf.minimum(self._config.decoding.min_length, most),
-            max_length=most,
-            length_penalty=self._config.decoding.length_penalty,
-            note_size=tf.shape(read)[1] if self._attends else 0,
+            # Padding is never written; unknown words are where the text has one to put there.
+            first=1 + (PADDING if self._copies else UNKNOWN),
+            something=ragged.row_lengths() > 1,  # the end mark
+            beam_width=beam_width,
+            max_length=max_length,
         )
         return read, found
 

@@ -1,0 +1,78 @@
+"""The keys of a captioning experiment."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from pipelines.config import (
+    DataConfig,
+    DecoderConfig,
+    DecodingConfig,
+    DocumentTextConfig,
+    Experiment,
+    Level,
+    Name,
+    Section,
+    Share,
+    TeacherForcedTrainConfig,
+)
+
+
+class PictureData(DataConfig):
+    """Rows with a picture and what people say about it."""
+
+    #: The column with the picture: a file's name, from the table's folder on; or the file itself.
+    image: Name = "image"
+    #: The column with a caption, or a list of them. Rows with the same picture are put together.
+    caption: Name = "caption"
+    #: Records on two sides never have the same picture; or never the same captions as well.
+    apart: Literal["picture", "caption"] = "picture"
+    #: Captions with more characters are left out of every split, and counted.
+    max_characters: int = Field(400, ge=1)
+
+
+class TextConfig(DocumentTextConfig):
+    """How captions become ids."""
+
+    lowercase: bool = True
+
+
+class EncoderConfig(Section):
+    """What looks at a picture: a grid of features, and how it is handed to the decoder."""
+
+    #: ``efficientnet-lite0``, a name of ``keras.applications``, or the path of a ``.keras`` file.
+    name: str = "efficientnet-lite0"
+    #: Pictures are squeezed to so many pixels in width and height.
+    size: int = Field(224, ge=32, le=1024)
+    #: Train the encoder too; else its features are computed once.
+    fine_tune: bool = False
+    #: Size of what is kept of each place of the grid.
+    features: int = Field(256, ge=1)
+    #: Probability that a feature is zeroed.
+    dropout: Share = 0.0
+
+
+class ModelConfig(Section):
+    """Encoder → decoder."""
+
+    level: Level = "word"
+    encoder: EncoderConfig = EncoderConfig()
+    decoder: DecoderConfig = DecoderConfig()
+
+
+class CaptioningConfig(Experiment):
+    writes: ClassVar[dict[str, str]] = {"attention": "draw what each word looked at (PNG)"}
+    at_request: ClassVar[tuple[str, ...]] = ("decoding.beam_width", "decoding.max_length")
+    binary: ClassVar[tuple[str, ...]] = ("image",)
+
+    task: Literal["captioning"] = "captioning"
+    data: PictureData
+    text: TextConfig = TextConfig()
+    model: ModelConfig = ModelConfig()
+    train: TeacherForcedTrainConfig = TeacherForcedTrainConfig()
+    decoding: DecodingConfig = DecodingConfig()
+
+
+CONFIG = CaptioningConfig

@@ -1,0 +1,122 @@
+"""A picture to a text: one to many, as the chapter draws it, or with a look at each word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from pipelines import decoders
+from pipelines.captioning.config import EncoderConfig, ModelConfig
+from pipelines.config import DecoderConfig
+
+
+def build(config: ModelConfig, encoder: keras.Model, *, vocabulary: int, seed: int) -> Captioner:
+    """
+    Args:
+        encoder: pictures to a grid of features, see `encoders.load`.
+        vocabulary: ids in all.
+    """
+    reader = reading_network(
+        config.encoder, config.decoder, channels=encoder.output_shape[-1], seed=seed
+    )
+    decoder = decoders.network(
+        config.decoder, vocabulary=vocabulary, memory=config.encoder.features, seed=seed + 100
+    )
+    return Captioner(encoder, reader, decoder, fine_tune=config.encoder.fine_tune)
+
+
+def reading_network(
+    config: EncoderConfig, decoder: DecoderConfig, *, channels: int, seed: int
+) -> keras.Model:
+    """What the decoder is told of a grid of features g_1 … g_n::
+
+        h_j = max(P g_j + b, 0)                what is kept of place j
+        s_0 = tanh(B [mean of the h_j])        where the decoder starts from
+
+    Input: ``<float>[batch, places, channels]``. Outputs: the decoder's first states
+    ``<float>[batch, units]``; with attention also what a `decoders.network` looks at: keys, the
+    memory h and which of it is valid, all.
+    """
+    grid = keras.Input((None, channels), name="grid")
+    init = keras.initializers.GlorotUniform(seed + 1)
+    memory = keras.layers.Dense(
+        config.features, activation="relu", kernel_initializer=init, name="P"
+    )(grid)
+    memory = keras.layers.Dropout(config.dropout, seed=seed, name="dropout")(memory)
+    states = decoders.first_states(decoder, [ops.mean(memory, axis=1)], as_is=False)
+    looked_at = []
+    if decoder.attention == "additive":
+        valid = ops.ones_like(memory[:, :, 0], dtype="bool")
+        looked_at = [decoders.keys(decoder, memory), memory, valid]
+    return keras.Model(grid, [*states, *looked_at], name="reader")
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class Captioner(keras.Model):
+    """Trains the decoder and, if it is to be fine-tuned, the encoder.
+
+    Call: ``{"picture": <float>[batch, places, channels], "written": <int32>[batch, time]}`` →
+    logits ``<float32>[batch, time, vocabulary]`` of what is written next, given the true text so
+    far. The picture is the encoder's grid, or of one that is fine-tuned the pixels
+    ``<float>[batch, size · size, 3]``.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        reader: keras.Model,
+        decoder: keras.Model,
+        *,
+        fine_tune: bool,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.encoder, self.reader, self.decoder = encoder, reader, decoder
+        self.fine_tune = fine_tune
+        encoder.trainable = fine_tune
+        self.built = True  # the three are
+
+    def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
+        picture = inputs["picture"]
+        if self.fine_tune:
+            picture = self.see(ops.reshape(picture, (-1, *self.encoder.input_shape[1:])))
+        states, looked_at = self.read(picture, training=training)
+        return self.write(inputs["written"], states, looked_at, training=training)[0]
+
+    def see(self, pictures: Any) -> Any:
+        """``<float>[batch, size, size, 3]``, RGB from 0 to 255, to the grid ``<float>[batch,
+        places, channels]``. Batch normalisation is always by the statistics that it came with.
+        """
+        grid = self.encoder(pictures, training=False)
+        _, height, width, channels = self.encoder.output_shape
+        return ops.reshape(grid, (-1, height * width, channels))
+
+    def read(self, grid: Any, *, training: bool = False) -> tuple[list[Any], list[Any]]:
+        """The decoder's first states, and what it can look at: nothing without attention."""
+        found = keras.tree.flatten(self.reader(grid, training=training))
+        return (found[:-3], found[-3:]) if decoders.attends(self.decoder) else (found, [])
+
+    def write(
+        self, ids: Any, states: list[Any], looked_at: list[Any], *, training: bool = False
+    ) -> tuple[Any, list[Any], Any]:
+        """``(logits, states, alignment)``, see `decoders.step`."""
+        return decoders.step(self.decoder, ids, states, looked_at, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "fine_tune": self.fine_tune,
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "reader": keras.saving.serialize_keras_object(self.reader),
+            "decoder": keras.saving.serialize_keras_object(self.decoder),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Captioner:
+        parts = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
+            for name in ("encoder", "reader", "decoder")
+        }
+        return cls(**config | parts)

@@ -1,0 +1,124 @@
+"""From rows to pictures, each with all that was said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines import images, records
+from pipelines.captioning.config import CaptioningConfig, PictureData
+from pipelines.data import Row
+from pipelines.runs import home
+from pipelines.tasks import Splits
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One usable record; ``place`` (file:line) is for messages and tables.
+
+    ``digest`` tells pictures apart, wherever their files are.
+    """
+
+    file: Path
+    digest: str
+    captions: tuple[str, ...]
+    place: str
+
+
+def load(config: CaptioningConfig) -> Splits:
+    """Read every source of the config; a picture ends up on one side only.
+
+    Raises:
+        UserError: a source cannot be read, has too many unusable rows, or is too small.
+    """
+    data = config.data
+    rows = _Rows(data, home() / "pictures")
+    splits = records.load(
+        data,
+        [data.image, data.caption],
+        rows.parse,
+        key=(lambda p: p.digest) if data.apart == "picture" else _said,
+        parts=lambda p: (p.digest, *p.captions),
+        seed=config.seed,
+        leave_out=lambda p: not p.captions,
+        together=_together,
+    )
+    names = ("train", "validation", "test")
+    splits.report["captions"] = {n: sum(len(p.captions) for p in getattr(splits, n)) for n in names}
+    return splits
+
+
+def _said(picture: Picture) -> str:
+    return "\n".join(sorted({caption.casefold() for caption in picture.captions}))
+
+
+def _together(pictures: list[Picture]) -> list[Picture]:
+    """Rows with the same picture are one record, with what the first says and the others add."""
+    found: dict[str, Picture] = {}
+    for picture in pictures:
+        first = found.get(picture.digest)
+        if first is not None:
+            more = [text for text in picture.captions if text not in first.captions]
+            picture = replace(first, captions=(*first.captions, *dict.fromkeys(more)))
+        found[picture.digest] = picture
+    return list(found.values())
+
+
+class _Rows:
+    """Rows to records. A file that is in several rows is looked at once.
+
+    Args:
+        folder: where pictures are kept that come in a data set and have no file of their own.
+    """
+
+    def __init__(self, data: PictureData, folder: Path) -> None:
+        self._data, self._folder = data, folder
+        self._known: dict[Path, str | tuple[Path, str]] = {}
+
+    def parse(self, row: Row) -> Picture | str:
+        captions = _texts(row.fields, self._data.caption)
+        if isinstance(captions, str):
+            return captions
+        found = self._picture(row)
+        if isinstance(found, str):
+            return found
+        kept = tuple(text for text in captions if len(text) <= self._data.max_characters)
+        return Picture(*found, kept, row.place)
+
+    def _picture(self, row: Row) -> tuple[Path, str] | str:
+        column = self._data.image
+        value = row.fields[column]
+        if isinstance(value, bytes):
+            if (why := images.trouble(value)) is not None:
+                return why
+            return images.keep(value, self._folder), images.digest(value)
+        if not isinstance(value, str):
+            return f"{column!r} is not the name of a file"
+        if not value.strip():
+            return f"{column!r} is empty"
+        path = (row.folder or Path()) / value.strip()
+        if path not in self._known:
+            self._known[path] = _file(path)
+        return self._known[path]
+
+
+def _file(path: Path) -> tuple[Path, str] | str:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return "no such picture"
+    except (OSError, ValueError):
+        return "a picture's file cannot be read"
+    return images.trouble(raw) or (path.resolve(), images.digest(raw))
+
+
+def _texts(fields: Mapping[str, Any], column: str) -> Sequence[str] | str:
+    """The captions of a row, tidied; or why there are none."""
+    value = fields[column]
+    several = value if isinstance(value, list) else [value]
+    if not all(isinstance(text, str) for text in several):
+        return f"{column!r} is not text"
+    texts = [" ".join(text.split()) for text in several]
+    return [text for text in texts if text] or f"{column!r} is empty"

@@ -1,0 +1,289 @@
+"""The captioning task, assembled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+from pipelines import decoders, decoding, encoders, figures, images, training
+from pipelines.batches import BucketFeed, in_order
+from pipelines.captioning import evaluation, records
+from pipelines.captioning import model as models
+from pipelines.captioning.config import CaptioningConfig
+from pipelines.captioning.evaluation import asked
+from pipelines.captioning.model import Captioner
+from pipelines.captioning.records import Picture
+from pipelines.documents import END, Documents
+from pipelines.errors import UserError
+from pipelines.export import Endpoint
+from pipelines.features import Features
+from pipelines.losses import cross_entropy, next_token
+from pipelines.runs import home
+from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task
+from pipelines.text import UNKNOWN, Ragged
+
+#: Pictures that are captioned after every epoch; on the contact sheet; with what was looked at.
+_EXAMPLES, _SHEET, _DRAWN = 5, 12, 4
+
+
+class Captioning(Task):
+    """A picture in, a sentence out."""
+
+    name = "captioning"
+    config = CaptioningConfig
+    writers: ClassVar = {
+        "attention": lambda prediction, path: figures.save(_draw(prediction.json), path)
+    }
+
+    def load(self, config: CaptioningConfig) -> Splits:
+        return records.load(config)
+
+    def prepare(self, config: CaptioningConfig, splits: Splits) -> Documents:
+        return Documents.fit(_captions(splits.train), config.text, config.model.level)
+
+    def load_processor(self, folder: Path) -> Documents:
+        return Documents.load(folder)
+
+    def build(self, config: CaptioningConfig, processor: Documents) -> Captioner:
+        encoder = encoders.load(config.model.encoder.name, config.model.encoder.size)
+        return models.build(config.model, encoder, vocabulary=processor.size, seed=config.seed)
+
+    def objective(self, config: CaptioningConfig) -> training.Objective:
+        return next_token(config.train.label_smoothing)
+
+    def feed(self, config: CaptioningConfig, processor: Documents, splits: Splits) -> PictureFeed:
+        return PictureFeed(config, processor, splits)
+
+    def examples(
+        self, config: CaptioningConfig, processor: Documents, model: Captioner, splits: Splits
+    ) -> Callable[[], Table] | None:
+        if keras.backend.backend() != "tensorflow":
+            return None  # texts are written by a TensorFlow graph
+        some = splits.validation[:_EXAMPLES]
+        serve = self.endpoints(config, processor, model)["serving_default"]
+        caption = tf.function(serve.function, input_signature=list(serve.inputs.values()))
+
+        def answer() -> Table:
+            raw = [p.file.read_bytes() for p in some]
+            texts = caption(**asked(raw, config.decoding))["caption"].numpy()
+            rows = [[p.place, p.captions[0], t.decode()] for p, t in zip(some, texts, strict=True)]
+            return Table(["picture", "reference", "output"], rows)
+
+        return answer
+
+    def evaluate(
+        self,
+        config: CaptioningConfig,
+        processor: Documents,
+        model: Captioner,
+        served: Any,
+        splits: Splits,
+    ) -> Evaluation:
+        test = splits.test
+        files, references = [p.file for p in test], [p.captions for p in test]
+        seen = _features(config, model.encoder, test)
+        rows, targets = _encode(processor, test)
+        batches = in_order(config.train, rows, targets).map(seen)
+        nats = cross_entropy(model, batches)
+        serve = served.signatures["serving_default"]
+        greedy, outputs = (
+            evaluation.answers(serve, files, limits)
+            for limits in (config.decoding.model_copy(update={"beam_width": 1}), config.decoding)
+        )
+        found = evaluation.scores(outputs, references)
+        first = evaluation.scores(greedy, references)
+        drawn = {
+            f"attention_{i + 1}": _draw(self.predict(config, served, str(file)).json)
+            for i, file in enumerate(files[:_DRAWN])
+            if decoders.attends(model.decoder)
+        }
+        pairs = zip(test, outputs, strict=True)
+        return Evaluation(
+            scores={
+                **found,
+                **evaluation.variety(outputs, _captions(splits.train)),
+                "greedy_bleu_4": first["bleu_4"],
+                "greedy_cider_d": first["cider_d"],
+                "cross_entropy": nats,
+                "perplexity": math.exp(nats),
+            },
+            figures={
+                "contact_sheet": evaluation.contact_sheet(files[:_SHEET], outputs, references),
+                **drawn,
+            },
+            tables={
+                "captions": Table(
+                    ["picture", "output", "references"],
+                    [[p.place, text, " | ".join(p.captions)] for p, text in pairs],
+                )
+            },
+        )
+
+    def endpoints(
+        self, config: CaptioningConfig, processor: Documents, model: Captioner
+    ) -> dict[str, Endpoint]:
+        inputs = {
+            "image": tf.TensorSpec([None], tf.string, name="image"),
+            "beam_width": tf.TensorSpec([None], tf.int32, name="beam_width"),
+            "max_length": tf.TensorSpec([None], tf.int32, name="max_length"),
+        }
+        narrator = Narrator(config, processor, model)
+        return {"serving_default": Endpoint(narrator.caption, inputs)}
+
+    def predict(self, config: CaptioningConfig, served: Any, given: str) -> Prediction:
+        raw = images.read(Path(given))
+        answers = served.signatures["serving_default"](**asked([raw], config.decoding))
+        answer = {name: value.numpy()[0] for name, value in answers.items()}
+        ranked = [
+            {"caption": t.decode(), "score": float(s)}
+            for t, s in zip(answer["captions"], answer["scores"], strict=True)
+            if s > decoding.NEVER
+        ]
+        if not ranked:
+            raise UserError(f"{given}: a damaged picture")
+        found: dict[str, Any] = {"input": given, **ranked[0], "n_best": ranked}
+        if "alignment" in answer:
+            found |= {
+                "tokens": [t.decode() for t in answer["tokens"]],
+                "alignment": answer["alignment"].astype(float).round(4).tolist(),
+            }
+        return Prediction(
+            title=given,
+            columns=["caption", "score"],
+            rows=[[one["caption"], f"{one['score']:.3f}"] for one in ranked],
+            json=found,
+        )
+
+
+def _draw(answer: dict[str, Any]) -> Figure:
+    if "alignment" not in answer:
+        raise UserError("a model without attention looks at nothing that could be drawn")
+    return evaluation.attention(
+        Path(answer["input"]), answer["tokens"], np.asarray(answer["alignment"])
+    )
+
+
+class PictureFeed:
+    """Batches of captions, each with what the encoder sees in its picture.
+
+    Captions of like length come together; the features of their pictures are read from the disk.
+    """
+
+    def __init__(self, config: CaptioningConfig, processor: Documents, splits: Splits) -> None:
+        encoder = encoders.load(config.model.encoder.name, config.model.encoder.size)
+        self._seen = {
+            part: _features(config, encoder, getattr(splits, part))
+            for part in ("train", "validation")
+        }
+        train, validation = (_encode(processor, part) for part in (splits.train, splits.validation))
+        self._captions = BucketFeed(config.train, train, validation, seed=config.seed)
+        self.steps, self.tokens = self._captions.steps, self._captions.tokens
+        self.padded_tokens = self._captions.padded_tokens
+
+    def train(self, epoch: int) -> tf.data.Dataset:
+        return self._with("train", self._captions.train(epoch))
+
+    def validation(self) -> tf.data.Dataset:
+        return self._with("validation", self._captions.validation())
+
+    def _with(self, part: str, batches: tf.data.Dataset) -> tf.data.Dataset:
+        return batches.map(self._seen[part], num_parallel_calls=2, deterministic=True).prefetch(4)
+
+
+def _features(
+    config: CaptioningConfig, encoder: keras.Model, pictures: Sequence[Picture]
+) -> Callable[[dict[str, tf.Tensor], tf.Tensor], Any]:
+    """What puts the features of pictures into batches that have their numbers."""
+    settings = config.model.encoder
+    features = Features(None if settings.fine_tune else encoder, settings.size, home() / "features")
+    features.prepare([(p.digest, p.file) for p in pictures])
+    paths = tf.constant([str(features.path(p.digest)) for p in pictures])
+
+    def look_up(inputs: dict[str, tf.Tensor], targets: tf.Tensor) -> Any:
+        grids = features.load(tf.gather(paths, inputs["picture"]))
+        return inputs | {"picture": tf.cast(grids, tf.float32)}, targets
+
+    return look_up
+
+
+def _encode(processor: Documents, pictures: Sequence[Picture]) -> tuple[dict[str, Any], Ragged]:
+    """A row for each caption: its picture's number, what is written, and token by token what is to
+    be written next."""
+    text = processor.encode(_captions(pictures))
+    number = np.repeat(np.arange(len(pictures)), [len(p.captions) for p in pictures])
+    return {"picture": number, "written": text.begun_with(END)}, text.ended_with(END)
+
+
+def _captions(pictures: Sequence[Picture]) -> list[str]:
+    return [caption for picture in pictures for caption in picture.captions]
+
+
+class Narrator:
+    """The model as it is served: files of pictures in, captions out.
+
+    The other arguments have one entry for each picture, or one for all. A file that is no picture
+    has an empty caption with the score `decoding.NEVER`, and does not disturb the others.
+    """
+
+    def __init__(self, config: CaptioningConfig, processor: Documents, model: Captioner) -> None:
+        self._config, self._processor, self._model = config, processor, model
+
+    def caption(
+        self, image: tf.Tensor, beam_width: tf.Tensor, max_length: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """The best caption of each picture, and its log p by length (`decoding.search`); beside it
+        all of the beam, the best first: ``captions <string>[batch, beam]`` and ``scores``, which
+        are `decoding.NEVER` where no more were found.
+
+        With attention also ``alignment <float>[batch, time, height, width]``, how much each token
+        looked at each place of the picture, and the ``tokens``, "" behind the ends.
+        """
+        pixels, readable = images.pixels(image, self._config.model.encoder.size)
+        # A convolution cannot go over no pictures at all: then it goes over a black one.
+        none = tf.cast(tf.shape(image)[0] == 0, tf.int32)
+        grids = self._model.see(tf.pad(pixels, [[0, none], [0, 0], [0, 0], [0, 0]]))
+        states, looked_at = self._model.read(grids[: tf.shape(image)[0]])
+        found = decoding.write(
+            self._model.write,
+            states,
+            looked_at,
+            self._config.decoding,
+            end=END,
+            first=UNKNOWN + 1,
+            something=readable,
+            beam_width=beam_width,
+            max_length=max_length,
+        )
+        rows, beam, time, _ = tf.unstack(tf.shape(found.notes))
+        names = self._processor.names(found.ids)
+        captions = self._processor.join_names(tf.reshape(names, [rows * beam, time]))
+        captions = tf.reshape(captions, [rows, beam])
+        scores = tf.where(readable[:, None], found.scores, decoding.NEVER)
+        answer = {
+            "caption": captions[:, 0],
+            "score": scores[:, 0],
+            "captions": captions,
+            "scores": scores,
+        }
+        if looked_at:
+            # The best of each picture; all may be shorter than other hypotheses.
+            longest = tf.reduce_max(tf.math.count_nonzero(found.ids[:, 0], axis=1))
+            places = self._model.encoder.output_shape[1:3]
+            shape = tf.stack([rows, tf.cast(longest, tf.int32), *places])
+            answer |= {
+                "alignment": tf.reshape(found.notes[:, 0, :longest], shape),
+                "tokens": tf.strings.unicode_transcode(
+                    names[:, 0, :longest], "UTF-8", "UTF-8", errors="replace"
+                ),
+            }
+        return answer
+
+
+TASK = Captioning()

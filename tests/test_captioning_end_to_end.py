@@ -1,0 +1,217 @@
+"""Captioning as a user runs it: real processes, real files, a SavedModel that stands alone."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import interrupt, ok, resume_and_compare, stands_alone, unfold
+from pictures import COLOURS, SHAPES, encoded, scene, shape
+from PIL import Image
+
+#: A model that a test trains in seconds.
+SMALL = [
+    "text.vocabulary=60", "text.min_count=1", "data.caption=caption",
+    "model.encoder.size=64", "model.encoder.features=32", "model.encoder.dropout=0",
+    "model.decoder.cell=gru", "model.decoder.units=[32]", "model.decoder.embedding=32",
+    "model.decoder.dropout=0", "train.epochs=12", "train.learning_rate=0.01",
+    "train.batch_size=16", "train.buckets=2", "train.patience=null", "train.label_smoothing=0",
+    "decoding.beam_width=3", "decoding.max_length=12", "data.validation=0.1", "data.test=0.1",
+]  # fmt: skip
+
+
+def small(source: str, *more: str) -> list[str]:
+    pairs = [f"data.source={source}", *SMALL, *more]
+    return [
+        *["--config", "configs/captioning/flickr8k.yaml"],
+        *[argument for pair in pairs for argument in ("--set", pair)],
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A table beside a folder of pictures: two captions each, and three rows that are no use."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "pictures").mkdir()
+    rows = []
+    for i, (colour, kind, shift) in enumerate(itertools.product(COLOURS, SHAPES, range(-5, 6))):
+        name = f"pictures/{i}.{'jpg' if i % 2 else 'png'}"
+        picture = shape(colour, kind, shift=shift)
+        (folder / name).write_bytes(encoded(picture, "JPEG" if i % 2 else "PNG"))
+        rows += [[name, f"A {colour} {kind} ."], [name, f"Here is a {colour} {kind} ."]]
+    random.Random(0).shuffle(rows)
+    (folder / "pictures/text.jpg").write_text("no picture")
+    rows += [["pictures/text.jpg", "A text ."], ["pictures/gone.jpg", "Nothing ."]]
+    with (folder / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "caption"], *rows])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(folder) -> str:
+    return str(folder / "captions.csv")
+
+
+@pytest.fixture(scope="module")
+def trained(source, tmp_path_factory) -> tuple[Path, dict]:
+    home = tmp_path_factory.mktemp("home")
+    return home, ok(unfold(home, "train", "captioning", "--json", *small(source)))
+
+
+def test_it_tells_what_it_sees(trained, tmp_path):
+    home, result = trained
+    assert result["scores"]["bleu_1"] > 70
+    assert result["scores"]["perplexity"] < 2.5
+    photo, picture = tmp_path / "photo.jpg", tmp_path / "attention.png"
+    photo.write_bytes(encoded(shape("green", "ring", shift=3), "JPEG"))
+    ask = ["predict", "captioning", "--attention", str(picture), "--json", str(photo)]
+    answer = ok(unfold(home, *ask))
+    assert "green ring" in answer["caption"]
+    assert len(answer["n_best"]) == 3
+    assert np.shape(answer["alignment"]) == (len(answer["tokens"]), 2, 2)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    one = ok(unfold(home, "predict", "captioning", "--set", "decoding.beam_width=1", "--json",
+                    str(photo)))  # fmt: skip
+    assert len(one["n_best"]) == 1
+
+
+def test_the_run_holds_pictures_and_tables(trained):
+    folder = Path(trained[1]["folder"])
+    for name in ("attention_1", "contact_sheet", "learning_curves"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 0, name
+    data = json.loads((folder / "run.json").read_text())["data"]
+    with (folder / "tables" / "captions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == data["records"]["test"]
+    assert all(row["output"] and " | " in row["references"] for row in rows)
+    (found,) = [part for name, part in data.items() if name.endswith("captions.csv")]
+    assert found["unusable"] == {"not a picture": 1, "no such picture": 1}
+    assert (folder / "tables" / "examples_by_epoch.csv").exists()
+
+
+def test_the_export_stands_alone(trained, tmp_path):
+    """In a process that has only TensorFlow, with pictures of every size and some that are none."""
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(Path(trained[1]["folder"]) / "savedmodel", moved)
+    pictures = {
+        "png": encoded(shape("red", "square")),
+        "jpeg": encoded(shape("red", "square"), "JPEG", quality=95),
+        "blank": encoded(Image.new("RGB", (80, 60), "white")),
+        "dot": encoded(Image.new("RGB", (1, 1), "red")),
+        "huge": encoded(Image.new("RGB", (10_000, 10_000), "blue"), compress_level=1),
+        "huge-jpeg": encoded(Image.new("RGB", (10_000, 10_000), "blue"), "JPEG"),
+        "text": b"a text",
+        "nothing": b"",
+        "cut": encoded(scene(), "JPEG")[:2000],
+    }
+    for name, raw in pictures.items():
+        (tmp_path / name).write_bytes(raw)
+    code = """
+import json
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+serve = model.signatures["serving_default"]
+def ask(raw):
+    limits = {"beam_width": tf.constant([3]), "max_length": tf.constant([20])}
+    answer = serve(image=tf.constant(raw, tf.string, shape=[len(raw)]), **limits)
+    captions = [t.decode() for t in answer["caption"].numpy()]
+    return list(zip(captions, answer["score"].numpy().tolist()))
+names = sys.argv[2:]
+raw = [open(name, "rb").read() for name in names]
+print(json.dumps([ask(raw), [ask([one])[0] for one in raw], ask([])]))
+"""
+    banned = ["keras", "PIL", "mlflow", "emoji"]
+    together, alone, none = stands_alone(
+        code, str(moved), *pictures, folder=tmp_path, banned=banned
+    )
+    assert none == []
+    found = dict(zip(pictures, together, strict=True))
+    for (caption, score), (text, value) in zip(together, alone, strict=True):
+        assert caption == text
+        assert score == pytest.approx(value, rel=1e-4)
+    assert found["png"][0] == found["jpeg"][0]
+    assert found["png"][1] == pytest.approx(found["jpeg"][1], abs=0.1)
+    assert "red square" in found["png"][0]
+    for name in ("blank", "dot", "huge", "huge-jpeg"):
+        assert found[name][0]
+        assert -20 < found[name][1] < 0
+    for name in ("text", "nothing", "cut"):
+        assert tuple(found[name]) == ("", -1e9)
+
+
+def test_interrupted_equals_uninterrupted(trained, source, tmp_path):
+    interrupt(tmp_path, "captioning", small(source), signal.SIGTERM)
+    resume_and_compare(tmp_path, "captioning", trained[1])
+
+
+def test_jax_trains_the_same_task_and_tensorflow_exports_it(source, tmp_path):
+    settings = ["train.epochs=2", "model.decoder.attention=none", "model.encoder.fine_tune=true"]
+    result = ok(
+        unfold(
+            tmp_path, "train", "captioning", "--json", *small(source, *settings),
+            KERAS_BACKEND="jax",
+        )
+    )  # fmt: skip
+    assert result["scores"]["cross_entropy"] < 3
+    (tmp_path / "a.png").write_bytes(encoded(scene()))
+    answer = ok(unfold(tmp_path, "predict", "captioning", "--json", str(tmp_path / "a.png")))
+    assert answer["caption"]
+    assert "alignment" not in answer
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["data.image=photo"], "no column 'photo'"),
+        (["data.max_bad_rows=0"], "2 of 354 rows cannot be used"),
+        (["model.encoder.name=efficientnet"], "did you mean efficientnet-lite0?"),
+        (["data.source=emoji:xx@train"], "which language?"),
+        (["data.source=emoji:en"], "there are: emoji:en@train, emoji:en@validation"),
+    ],
+)
+def test_a_mistake_is_one_line(source, tmp_path, settings, message):
+    done = unfold(tmp_path, "train", "captioning", *small(source, *settings))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [(None, "no such file"), (b"a text", "not a picture"), (encoded(scene())[:900], "truncated")],
+)
+def test_what_is_no_picture_is_told(trained, tmp_path, raw, message):
+    path = tmp_path / "photo.jpg"
+    if raw is not None:
+        path.write_bytes(raw)
+    done = unfold(trained[0], "predict", "captioning", str(path))
+    assert done.returncode == 2
+    assert f"photo.jpg: {'a ' if message == 'truncated' else ''}{message}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_registered_model_answers_as_the_export_does(trained, tmp_path):
+    code = """
+import json
+import mlflow, pandas as pd
+model = mlflow.pyfunc.load_model("models:/unfold-captioning/1")
+raw = [open(name, "rb").read() for name in sys.argv[1:]]
+asked = pd.DataFrame({"image": raw})
+for name, value in (("beam_width", 3), ("max_length", 12)):
+    asked[name] = pd.Series([value] * len(asked), dtype="int32")
+answer = model.predict(asked)
+print(json.dumps({name: list(answer[name]) for name in ("caption", "alignment")}))
+"""
+    path = tmp_path / "picture"
+    path.write_bytes(encoded(shape("blue", "bar")))
+    store = f"sqlite:///{trained[0] / 'mlflow.db'}"
+    answer = stands_alone(code, str(path), folder=tmp_path, MLFLOW_TRACKING_URI=store)
+    assert "blue bar" in answer["caption"][0]
+    assert np.shape(answer["alignment"][0])[1:] == (2, 2)

@@ -9,8 +9,8 @@ A source is written in one way wherever a config names one:
 - the path of a file or a folder, relative to the folder named by ``UNFOLD_DATA`` or else to the
   working directory.
 
-A file is read by its ending: rows from ``.csv``, ``.tsv`` and ``.jsonl``, one document from
-``.txt`` and ``.md``, tunes from ``.abc``. Each may be compressed (``.gz``, ``.xz``), and need not
+A file is read by its ending: rows from ``.csv``, ``.tsv``, ``.jsonl`` and ``.parquet``, one
+document from ``.txt`` and ``.md``, tunes from ``.abc``. Each may be compressed (``.gz``, ``.xz``), and need not
 be named so: ``ptb.train.txt`` finds ``ptb.train.txt.xz``. Of a folder, every such file is read.
 
 ``train.{en,de}`` is files with a text a line, of any ending, that agree line by line: a row has a
@@ -137,7 +137,11 @@ def read(source: str, columns: Sequence[str], problems: Problems) -> Iterator[Ro
 
 
 def _has_broken_utf8(value: Any) -> bool:
-    return isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value)
+    return (
+        isinstance(value, str)
+        and not value.isascii()
+        and any("\ud800" <= c <= "\udfff" for c in value)
+    )
 
 
 class _UnfitError(Exception):
@@ -441,12 +445,30 @@ def _read_jsonl(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row |
         _need_columns(str(path), columns, sorted(seen))
 
 
+def _read_parquet(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row]:
+    """The rows of a Parquet file; a row is found by its number, from 1."""
+    from pyarrow import ArrowException, parquet
+
+    with _opened(path) as raw:
+        try:
+            table = parquet.ParquetFile(raw)
+            _need_columns(str(path), columns, table.schema_arrow.names)
+            number = 0
+            for batch in table.iter_batches():
+                for record in batch.to_pylist():
+                    number += 1
+                    yield Row(record, f"{name}:{number}")
+        except ArrowException as error:
+            raise _UnfitError(f"not a readable Parquet file: {error}") from None
+
+
 #: What opens each form of compression, by its ending.
 _COMPRESSED: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
 _TABLES: dict[str, Callable[[Path, str, Sequence[str]], Iterator[Row | Unusable]]] = {
     ".csv": _read_delimited,
     ".tsv": _read_delimited,
     ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
 }
 _READERS = _TABLES | {".txt": _read_document, ".md": _read_document, ".abc": _read_tunes}
 

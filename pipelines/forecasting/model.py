@@ -229,7 +229,7 @@ class Forecaster(keras.Model):
             base = ops.repeat((mean - last)[..., None], steps, axis=-1)
             unit = ops.broadcast_to(deviation[..., None], ops.shape(base))
         else:
-            unit = unit[..., None] * self.spread[:steps]
+            unit = (unit + ops.zeros_like(last))[..., None] * self.spread[:steps]
             base = ops.zeros_like(unit)
             if before is not None:
                 base = ops.matmul(before, self.ridge)

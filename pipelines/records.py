@@ -115,7 +115,7 @@ def read(
     columns: Sequence[str],
     parse: Callable[[Row], R | str],
     *,
-    parts: Callable[[R], Iterable[str]],
+    parts: Callable[[R], Iterable[Any]],
     leave_out: Callable[[R], bool],
     data: DataConfig,
     report: dict[str, Any],

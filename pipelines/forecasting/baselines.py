@@ -7,7 +7,6 @@ off it will be, that is the root of its mean squared error on the training split
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -84,9 +83,8 @@ def garch(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> tu
     if len(known) < LEAST_FOR_GARCH or known.std() <= TINY:
         return ewma_volatility(levels, end, origins, horizon)
     unit = known.std()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a fit that did not converge; it is scored as it is
-        fitted = arch_model(known / unit, rescale=False).fit(disp="off")
+    # A fit that did not converge is scored as it is.
+    fitted = arch_model(known / unit, rescale=False).fit(disp="off", show_warning=False)
     mu, omega, alpha, beta = (float(p) for p in fitted.params)
     variance = np.empty(len(levels))
     variance[0] = float(fitted.conditional_volatility[0]) ** 2

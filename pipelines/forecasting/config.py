@@ -97,9 +97,6 @@ class WindowTrainConfig(TrainConfig):
     stride: int | None = Field(None, ge=1)
     #: Windows whose series is treated as unknown, so that an unknown one can be forecast.
     unknown: Share = 0.1
-    #: What is minimised: −log p (``quantiles``: the pinball loss), or the squared error of the
-    #: middle beside it.
-    squared_error: float = Field(0.0, ge=0)
 
 
 class ForecastConfig(Section):

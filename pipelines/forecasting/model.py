@@ -325,6 +325,7 @@ class Forecaster(keras.Model):
             distribution of the first step as it is, and the change from the last value on each
             path.
         """
+        inputs, uniforms = keras.tree.map_structure(ops.convert_to_tensor, (inputs, uniforms))
         rows, count = ops.shape(uniforms)[0], ops.shape(uniforms)[1]
         head, levels_of = self.settings["head"], self.settings["quantiles"]
         levels, volatilities, read = self._read(inputs)
@@ -398,27 +399,22 @@ class ForecastLoss(keras.losses.Loss):
 
     Args:
         head, quantiles: of the model.
-        squared_error: weight of ½ (z − middle)² beside it.
 
     Call: ``(targets <float32>[batch, origins, steps], outputs of a Forecaster)``.
     """
 
-    def __init__(
-        self, head: str, quantiles: list[float], squared_error: float = 0.0, **kwargs: Any
-    ) -> None:
+    def __init__(self, head: str, quantiles: list[float], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.head, self.quantiles, self.squared_error = head, list(quantiles), squared_error
+        self.head, self.quantiles = head, list(quantiles)
 
     def parts(self, targets: Any, outputs: Any) -> tuple[Any, Any, Any]:
-        """``(loss, |z − middle|, 1 where there is a target)``, each ``[batch, origins, steps]``."""
+        """``(loss, (z − middle)², 1 where there is a target)``, each ``[batch, origins, steps]``."""
         targets = ops.cast(targets, "float32")
         there = ops.logical_not(ops.isnan(targets))
         base, unit, parameters = outputs[..., 0], outputs[..., 1], outputs[..., 2:]
         z = (ops.where(there, targets, base) - base) / unit
         loss = distributions.losses(z, parameters, self.head, self.quantiles)
         error = z - distributions.middle(parameters, self.head, self.quantiles)
-        if self.squared_error:
-            loss = loss + 0.5 * self.squared_error * ops.square(error)
         weight = ops.cast(there, "float32")
         return loss * weight, ops.square(error) * weight, weight
 
@@ -427,11 +423,7 @@ class ForecastLoss(keras.losses.Loss):
         return ops.sum(loss) / ops.maximum(ops.sum(weight), 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {
-            "head": self.head,
-            "quantiles": self.quantiles,
-            "squared_error": self.squared_error,
-        }
+        return super().get_config() | {"head": self.head, "quantiles": self.quantiles}
 
 
 @keras.saving.register_keras_serializable(package="unfold")

@@ -18,8 +18,9 @@ from pipelines.errors import UserError
 from pipelines.forecasting.config import ForecastingConfig, SeriesData
 from pipelines.tasks import Splits
 
-#: A fall or rise overnight to within this share of a whole ratio looks like a split of the stock.
-_LIKE_A_SPLIT, _RATIOS = 0.03, (2, 3, 4, 5, 7, 10, 20)
+#: A change within this share of a whole ratio, and so many times as large as is usual, looks like
+#: a split of the stock.
+_LIKE_A_SPLIT, _RATIOS, _RARE = 0.03, np.array([2, 3, 4, 5, 7, 10, 20]), 10
 
 
 class Step(NamedTuple):
@@ -133,7 +134,7 @@ def read(data: SeriesData, sources: str | Sequence[str], report: dict[str, Any])
             source,
             list(dict.fromkeys(wanted)),
             _parser(data),
-            parts=lambda s: (s.series, str(s.time), repr((s.targets, s.further))),
+            parts=lambda s: s[:4],
             leave_out=_outside(data),
             data=data,
             report=report,
@@ -214,13 +215,12 @@ def _splits_of_stock(name: str, prices: np.ndarray, times: np.ndarray) -> list[s
     """Overnight changes that look like a split of the stock, not like news."""
     change = prices[1:] / prices[:-1]
     ratio = np.maximum(change, 1 / change)
-    like = np.zeros(len(ratio), bool)
-    for whole in _RATIOS:
-        like |= np.abs(ratio / whole - 1) < _LIKE_A_SPLIT
+    rare = np.log(ratio) > _RARE * np.median(np.log(ratio))
+    near = np.abs(ratio[:, None] / _RATIOS - 1).min(axis=1) < _LIKE_A_SPLIT
     return [
         f"{name}: {prices[i]:g} to {prices[i + 1]:g} on {np.datetime64(int(times[i + 1]), 's')} "
         "looks like a split; choose a column with adjusted prices"
-        for i in np.flatnonzero(like)[:2]
+        for i in np.flatnonzero(rare & near)[:2]
     ]
 
 
@@ -266,8 +266,8 @@ def _parser(data: SeriesData) -> Callable[[Row], Step | str]:
                 number = math.nan  # no trade, no news
             further.append(number)
         step = Step(name, time, tuple(numbers), tuple(further), row.place)
-        same = repr((step.targets, step.further))
-        if seen.setdefault((name, time), (same,)) != (same,):
+        numbered = (step.targets, step.further)
+        if seen.setdefault((name, time), numbered) != numbered:
             return "another row has the same date, and other numbers"
         return step
 

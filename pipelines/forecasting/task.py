@@ -55,9 +55,7 @@ class Forecasting(Task):
         return models.build(config, processor.arrays, seed=config.seed)
 
     def objective(self, config: ForecastingConfig) -> training.Objective:
-        loss = ForecastLoss(
-            config.model.head, config.model.quantiles, config.train.squared_error
-        )
+        loss = ForecastLoss(config.model.head, config.model.quantiles)
         kind = "pinball" if config.model.head == "quantiles" else "nats"
         return training.Objective(
             loss=loss,
@@ -351,7 +349,7 @@ def next_moments(times: np.ndarray, steps: int) -> np.ndarray:
     usual = int(np.median(np.diff(times))) if len(times) > 1 else 86_400
     days = times // 86_400
     weekday = (days + 3) % 7  # 1970 began on a Thursday
-    if usual == 86_400 and weekday.max() < 5:
+    if usual == 86_400 and weekday.max() < 5 and days[-1] - days[0] >= 7:
         ahead = np.busday_offset(days[-1].astype("datetime64[D]"), np.arange(1, steps + 1))
         return ahead.astype(np.int64) * 86_400 + times[-1] % 86_400
     return times[-1] + usual * np.arange(1, steps + 1)

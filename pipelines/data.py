@@ -10,8 +10,9 @@ A source is written in one way wherever a config names one:
   working directory.
 
 A file is read by its ending: rows from ``.csv``, ``.tsv``, ``.jsonl`` and ``.parquet``, one
-document from ``.txt`` and ``.md``, tunes from ``.abc``. Each may be compressed (``.gz``, ``.xz``), and need not
-be named so: ``ptb.train.txt`` finds ``ptb.train.txt.xz``. Of a folder, every such file is read.
+document from ``.txt`` and ``.md``, tunes from ``.abc``. Each may be compressed (``.gz``, ``.xz``),
+and need not be named so: ``ptb.train.txt`` finds ``ptb.train.txt.xz``. Of a folder, every such file
+is read.
 
 ``train.{en,de}`` is files with a text a line, of any ending, that agree line by line: a row has a
 column for each of the names. A table whose columns are asked for by numbers has no header.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import keras
@@ -45,7 +46,7 @@ def series(values, name: str = "A", start: int = 0) -> Series:
 
 def parts(one: Series, *edges: int) -> list[list[Part]]:
     ends = (0, *edges, len(one))
-    return [[Part(one, a, b)] for a, b in zip(ends, ends[1:], strict=False)]
+    return [[Part(one, a, b)] for a, b in pairwise(ends)]
 
 
 def prices(steps: int, seed: int = 0, scale: float = 0.01) -> np.ndarray:
@@ -100,7 +101,7 @@ def test_what_cannot_be_used_is_counted_with_its_line(tmp_path, cell, reason):
     assert report[source]["unusable"] == {reason: 1}
     assert report[source]["first_unusable"] == [f"prices.csv:6: {reason}"]
     assert len(one) == 4
-    with pytest.raises(UserError, match="prices.csv:6: "):
+    with pytest.raises(UserError, match=r"prices\.csv:6: "):
         read(source)
 
 
@@ -322,7 +323,8 @@ def test_the_pinball_loss_is_least_at_the_quantiles():
 
     assert all(loss(true) < loss(true + d * np.eye(7)[i]) for i in range(7) for d in (-0.1, 0.1))
     with_sklearn = [
-        np.mean(np.maximum(q * (z - x), (q - 1) * (z - x))) for q, x in zip(LEVELS, true, strict=True)
+        np.mean(np.maximum(q * (z - x), (q - 1) * (z - x)))
+        for q, x in zip(LEVELS, true, strict=True)
     ]
     assert loss(true) == pytest.approx(2 * np.mean(with_sklearn), rel=1e-5)
 
@@ -405,7 +407,8 @@ def test_diebold_mariano_is_a_regression_on_a_constant():
     factor = math.sqrt(300 / 299)
     assert found.error == pytest.approx(fit.bse[0] * factor, rel=1e-6)
     # Windows of one moment move together: a copy of each is no more evidence.
-    twice = metrics.diebold_mariano(np.tile(ours, 2), np.tile(theirs, 2), np.tile(np.arange(300), 2), 1)  # fmt: skip
+    both = (np.tile(array, 2) for array in (ours, theirs, np.arange(300)))
+    twice = metrics.diebold_mariano(*both, 1)
     assert twice.error == pytest.approx(found.error)
 
 
@@ -490,8 +493,9 @@ def test_no_baseline_sees_the_future():
         )
         known = 380 - 350 + 1  # origins 349 … 379
         for name in one:
-            for a, b in ((one[name].location, other[name].location), (one[name].scale, other[name].scale)):  # fmt: skip
-                np.testing.assert_array_equal(a[:known], b[:known], err_msg=name)
+            for kind in ("location", "scale"):
+                a, b = (getattr(found[name], kind)[:known] for found in (one, other))
+                np.testing.assert_array_equal(a, b, err_msg=name)
 
 
 # --- the model -------------------------------------------------------------------------------
@@ -512,9 +516,10 @@ def asked(settings, scales, some, **more):
 
 
 def test_untrained_it_is_the_ewma_volatility():
-    settings = small(model={"head": "gaussian", "half_lives": [math.log(0.5) / math.log(0.94)], "history": 200})  # fmt: skip
+    half_life = math.log(0.5) / math.log(0.94)
+    settings = small(model={"head": "gaussian", "half_lives": [half_life], "history": 200})
     model, scales, (train, validation, test) = built(settings)
-    windows, inputs, _ = asked(settings, scales, test)
+    _, inputs, _ = asked(settings, scales, test)
     found = task._direct(model(inputs), settings)
     rule = baselines.forecasts(settings, train, validation, test)["ewma_volatility"]
     np.testing.assert_allclose(found.location, 0, atol=1e-9)
@@ -592,7 +597,9 @@ def test_no_forecast_sees_the_future(decode, poison):
         answers = []
         for made in (values, spoiled):
             test = parts(series(made), 300, 350)[2]
-            windows = Windows.of(test, settings, scales, origins=origins, stride=origins, horizon=steps)  # fmt: skip
+            windows = Windows.of(
+                test, settings, scales, origins=origins, stride=origins, horizon=steps
+            )
             inputs, _ = windows.batch(np.arange(len(windows)), scales)
             at = windows.rows[:, :1] + inputs["at"]
             answers.append(np.asarray(model(inputs))[at < 370])
@@ -608,9 +615,9 @@ def test_scaling_round_trips():
         model, scales, (_, _, test) = built(settings, factor * values)
         server = task.Server(settings, scales, model)
         windows, inputs, _ = asked(settings, scales, test)
-        answer = server.forecast(
-            {"history": inputs["history"], "lengths": inputs["lengths"], "series": tf.constant(["A"] * len(windows))}
-        )["quantiles"].numpy()  # fmt: skip
+        given = {name: inputs[name] for name in ("history", "lengths")}
+        given["series"] = tf.constant(["A"] * len(windows))
+        answer = server.forecast(given)["quantiles"].numpy()
         if factor == 1.0:
             first = answer
     np.testing.assert_allclose(answer, 100 * first, rtol=2e-4)
@@ -619,7 +626,8 @@ def test_scaling_round_trips():
 
 def test_a_path_is_fed_back():
     """With no noise each next value is what the model, asked again, gives."""
-    settings = small(model={"decode": "autoregressive", "head": "gaussian", "linear": 5, "history": 25, "horizon": 4})  # fmt: skip
+    model = {"decode": "autoregressive", "head": "gaussian", "linear": 5}
+    settings = small(model=model | {"history": 25, "horizon": 4})
     model, scales, (_, _, test) = built(settings)
     for w in model.trainable_weights:
         w.assign(w + 0.2 * np.random.default_rng(0).standard_normal(w.shape))
@@ -632,7 +640,8 @@ def test_a_path_is_fed_back():
     np.testing.assert_allclose(np.asarray(changes)[:, 0, 0], step, rtol=1e-4, atol=1e-6)
     last = inputs["history"][:, -1, 0]
     longer = np.concatenate([inputs["history"], (last * np.exp(step))[:, None, None]], axis=1)
-    more = {**inputs, "history": longer.astype(np.float32), "lengths": inputs["lengths"] + 1, "at": inputs["at"] + 1}  # fmt: skip
+    more = {name: inputs[name] + 1 for name in ("lengths", "at")}
+    more |= {"history": longer.astype(np.float32), "series": inputs["series"]}
     second = np.asarray(model(more))[:, 0, 0]
     expected = step + second[:, 0] + second[:, 1] * second[:, 2]
     np.testing.assert_allclose(np.asarray(changes)[:, 0, 1], expected, rtol=2e-3, atol=2e-5)
@@ -660,7 +669,7 @@ def trained(settings: ForecastingConfig, values, edges, folder, epochs: int = 12
         folder=folder,
         console=Console(),
     )
-    windows, inputs, targets = asked(settings, scales, test)
+    _, inputs, targets = asked(settings, scales, test)
     return task._direct(model.predict_on_batch(inputs), settings), targets[:, 0]
 
 
@@ -736,22 +745,21 @@ def test_the_verdict_says_who_won():
     )  # fmt: skip
     zero = np.zeros_like(changes)
     naive = Parametric(zero, np.full_like(changes, 2.0))
-    names = ["last_value", "drift", "seasonal_naive", "moving_average", "linear", "ewma_volatility", "garch"]  # fmt: skip
-    found = evaluation.evaluate(
-        small(model={"horizon": 1}), truth, Parametric(zero, deviation[:, None]), dict.fromkeys(names, naive)
-    )  # fmt: skip
+    right = Parametric(zero, deviation[:, None])
+    names = ["last_value", "drift", "seasonal_naive", "moving_average", "linear", "ewma_volatility"]
+
+    def judged(model, others):
+        everyone = dict.fromkeys([*names, "garch"], others)
+        return evaluation.evaluate(small(model={"horizon": 1}), truth, model, everyone)
+
+    found = judged(right, naive)
     assert "beats garch" in found.verdict[0]
     assert found.scores["crps_next_to_ewma"] < 1
     assert found.scores["relative_mae"] == 1
     assert found.scores["coverage_80"] == pytest.approx(0.8, abs=0.05)
-    by_hand = np.mean(Parametric(zero, deviation[:, None]).crps(changes))
-    assert found.scores["crps_next"] == pytest.approx(by_hand)
-    swapped = evaluation.evaluate(
-        small(model={"horizon": 1}), truth, naive, dict.fromkeys(names, Parametric(zero, deviation[:, None]))
-    )  # fmt: skip
-    assert "loses to garch" in swapped.verdict[0]
-    same = evaluation.evaluate(small(model={"horizon": 1}), truth, naive, dict.fromkeys(names, naive))
-    assert "cannot be told from garch" in same.verdict[0]
+    assert found.scores["crps_next"] == pytest.approx(np.mean(right.crps(changes)))
+    assert "loses to garch" in judged(naive, right).verdict[0]
+    assert "cannot be told from garch" in judged(naive, naive).verdict[0]
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,8 @@ def test_it_predicts_the_next_days_of_a_file(trained, source):
     first, second = answer["series"]
     assert (first["series"], second["series"]) == ("AAA", "BBB")
     # The data end on a Friday.
-    assert first["dates"] == [f"2019-12-{d}T00:00:00" for d in ("30", "31")] + ["2020-01-01T00:00:00"]  # fmt: skip
+    days = ("2019-12-30", "2019-12-31", "2020-01-01")
+    assert first["dates"] == [f"{day}T00:00:00" for day in days]
     last = first["history"]["values"][-1]
     low, middle, high = (first["quantiles"][q][0] for q in ("0.1", "0.5", "0.9"))
     assert low < last < high
@@ -129,12 +130,13 @@ time = np.tile(np.arange(40) * 86400, (3, 1))
 def ask(rows, lengths, steps):
     return serve(
         history=tf.constant(history[rows, :steps]), lengths=tf.constant(lengths),
-        series=tf.constant(["AAA", "?", ""])[: len(lengths)] if len(lengths) == 3 else tf.constant(["?"]),
+        series=tf.constant([["AAA", "?", ""][row] for row in rows]),
         time=tf.constant(time[rows, :steps]), future=tf.constant(time[rows, :3] + 40 * 86400),
     )["quantiles"].numpy()
 together = ask([0, 1, 2], [40, 25, 0], 40)
 alone = ask([1], [25], 30)
-print(json.dumps([together.tolist(), alone.tolist(), [c.decode() for c in about["columns"].numpy()]]))
+columns = [name.decode() for name in about["columns"].numpy()]
+print(json.dumps([together.tolist(), alone.tolist(), columns]))
 """
     banned = ["keras", "mlflow", "pandas", "arch"]
     together, alone, columns = stands_alone(code, str(moved), folder=tmp_path, banned=banned)
@@ -201,7 +203,8 @@ model = mlflow.pyfunc.load_model("models:/unfold-forecasting/1")
 close = np.linspace(10, 11, 30)
 row = {
     "history": np.stack([close, close + 0.1, close - 0.1], axis=-1).tolist(), "lengths": 30,
-    "series": "AAA", "time": (np.arange(30) * 86400).tolist(), "future": (np.arange(30, 33) * 86400).tolist(),
+    "series": "AAA", "time": (np.arange(30) * 86400).tolist(),
+    "future": (np.arange(30, 33) * 86400).tolist(),
 }
 asked = pd.DataFrame([row]).astype({"lengths": "int32"})
 print(json.dumps(model.predict(asked)["quantiles"][0]))

@@ -21,17 +21,19 @@ DECAY = 0.94
 #: Changes that a GARCH needs to be fitted; with fewer it is the EWMA volatility.
 LEAST_FOR_GARCH = 250
 
-#: ``(levels <float64>[steps], end of training, origins <int>[windows], horizon)`` → location and
-#: scale of the changes, each ``<float64>[windows, horizon]``; None for a scale that training says.
-Rule = Callable[[np.ndarray, int, np.ndarray, int], tuple[np.ndarray, np.ndarray | None]]
+#: Location and scale of changes, each ``<float64>[windows, horizon]``; None for a scale that the
+#: training split says.
+Changes = tuple[np.ndarray, np.ndarray | None]
+#: ``(levels <float64>[steps], end of training, origins <int>[windows], horizon)`` → changes.
+Rule = Callable[[np.ndarray, int, np.ndarray, int], Changes]
 
 
-def last_value(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> tuple[np.ndarray, None]:  # fmt: skip
+def last_value(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> Changes:
     """It stays as it is: ŷ_{t+k} = y_t."""
     return np.zeros((len(origins), horizon)), None
 
 
-def drift(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> tuple[np.ndarray, None]:  # fmt: skip
+def drift(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> Changes:
     """It goes on as in training: ŷ_{t+k} = y_t + k · the mean change."""
     slope = (levels[end - 1] - levels[0]) / max(end - 1, 1)
     return np.tile(slope * np.arange(1, horizon + 1), (len(origins), 1)), None
@@ -40,7 +42,7 @@ def drift(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> tu
 def seasonal(season: int) -> Rule:
     """As at the same place in the last season: ŷ_{t+k} = y_{t+k−m·⌈k/m⌉}."""
 
-    def rule(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> tuple[np.ndarray, None]:  # fmt: skip
+    def rule(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> Changes:
         k = np.arange(1, horizon + 1)
         same = origins[:, None] + k - season * -(-k // season)
         return levels[np.maximum(same, 0)] - levels[origins][:, None], None
@@ -51,7 +53,7 @@ def seasonal(season: int) -> Rule:
 def moving_average(window: int) -> Rule:
     """The mean of the last values."""
 
-    def rule(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> tuple[np.ndarray, None]:  # fmt: skip
+    def rule(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> Changes:
         sums = np.concatenate([[0.0], np.cumsum(levels - levels[0])])
         first = np.maximum(origins + 1 - window, 0)
         mean = (sums[origins + 1] - sums[first]) / (origins + 1 - first) + levels[0]
@@ -60,7 +62,7 @@ def moving_average(window: int) -> Rule:
     return rule
 
 
-def ewma_volatility(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def ewma_volatility(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> Changes:
     """σ²_t = λ σ²_{t−1} + (1 − λ) r²_t with λ = 0.94, and √k times as much over k steps."""
     changes = np.diff(levels)
     variance = np.empty(len(levels))
@@ -71,10 +73,10 @@ def ewma_volatility(levels: np.ndarray, end: int, origins: np.ndarray, horizon: 
     return np.zeros((len(origins), horizon)), scale
 
 
-def garch(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def garch(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> Changes:
     """GARCH(1,1) with a constant mean (Bollerslev 1986), fitted by `arch`::
 
-        r_t = μ + ε_t,  σ²_{t+1} = ω + α ε²_t + β σ²_t
+    r_t = μ + ε_t,  σ²_{t+1} = ω + α ε²_t + β σ²_t
     """
     from arch import arch_model
 
@@ -102,7 +104,7 @@ def garch(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> tu
 def linear(weights: np.ndarray) -> Rule:
     """The linear autoregression, see `processor.fit_ridge`."""
 
-    def rule(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> tuple[np.ndarray, None]:  # fmt: skip
+    def rule(levels: np.ndarray, end: int, origins: np.ndarray, horizon: int) -> Changes:
         before = np.maximum(origins[:, None] - np.arange(1, len(weights) + 1), 0)
         return (levels[before] - levels[origins][:, None]) @ weights, None
 

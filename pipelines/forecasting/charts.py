@@ -55,7 +55,9 @@ def fans(truth: Truth, model: Predictive) -> Figure:
         fan(ax, before, steps, {q: quantiles[window, :, i] for i, q in enumerate(levels)})
         ax.plot(steps[len(before) :], came[window], color=figures.ORANGE, lw=1.2)
         ax.set_title(truth.names[truth.series[window]], fontsize=9)
-    figure.suptitle("The last forecast of the test: bands hold 50, 80 and 90 %; orange is what came")
+    figure.suptitle(
+        "The last forecast of the test: bands hold 50, 80 and 90 %; orange is what came"
+    )
     return figure
 
 
@@ -93,7 +95,8 @@ def baselines(crps: dict[str, np.ndarray], absolute: dict[str, np.ndarray]) -> F
         reference = found["last_value"]
         for forecast, by_step in found.items():
             ratio = by_step / np.maximum(reference, 1e-12)
-            style = {"color": figures.BLUE, "lw": 2.2, "zorder": 3} if forecast == "model" else {"lw": 1}  # fmt: skip
+            ours = {"color": figures.BLUE, "lw": 2.2, "zorder": 3}
+            style = ours if forecast == "model" else {"lw": 1}
             label = forecast.replace("_", " ")
             ax.plot(np.arange(1, len(ratio) + 1), ratio, "o-", ms=3, label=label, **style)
         top = np.median([np.max(v / np.maximum(reference, 1e-12)) for v in found.values()])
@@ -111,7 +114,8 @@ def pit(ranks: np.ndarray, bins: int = 20) -> Figure:
     figure, ax = figures.new(5.2, 3.6)
     ax.hist(ranks, bins=np.linspace(0, 1, bins + 1), density=True, color=figures.BLUE, alpha=0.8)
     ax.axhline(1, color=figures.GREY, lw=1, ls="--")
-    ax.set(xlabel="F(what came), next step", ylabel="density", title="Probability integral transform")  # fmt: skip
+    ax.set(xlabel="F(what came), next step", ylabel="density")
+    ax.set_title("Probability integral transform")
     return figure
 
 

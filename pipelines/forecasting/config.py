@@ -34,9 +34,9 @@ class SeriesData(DataConfig):
     target: Name | Annotated[list[Name], Field(min_length=1)] = "close"
     values: Values = "log_returns"
     #: Further columns that are read, each in its way.
-    columns: dict[Name, Values] = {}
+    columns: dict[Name, Values] = Field({})
     #: log(a / b) of two columns: ``{high: low}`` is the day's range.
-    ratios: dict[Name, Name] = {}
+    ratios: dict[Name, Name] = Field({})
     #: The last share of the time, or the date it begins.
     validation: Share | str = 0.1
     test: Share | str = 0.1
@@ -59,18 +59,20 @@ class ModelConfig(CellConfig):
     decode: Literal["direct", "autoregressive"] = "direct"
     head: Literal["quantiles", "gaussian", "student_t"] = "student_t"
     #: The quantiles that are served, and those that ``head: quantiles`` learns.
-    quantiles: list[Annotated[float, Field(gt=0, lt=1)]] = [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95]
+    quantiles: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95]
+    )
     #: In what changes are measured: their deviation while training, or lately (EWMA).
     scale: Literal["training", "ewma"] = "ewma"
     #: Half-lives, in steps, of the volatilities that are read; the first is the ``ewma`` scale.
-    half_lives: list[Annotated[float, Field(gt=0)]] = [11.0]
+    half_lives: list[Annotated[float, Field(gt=0)]] = Field([11.0])
     #: Read the level too, standardised by the training split.
     level: bool = False
     #: A linear path from so many last values to the answer, beside the cells; it starts from the
     #: ridge regression.
     linear: int | None = Field(None, ge=2)
     #: What is known of a date before it comes.
-    calendar: list[Literal["hour", "weekday", "year"]] = []
+    calendar: list[Literal["hour", "weekday", "year"]] = Field([])
     #: Size of a series' vector; 0 treats all alike.
     embedding: int = Field(0, ge=0)
     dropout: Share = 0.0

@@ -72,9 +72,9 @@ def middle(parameters: Any, head: str, quantiles: Sequence[float]) -> Any:
 def losses(z: Any, parameters: Any, head: str, quantiles: Sequence[float]) -> Any:
     """−log p(z); of quantiles, twice the mean pinball loss, which nears the CRPS. ``<float>[…]``::
 
-        gaussian    ½ log 2π + log σ + ½ ((z − μ)/σ)²
-        student_t   log Γ(ν/2) − log Γ((ν+1)/2) + ½ log πν + log σ + (ν+1)/2 log(1 + ((z − μ)/σ)²/ν)
-        quantiles   2/Q Σ_q max(q (z − z_q), (q − 1)(z − z_q))
+    gaussian    ½ log 2π + log σ + ½ ((z − μ)/σ)²
+    student_t   log Γ(ν/2) − log Γ((ν+1)/2) + ½ log πν + log σ + (ν+1)/2 log(1 + ((z − μ)/σ)²/ν)
+    quantiles   2/Q Σ_q max(q (z − z_q), (q − 1)(z − z_q))
     """
     if head == "quantiles":
         levels = ops.convert_to_tensor(np.asarray(quantiles, np.float32))
@@ -115,8 +115,8 @@ def quantiles_of(parameters: Any, head: str, levels: Sequence[float]) -> Any:
     lower = ops.clip(ops.floor(place), 0, _GRID - 2)
     share = (place - lower)[..., None]
     lower = ops.cast(lower, "int32")
-    found = ops.take(table, lower, axis=0) * (1.0 - share) + ops.take(table, lower + 1, axis=0) * share  # fmt: skip
-    return location + scale * found
+    below, above = ops.take(table, lower, axis=0), ops.take(table, lower + 1, axis=0)
+    return location + scale * (below + share * (above - below))
 
 
 def _student_table(levels: tuple[float, ...]) -> np.ndarray:

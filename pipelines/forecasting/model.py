@@ -260,7 +260,9 @@ class Forecaster(keras.Model):
             read.append(inputs["dates"])
         return levels, volatilities, ops.concatenate(read, axis=-1)
 
-    def _features(self, levels: Any, changes: Any, volatilities: list[Any], series: Any) -> list[Any]:  # fmt: skip
+    def _features(
+        self, levels: Any, changes: Any, volatilities: list[Any], series: Any
+    ) -> list[Any]:
         """What is read of the target itself; all ``[batch, time]``."""
         unit = self._unit(volatilities[0] if volatilities else None, series)
         shock = ops.clip(changes / unit, -_FAR, _FAR)
@@ -281,9 +283,7 @@ class Forecaster(keras.Model):
         for i in range(1 + len(kinds), 1 + len(kinds) + 2 * self.settings["ratios"], 2):
             read.append(ops.log(history[..., i] / history[..., i + 1]))
         scale = ops.take(self.further_of, series, axis=0)[:, None]
-        return ops.clip(
-            (ops.stack(read, axis=-1) - scale[..., 0]) / scale[..., 1], -_FAR, _FAR
-        )
+        return ops.clip((ops.stack(read, axis=-1) - scale[..., 0]) / scale[..., 1], -_FAR, _FAR)
 
     def _level(self, target: Any) -> Any:
         return ops.log(target) if self.settings["values"] == "log_returns" else target
@@ -408,7 +408,7 @@ class ForecastLoss(keras.losses.Loss):
         self.head, self.quantiles = head, list(quantiles)
 
     def parts(self, targets: Any, outputs: Any) -> tuple[Any, Any, Any]:
-        """``(loss, (z − middle)², 1 where there is a target)``, each ``[batch, origins, steps]``."""
+        """``(loss, (z − middle)², 1 for a target and 0 for none)``, each as the targets."""
         targets = ops.cast(targets, "float32")
         there = ops.logical_not(ops.isnan(targets))
         base, unit, parameters = outputs[..., 0], outputs[..., 1], outputs[..., 2:]

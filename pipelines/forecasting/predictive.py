@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from scipy import special, stats
 
+Levels = Sequence[float] | np.ndarray
 #: A distribution without a formula is scored by so many of its quantiles.
 DENSE = np.arange(0.5, 100) / 100
 
@@ -22,7 +23,7 @@ class Predictive(Protocol):
 
     def median(self) -> np.ndarray: ...
 
-    def quantiles(self, levels: Sequence[float]) -> np.ndarray:
+    def quantiles(self, levels: Levels) -> np.ndarray:
         """``<float64>[windows, steps, levels]``."""
         ...
 
@@ -51,9 +52,12 @@ class Parametric:
     def median(self) -> np.ndarray:
         return self.location
 
-    def quantiles(self, levels: Sequence[float]) -> np.ndarray:
+    def quantiles(self, levels: Levels) -> np.ndarray:
         at = np.asarray(levels)
-        unit = stats.norm.ppf(at) if self.freedom is None else special.stdtrit(self.freedom[..., None], at)  # fmt: skip
+        if self.freedom is None:
+            unit = special.ndtri(at)
+        else:
+            unit = special.stdtrit(self.freedom[..., None], at)
         return self.location[..., None] + self.scale[..., None] * unit
 
     def crps(self, truth: np.ndarray) -> np.ndarray:
@@ -92,7 +96,7 @@ class Empirical:
     def median(self) -> np.ndarray:
         return self.quantiles([0.5])[..., 0]
 
-    def quantiles(self, levels: Sequence[float]) -> np.ndarray:
+    def quantiles(self, levels: Levels) -> np.ndarray:
         at = np.asarray(levels, np.float64)
         upper = np.clip(np.searchsorted(self.levels, at), 1, len(self.levels) - 1)
         share = (at - self.levels[upper - 1]) / (self.levels[upper] - self.levels[upper - 1])
@@ -109,8 +113,8 @@ class Empirical:
         return (dense < truth[..., None]).mean(axis=-1)
 
 
-def pinball(truth: np.ndarray, values: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-    """max(q (x − x_q), (q − 1)(x − x_q)), the mean over the levels; ``<float64>[windows, steps]``."""
+def pinball(truth: np.ndarray, values: np.ndarray, levels: Levels) -> np.ndarray:
+    """max(q (x − x_q), (q − 1)(x − x_q)), the mean over the levels, of each window and step."""
     at = np.asarray(levels)
     above = truth[..., None] - values
     return np.mean(np.maximum(at * above, (at - 1) * above), axis=-1)

@@ -165,10 +165,11 @@ def fit_ridge(
     horizon = config.model.horizon
     seen, wanted = np.zeros((lags, lags)), np.zeros((lags, horizon))
     held: list[tuple[np.ndarray, np.ndarray]] = []
-    scale = {}
-    for name in {p.series.name for p in train}:
-        some = [levels_of(p.series, config.data.values)[: p.stop] for p in train if p.series.name == name]  # fmt: skip
-        scale[name] = _deviation(np.concatenate([np.diff(x) for x in some]))
+    changes: dict[str, list[np.ndarray]] = {}
+    for part in train:
+        levels = levels_of(part.series, config.data.values)[: part.stop]
+        changes.setdefault(part.series.name, []).append(np.diff(levels))
+    scale = {name: float(_deviation(np.concatenate(some))) for name, some in changes.items()}
     for part in train:
         x, y = _pairs(part, config, lags, scale[part.series.name])
         seen += x.T @ x
@@ -177,7 +178,8 @@ def fit_ridge(
         if part.series.name in scale:
             held.append(_pairs(part, config, lags, scale[part.series.name]))
     unit = max(float(np.trace(seen)) / lags, TINY)
-    best, least = np.zeros((lags, horizon)), math.inf
+    best: np.ndarray = np.zeros((lags, horizon))
+    least = math.inf
     for penalty in _PENALTIES:
         w = np.linalg.solve(seen + penalty * unit * np.eye(lags), wanted)
         error = sum(float(np.square(x @ w - y).sum()) for x, y in held)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,7 +116,7 @@ def load(config: ForecastingConfig) -> Splits:
     return Splits(**splits, fingerprint=digest, report=report)
 
 
-def read(data: SeriesData, sources: str | Sequence[str], report: dict[str, Any]) -> list[Series]:
+def read(data: SeriesData, sources: str | list[str], report: dict[str, Any]) -> list[Series]:
     """The series of one or more sources, in the order of their names.
 
     Rows are put in the order of time; a row that stands there twice counts once. Missing cells
@@ -129,7 +130,7 @@ def read(data: SeriesData, sources: str | Sequence[str], report: dict[str, Any])
     wanted = [data.date, *([data.series] if data.series else []), *targets, *names_of(data)]
     steps = [
         step
-        for source in ([sources] if isinstance(sources, str) else sources)
+        for source in listed(sources)
         for step in records.read(
             source,
             list(dict.fromkeys(wanted)),
@@ -152,8 +153,8 @@ def read(data: SeriesData, sources: str | Sequence[str], report: dict[str, Any])
             series += _assemble(label or str(targets[0]), found[name], i, data, counts, notes)
     if not series:
         raise UserError(
-            f"{', '.join(listed(data.source) if sources == data.source else listed(sources))}: "
-            f"no series has data.min_steps ({data.min_steps}) steps or more"
+            f"{', '.join(listed(sources))}: no series has data.min_steps ({data.min_steps}) steps "
+            "or more"
         )
     report["steps"] = dict(counts)
     report["notes"] = notes
@@ -165,7 +166,7 @@ def _assemble(
     notes: list[str],
 ) -> list[Series]:  # fmt: skip
     """The pieces of one series without a wide gap; what had to be done is counted."""
-    counts["out_of_order"] += sum(b.time < a.time for a, b in zip(steps, steps[1:], strict=False))
+    counts["out_of_order"] += sum(b.time < a.time for a, b in pairwise(steps))
     ordered = {step.time: step for step in reversed(steps)}  # the first of equal ones stays
     steps = [ordered[time] for time in sorted(ordered)]
     whole = [s for s in steps if not math.isnan(s.targets[which])]
@@ -227,7 +228,8 @@ def _splits_of_stock(name: str, prices: np.ndarray, times: np.ndarray) -> list[s
 def _parser(data: SeriesData) -> Callable[[Row], Step | str]:
     """What makes a step of a row, or says why it cannot be one."""
     targets = listed(data.target)
-    read_as = {**data.columns, **{name: "log_returns" for name in names_of(data)[len(data.columns):]}}  # fmt: skip
+    further_names = names_of(data)
+    read_as = {**dict.fromkeys(further_names, "log_returns"), **data.columns}
     times: dict[str, int | None] = {}
     seen: dict[tuple[str, int], tuple[Any, ...]] = {}
 
@@ -258,11 +260,11 @@ def _parser(data: SeriesData) -> Callable[[Row], Step | str]:
         if all(math.isnan(n) for n in numbers):
             return f"{targets[0]!r} is missing"
         further = []
-        for column, how in read_as.items():
+        for column in further_names:
             number = _number(row.fields[column])
             if number is None:
                 return f"{column!r} is not a number"
-            if how == "log_returns" and number <= 0:
+            if read_as[column] == "log_returns" and number <= 0:
                 number = math.nan  # no trade, no news
             further.append(number)
         step = Step(name, time, tuple(numbers), tuple(further), row.place)
@@ -295,7 +297,9 @@ def seconds(value: Any, form: str | None = None) -> int | None:
     """A date as seconds since 1970 in UTC; None for what is none."""
     if isinstance(value, str):
         try:
-            value = datetime.strptime(value, form) if form else datetime.fromisoformat(value.strip())
+            value = (
+                datetime.strptime(value, form) if form else datetime.fromisoformat(value.strip())
+            )
         except ValueError:
             return None
     elif isinstance(value, np.datetime64):

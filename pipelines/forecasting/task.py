@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
@@ -145,12 +144,11 @@ class Forecasting(Task):
         source = str(Path(text).absolute()) if Path(text).exists() else text
         series = records.latest(records.read(data, source, {}), config.model.history)
         answers = [_answer(config, served, one) for one in series]
-        low, high = "0.1", "0.9"
-        rows = [
-            [one["series"], _short(date), *(f"{one['quantiles'][q][k]:,.5g}" for q in (low, "0.5", high))]
-            for one in answers
-            for k, date in enumerate(one["dates"])
-        ]  # fmt: skip
+        rows = []
+        for one in answers:
+            for k, date in enumerate(one["dates"]):
+                shown = (one["quantiles"][q][k] for q in ("0.1", "0.5", "0.9"))
+                rows.append([one["series"], _short(date), *(f"{x:,.5g}" for x in shown)])
         return Prediction(
             title=f"{text}: the next {config.model.horizon} steps",
             columns=["series", "date", "10 %", "median", "90 %"],
@@ -196,7 +194,8 @@ class Server:
         last = tf.gather(history[..., 0], steps - 1, axis=1, batch_dims=1)[:, None, None]
 
         def raw(changes: tf.Tensor) -> tf.Tensor:
-            return last * tf.exp(changes) if self._config.data.values == "log_returns" else last + changes  # fmt: skip
+            logs = self._config.data.values == "log_returns"
+            return last * tf.exp(changes) if logs else last + changes
 
         if config.decode == "direct":
             return {"quantiles": raw(_quantiles(self._model(inputs)[:, 0], self._config))}
@@ -209,9 +208,7 @@ class Server:
         )
         first, changes = self._model.paths(inputs, uniforms)
         later = ops.quantile(changes[..., 1:], config.quantiles, axis=1)
-        both = tf.concat(
-            [_quantiles(first, self._config), tf.transpose(later, [1, 2, 0])], axis=1
-        )
+        both = tf.concat([_quantiles(first, self._config), tf.transpose(later, [1, 2, 0])], axis=1)
         return {"quantiles": raw(both), "paths": raw(changes)}
 
 
@@ -290,9 +287,7 @@ def _truth(config: ForecastingConfig, splits: Splits, windows: Windows) -> Truth
         for name in names
     }
     which = np.concatenate(series)
-    scale, deviation = (
-        np.array([measured[name][i] for name in names])[which] for i in (0, 1)
-    )
+    scale, deviation = (np.array([measured[name][i] for name in names])[which] for i in (0, 1))
     return Truth(
         changes=np.concatenate(changes),
         last=np.concatenate(last),
@@ -305,9 +300,7 @@ def _truth(config: ForecastingConfig, splits: Splits, windows: Windows) -> Truth
     )
 
 
-def _in_training(
-    splits: Splits, name: str, values: str
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def _in_training(splits: Splits, name: str, values: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Raw numbers and levels of a series before it is scored."""
     parts: Sequence[Part] = [p for p in splits.train if p.series.name == name]
     known = [(p.series, p.stop) for p in parts] or [

@@ -133,7 +133,9 @@ class Windows:
         """Seconds; behind the end of the data they do not matter, as nothing is asked there."""
         return self.times[np.minimum(places, len(self.times) - 1)]
 
-    def each(self, scales: Scales, rows: int = _ROWS) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    def each(
+        self, scales: Scales, rows: int = _ROWS
+    ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         """All windows in order, ``rows`` side by side."""
         for start in range(0, len(self), rows):
             yield self.batch(np.arange(start, min(start + rows, len(self))), scales)
@@ -173,9 +175,7 @@ class WindowFeed:
         count = len(self._validation)
         return self._batches(self._validation, np.arange(count), np.zeros(count, bool))
 
-    def _batches(
-        self, windows: Windows, order: np.ndarray, unknown: np.ndarray
-    ) -> tf.data.Dataset:
+    def _batches(self, windows: Windows, order: np.ndarray, unknown: np.ndarray) -> tf.data.Dataset:
         size = self._config.train.batch_size
 
         def all_of_them() -> Iterator[Any]:

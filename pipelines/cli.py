@@ -116,7 +116,7 @@ def _train(args: argparse.Namespace, console: Console) -> None:
     if args.json:
         _print_json({"run": run.id, "scores": scores, "folder": str(run.folder)})
     else:
-        _print_scores(console, run.id, scores)
+        _print_scores(console, run.id, scores, run.info["verdict"])
 
 
 def _evaluate(args: argparse.Namespace, console: Console) -> None:
@@ -128,7 +128,8 @@ def _evaluate(args: argparse.Namespace, console: Console) -> None:
         _print_json(result)
     else:
         scores = {k: v for k, v in result.items() if isinstance(v, float)}
-        _print_scores(console, f"{run.id} on {result['records']:,} records", scores)
+        title = f"{run.id} on {result['records']:,} records"
+        _print_scores(console, title, scores, result.get("verdict", []))
 
 
 def _predict(args: argparse.Namespace, console: Console) -> None:
@@ -219,8 +220,12 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def _print_scores(console: Console, title: str, scores: dict[str, float]) -> None:
+def _print_scores(
+    console: Console, title: str, scores: dict[str, float], verdict: list[str]
+) -> None:
     console.table(title, ["metric", "test"], [[k, f"{v:.4f}"] for k, v in scores.items()])
+    for sentence in verdict:
+        print(sentence)
 
 
 if __name__ == "__main__":

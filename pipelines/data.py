@@ -10,9 +10,10 @@ A source is written in one way wherever a config names one:
 - the path of a file or a folder, relative to the folder named by ``UNFOLD_DATA`` or else to the
   working directory.
 
-A file is read by its ending: rows from ``.csv``, ``.tsv`` and ``.jsonl``, one document from
-``.txt`` and ``.md``, tunes from ``.abc``. Each may be compressed (``.gz``, ``.xz``), and need not
-be named so: ``ptb.train.txt`` finds ``ptb.train.txt.xz``. Of a folder, every such file is read.
+A file is read by its ending: rows from ``.csv``, ``.tsv``, ``.jsonl`` and ``.parquet``, one
+document from ``.txt`` and ``.md``, tunes from ``.abc``. Each may be compressed (``.gz``, ``.xz``),
+and need not be named so: ``ptb.train.txt`` finds ``ptb.train.txt.xz``. Of a folder, every such file
+is read.
 
 ``train.{en,de}`` is files with a text a line, of any ending, that agree line by line: a row has a
 column for each of the names. A table whose columns are asked for by numbers has no header.
@@ -149,7 +150,11 @@ def read(source: str, columns: Sequence[str], problems: Problems) -> Iterator[Ro
 def _has_broken_utf8(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_has_broken_utf8, value))
-    return isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value)
+    return (
+        isinstance(value, str)
+        and not value.isascii()
+        and any("\ud800" <= c <= "\udfff" for c in value)
+    )
 
 
 class _UnfitError(Exception):
@@ -482,12 +487,30 @@ def _read_jsonl(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row |
         _need_columns(str(path), columns, sorted(seen))
 
 
+def _read_parquet(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row]:
+    """The rows of a Parquet file; a row is found by its number, from 1."""
+    from pyarrow import ArrowException, parquet
+
+    with _opened(path) as raw:
+        try:
+            table = parquet.ParquetFile(raw)
+            _need_columns(str(path), columns, table.schema_arrow.names)
+            number = 0
+            for batch in table.iter_batches():
+                for record in batch.to_pylist():
+                    number += 1
+                    yield Row(record, f"{name}:{number}")
+        except ArrowException as error:
+            raise _UnfitError(f"not a readable Parquet file: {error}") from None
+
+
 #: What opens each form of compression, by its ending.
 _COMPRESSED: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
 _TABLES: dict[str, Callable[[Path, str, Sequence[str]], Iterator[Row | Unusable]]] = {
     ".csv": _read_delimited,
     ".tsv": _read_delimited,
     ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
 }
 _READERS = _TABLES | {".txt": _read_document, ".md": _read_document, ".abc": _read_tunes}
 

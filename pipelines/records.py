@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 from pipelines.config import DataConfig, as_text, listed
-from pipelines.data import Problems, Row, fingerprint, read, split_shares
+from pipelines.data import Problems, Row, fingerprint, split_shares
+from pipelines.data import read as rows_of
 from pipelines.errors import UserError
 from pipelines.tasks import Splits
 
@@ -69,9 +70,12 @@ def load(
             [
                 record
                 for source in listed(sources)
-                for record in _read(source, columns, parse, parts, leave_out, data, report)
+                for record in read(
+                    source, columns, parse,
+                    parts=parts, leave_out=leave_out, data=data, report=report,
+                )
             ]
-        )
+        )  # fmt: skip
 
     records = read_all(data.source)
     held_out: dict[str, list[R]] = {}
@@ -111,19 +115,27 @@ def load(
     return Splits(**splits, fingerprint=digest, report=report)
 
 
-def _read(
+def read(
     source: str,
     columns: Sequence[str],
     parse: Callable[[Row], R | str],
-    parts: Callable[[R], Iterable[str]],
+    *,
+    parts: Callable[[R], Iterable[Any]],
     leave_out: Callable[[R], bool],
     data: DataConfig,
     report: dict[str, Any],
 ) -> list[R]:
+    """The usable records of one source; what was found is put into ``report``.
+
+    Arguments as for `load`.
+
+    Raises:
+        UserError: it cannot be read, has too many unusable rows, or none that can be used.
+    """
     problems = Problems()
     records: list[R] = []
     filtered, left_out = 0, 0
-    for row in read(source, [*columns, *data.where], problems):
+    for row in rows_of(source, [*columns, *data.where], problems):
         if any(as_text(row.fields[column]) != value for column, value in data.where.items()):
             filtered += 1
             continue

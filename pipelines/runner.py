@@ -94,6 +94,7 @@ def _train(
         status="finished",
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         scores=evaluation.scores,
+        verdict=evaluation.verdict,
         best_epoch=state.best_epoch,
         train_seconds=sum(record["epoch_seconds"] for record in state.history),
         total_seconds=time.perf_counter() - started,
@@ -220,6 +221,8 @@ def _say_data(splits: Splits, console: Console) -> None:
             console.warn(f"{source}: {total:,} of {found['rows']:,} rows skipped, the first:")
             for line in found["first_unusable"]:
                 console.say(f"  {line}")
+    for note in splits.report.get("notes", []):
+        console.warn(note)
 
 
 def _save_model(model: Any, path: Path) -> None:
@@ -234,8 +237,9 @@ def evaluate(run: Run, config: Experiment) -> dict[str, Any]:
     task = get_task(run.task)
     run.need("model.keras")
     splits = task.load(config)
-    scores = _evaluate(task, config, splits, run).scores
-    return {"run": run.id, "records": len(splits.test), **scores}
+    evaluation = _evaluate(task, config, splits, run)
+    found = {"run": run.id, "records": len(splits.test), **evaluation.scores}
+    return found | ({"verdict": evaluation.verdict} if evaluation.verdict else {})
 
 
 def predict(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipelines.training import Feed, Objective
 
 #: Each has its package under ``pipelines`` and its configs under ``configs``.
-NAMES = ("sentiment", "generation", "translation", "captioning")
+NAMES = ("sentiment", "captioning", "translation", "forecasting", "generation")
 
 
 class Processor(Protocol):
@@ -66,6 +66,8 @@ class Evaluation:
     tables: dict[str, Table]
     #: Pictures that are not drawn by matplotlib: by file name, what writes the file.
     drawings: dict[str, Callable[[Path], None]] = field(default_factory=dict)
+    #: What the numbers mean, in sentences.
+    verdict: list[str] = field(default_factory=list)
 
 
 @dataclass

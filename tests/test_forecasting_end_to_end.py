@@ -1,0 +1,214 @@
+"""Forecasting as a user runs it: real processes, real files, a SavedModel that stands alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import interrupt, ok, resume_and_compare, stands_alone, unfold
+
+#: A model that a test trains in seconds.
+SMALL = [
+    "data.series=ticker", "data.ratios={high: low}", "model.history=20", "model.horizon=3",
+    "model.units=[8]", "model.embedding=2", "model.calendar=[weekday]", "train.epochs=4",
+    "train.batch_size=4", "train.patience=null", "train.learning_rate=0.01",
+]  # fmt: skip
+
+
+def small(source: str, *more: str) -> list[str]:
+    pairs = [f"data.source={source}", "data.date=date", "data.target=close", *SMALL, *more]
+    return [argument for pair in pairs for argument in ("--set", pair)]
+
+
+def fresh(tmp_path: Path) -> Path:
+    """A config without the keys of the default one."""
+    file = tmp_path / "small.yaml"
+    file.write_text("name: small\ndata: {source: none}\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> str:
+    """Two stocks whose volatility comes in waves, on the weekdays of two years."""
+    rng = np.random.default_rng(0)
+    dates = np.busday_offset("2018-01-01", np.arange(520))
+    lines = ["date,ticker,close,high,low"]
+    for name, level in (("AAA", 100.0), ("BBB", 20.0)):
+        calm = 0.01 * np.exp(np.sin(np.arange(520) / 30))
+        close = level * np.exp(np.cumsum(rng.standard_normal(520) * calm))
+        for day, price, wide in zip(dates, close, calm, strict=True):
+            high, low = price * (1 + wide), price * (1 - wide)
+            lines.append(f"{day},{name},{price:.4f},{high:.4f},{low:.4f}")
+    path = tmp_path_factory.mktemp("data") / "prices.csv"
+    path.write_text("\n".join([*lines, "2019-12-30,AAA,n.a.,1,1", ""]))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> list[str]:
+    return ["--config", str(fresh(tmp_path_factory.mktemp("config")))]
+
+
+@pytest.fixture(scope="module")
+def trained(source, base, tmp_path_factory) -> tuple[Path, dict]:
+    home = tmp_path_factory.mktemp("home")
+    done = unfold(home, "train", "forecasting", "--json", *base, *small(source))
+    assert "prices.csv:1042: 'close' is not a number" in done.stderr
+    return home, ok(done)
+
+
+def test_it_is_scored_beside_every_baseline(trained):
+    scores, folder = trained[1]["scores"], Path(trained[1]["folder"])
+    assert 0.7 < scores["coverage_80_next"] < 0.9
+    assert 0.8 < scores["crps_next_to_ewma"] < 1.1
+    assert 0.95 < scores["relative_mae"] < 1.05
+    for name in ("fan", "coverage", "baselines", "pit", "walk_forward", "learning_curves"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 0, name
+    with (folder / "tables" / "baselines.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row["forecast"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {
+        "model", "last_value", "drift", "seasonal_naive", "moving_average", "linear",
+        "ewma_volatility", "garch",
+    }  # fmt: skip
+    assert float(rows["model"]["crps_next"]) == pytest.approx(scores["crps_next"])
+    verdict = json.loads((folder / "run.json").read_text())["verdict"]
+    assert any("garch" in line for line in verdict)
+    with (folder / "tables" / "by_horizon.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+
+
+def test_it_predicts_the_next_days_of_a_file(trained, source):
+    home = trained[0]
+    picture = home / "fan.png"
+    answer = ok(unfold(home, "predict", "forecasting", "--chart", str(picture), "--json", source))
+    first, second = answer["series"]
+    assert (first["series"], second["series"]) == ("AAA", "BBB")
+    # The data end on a Friday.
+    days = ("2019-12-30", "2019-12-31", "2020-01-01")
+    assert first["dates"] == [f"{day}T00:00:00" for day in days]
+    last = first["history"]["values"][-1]
+    low, middle, high = (first["quantiles"][q][0] for q in ("0.1", "0.5", "0.9"))
+    assert low < last < high
+    assert middle == pytest.approx(last, rel=0.02)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    shown = unfold(home, "predict", "forecasting", source)
+    assert shown.returncode == 0
+    assert "2019-12-30" in shown.stdout
+
+
+def test_a_file_with_one_row_and_an_unknown_series(trained, tmp_path):
+    file = tmp_path / "new.csv"
+    file.write_text("day,symbol,price,high,low\n2024-05-31,NEW,50,51,49\n")
+    columns = ["data.date=day", "data.series=symbol", "data.target=price"]
+    choose = [argument for pair in columns for argument in ("--set", pair)]
+    answer = ok(unfold(trained[0], "predict", "forecasting", "--json", *choose, str(file)))
+    (one,) = answer["series"]
+    low, high = one["quantiles"]["0.1"][0], one["quantiles"]["0.9"][0]
+    assert 40 < low < 50 < high < 60
+
+
+def test_the_export_stands_alone(trained, tmp_path):
+    """In a process that has only TensorFlow, from another place, with nothing else there."""
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(Path(trained[1]["folder"]) / "savedmodel", moved)
+    code = """
+import json
+import numpy as np
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+serve = model.signatures["serving_default"]
+about = model.signatures["about"]()
+rng = np.random.default_rng(0)
+close = 30 * np.exp(np.cumsum(0.01 * rng.standard_normal([3, 40]), axis=1))
+history = np.stack([close, close * 1.01, close * 0.99], axis=-1).astype(np.float32)
+time = np.tile(np.arange(40) * 86400, (3, 1))
+def ask(rows, lengths, steps):
+    return serve(
+        history=tf.constant(history[rows, :steps]), lengths=tf.constant(lengths),
+        series=tf.constant([["AAA", "?", ""][row] for row in rows]),
+        time=tf.constant(time[rows, :steps]), future=tf.constant(time[rows, :3] + 40 * 86400),
+    )["quantiles"].numpy()
+together = ask([0, 1, 2], [40, 25, 0], 40)
+alone = ask([1], [25], 30)
+columns = [name.decode() for name in about["columns"].numpy()]
+print(json.dumps([together.tolist(), alone.tolist(), columns]))
+"""
+    banned = ["keras", "mlflow", "pandas", "arch"]
+    together, alone, columns = stands_alone(code, str(moved), folder=tmp_path, banned=banned)
+    assert np.shape(together) == (3, 3, 7)
+    np.testing.assert_allclose(together[1], alone[0], rtol=1e-4)
+    assert (np.diff(together, axis=-1) > 0).all()
+    assert columns == ["close", "high", "low"]
+
+
+def test_interrupted_equals_uninterrupted(trained, source, base, tmp_path):
+    interrupt(tmp_path, "forecasting", [*base, *small(source)], signal.SIGTERM)
+    resume_and_compare(tmp_path, "forecasting", trained[1])
+
+
+def test_jax_trains_paths_that_tensorflow_draws(source, base, tmp_path):
+    result = ok(
+        unfold(
+            tmp_path, "train", "forecasting", "--json", *base,
+            *small(source, "model.decode=autoregressive", "data.ratios={}", "train.epochs=2",
+                   "forecast.paths=50", "model.head=quantiles"),
+            KERAS_BACKEND="jax",
+        )
+    )  # fmt: skip
+    assert 0.6 < result["scores"]["coverage_80"] < 0.98
+    ask = ["predict", "forecasting", "--json", source]
+    one, again, other = (
+        ok(unfold(tmp_path, *ask, "--set", f"forecast.seed={seed}"))["series"][0]["quantiles"]
+        for seed in (1, 1, 2)
+    )
+    assert one == again
+    assert one["0.1"][0] == other["0.1"][0]  # the first step is known without drawing
+    assert one["0.1"][2] != other["0.1"][2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["data.target=clse"], "no column 'clse' (did you mean close?)"),
+        (["data.max_bad_rows=0"], "prices.csv:1042: 'close' is not a number"),
+        (["data.test=2030-01-01"], "the test split has 0 steps"),
+        (["model.head=normal"], "gaussian"),
+    ],
+)
+def test_a_mistake_is_one_line(source, base, tmp_path, settings, message):
+    done = unfold(tmp_path, "train", "forecasting", *base, *small(source, *settings))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("runs/forecasting/2*"))
+
+
+def test_a_file_that_is_not_there_is_one_line(trained):
+    done = unfold(trained[0], "predict", "forecasting", "nowhere.csv")
+    assert done.returncode == 2
+    assert "nowhere.csv: no such file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_registered_model_answers_as_the_export_does(trained, tmp_path):
+    code = """
+import json
+import mlflow, numpy as np, pandas as pd
+model = mlflow.pyfunc.load_model("models:/unfold-forecasting/1")
+close = np.linspace(10, 11, 30)
+row = {
+    "history": np.stack([close, close + 0.1, close - 0.1], axis=-1).tolist(), "lengths": 30,
+    "series": "AAA", "time": (np.arange(30) * 86400).tolist(),
+    "future": (np.arange(30, 33) * 86400).tolist(),
+}
+asked = pd.DataFrame([row]).astype({"lengths": "int32"})
+print(json.dumps(model.predict(asked)["quantiles"][0]))
+"""
+    store = f"sqlite:///{trained[0] / 'mlflow.db'}"
+    answer = stands_alone(code, folder=tmp_path, MLFLOW_TRACKING_URI=store)
+    assert np.shape(answer) == (3, 7)

@@ -537,7 +537,9 @@ def _read_tfds(source: str, columns: Sequence[str]) -> Iterator[Row]:
     if split not in builder.info.splits:
         splits = ", ".join(f"{name}@{s}" for s in builder.info.splits)
         raise UserError(f"data: tfds:{name}@{split}: no such split; there are: {splits}")
-    features = dict(_features(builder.info.features))
+    paths, features = {}, {}
+    for path, feature in _features(builder.info.features):
+        paths["/".join(path)], features["/".join(path)] = path, feature
     _need_columns(f"tfds:{name}", columns, list(features))
     decode = {
         c: features[c].int2str for c in columns if isinstance(features[c], tfds.features.ClassLabel)
@@ -553,9 +555,9 @@ def _read_tfds(source: str, columns: Sequence[str]) -> Iterator[Row]:
         fields = {}
         for column in columns:
             value = example
-            for part in column.split("/"):
+            for part in paths[column]:
                 value = value[part]
-            if column in decode:
+            if column in decode and np.ndim(value) == 0:
                 value = decode[column](int(value)) if value >= 0 else ""
             elif isinstance(value, np.ndarray) and value.dtype == object:
                 value = [v.decode("utf-8", errors="surrogateescape") for v in value.tolist()]
@@ -565,13 +567,13 @@ def _read_tfds(source: str, columns: Sequence[str]) -> Iterator[Row]:
         yield Row(fields, f"{name}@{split}[{i}]")
 
 
-def _features(features: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The features of a data set by column; what is inside of one is ``outer/inner``."""
+def _features(features: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The features of a data set by their paths, also those inside of one or of a list of it."""
     for name, feature in features.items():
-        yield name, feature
+        yield (name,), feature
         inner = getattr(feature, "feature", feature)
-        if isinstance(inner, Mapping):
-            yield from ((f"{name}/{part}", one) for part, one in _features(inner))
+        if hasattr(inner, "items"):
+            yield from (((name, *path), one) for path, one in _features(inner))
 
 
 def _prepare_tfds(name: str) -> Any:

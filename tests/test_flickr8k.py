@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 
+import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from pictures import encoded, scene
 
 from pipelines.data import Problems, Row, read
@@ -74,8 +77,6 @@ def test_from_a_folder(folder, monkeypatch):
 
 
 def test_from_downloads_under_the_names_of_tfds(tmp_path, monkeypatch):
-    import tensorflow_datasets as tfds
-
     from pipelines.builders.flickr8k import URL
 
     archives(tmp_path / "original")
@@ -123,3 +124,41 @@ def test_archives_that_cannot_be_used(folder):
     # Nothing half prepared is left to be read the next time.
     archives(folder)
     check_splits()
+
+
+class _Nested(tfds.core.GeneratorBasedBuilder):
+    """Features within lists, and one whose name has a stroke, as in ``coco_captions``."""
+
+    name = "unfold_nested"
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        texts = tfds.features.Sequence({"id": np.int64, "text": tfds.features.Text()})
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {"image": tfds.features.Image(), "image/id": np.int64, "captions": texts}
+            ),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for i, raw in enumerate(PICTURES.values()):
+            texts = [{"id": j, "text": f"Text {j} of {i}"} for j in range(i)]
+            yield i, {"image": io.BytesIO(raw), "image/id": 10 + i, "captions": texts}
+
+
+def test_columns_inside_of_others():
+    rows, problems = read_all(
+        "tfds:unfold_nested@train", "image", "image/id", "captions/text", "captions/id"
+    )
+    assert problems.examples == []
+    for i, (row, raw) in enumerate(zip(rows, PICTURES.values(), strict=True)):
+        assert row.fields["image"] == raw
+        assert row.fields["image/id"] == 10 + i
+        assert row.fields["captions/text"] == [f"Text {j} of {i}" for j in range(i)]
+    with pytest.raises(UserError, match=r"no column 'captions/texts' \(did you mean captions/text"):
+        read_all("tfds:unfold_nested@train", "captions/texts")

@@ -555,6 +555,26 @@ def test_untrained_the_linear_path_is_the_ridge():
     np.testing.assert_allclose(found.location, rule.location, rtol=1e-3, atol=1e-4)
 
 
+def test_untrained_levels_are_those_of_training():
+    settings = small(data={"values": "levels"}, model={"head": "gaussian"})
+    values = prices(400)
+    model, scales, (_, _, test) = built(settings, values)
+    windows, inputs, _ = asked(settings, scales, test)
+    found = task._direct(model(inputs), settings)
+    last = inputs["history"][:, -1, 0]
+    mean = np.full((len(windows), 3), values[:300].mean())
+    np.testing.assert_allclose(found.location + last[:, None], mean, rtol=1e-4)
+    np.testing.assert_allclose(found.scale, values[:300].std(), rtol=1e-4)
+
+
+def test_an_unknown_series_is_measured_by_the_mean_of_all():
+    settings = small(model={"scale": "training", "head": "gaussian"})
+    model, scales, (_, _, test) = built(settings)
+    _, inputs, _ = asked(settings, scales, test)
+    unknown = {**inputs, "series": np.zeros_like(inputs["series"])}
+    np.testing.assert_allclose(model(unknown)[..., 1], model(inputs)[..., 1], rtol=1e-5)
+
+
 @pytest.mark.parametrize("decode", ["direct", "autoregressive"])
 @pytest.mark.parametrize("head", HEADS)
 def test_the_loss_at_the_start_is_that_of_knowing_the_scale(decode, head):

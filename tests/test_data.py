@@ -666,7 +666,7 @@ def test_columns_are_needed_in_every_file_of_a_folder(write, tmp_path):
 
 
 ENDINGS = (
-    "files are read by their ending: .csv, .tsv, .jsonl, .txt, .md, .abc, "
+    "files are read by their ending: .csv, .tsv, .jsonl, .parquet, .txt, .md, .abc, "
     "also with .xz or .gz after it"
 )
 
@@ -681,7 +681,7 @@ def test_folder_without_readable_files(write, tmp_path):
 # Where sources are
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "a", "a.zip", "a.gz", "a.parquet.gz"])
+@pytest.mark.parametrize("name", ["a.xlsx", "a", "a.zip", "a.gz", "a.xlsx.gz"])
 def test_unknown_ending_names_the_known_ones(write, name):
     source = write(name, "text\n")
     assert error(source, "text") == f"data: {source}: {ENDINGS}"

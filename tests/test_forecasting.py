@@ -247,7 +247,7 @@ def test_the_ridge_recovers_an_autoregression():
     w = fit_ridge(train, validation, settings, 40)
     # Only y_t matters; in differences from it, it is what they have in common.
     origins = np.arange(5900, 5996)
-    ours, _ = baselines.linear(w)(values, 5000, origins, 3)
+    ours = baselines.linear(w)(values, 5000, origins, 3).location
     ideal = (phi ** np.arange(1, 4) - 1) * values[origins][:, None]
     assert np.corrcoef(ours.ravel(), ideal.ravel())[0, 1] > 0.95
 
@@ -384,6 +384,17 @@ def test_crps_is_the_integral(location, scale, freedom, truth):
         assert one.cdf(np.array([[truth]]))[0, 0] == pytest.approx(law.cdf(truth), abs=1e-7)
 
 
+def test_infinite_freedom_is_gaussian():
+    z = np.array([[-2.0, 0.1, 3.0]])
+    one, other = (
+        Parametric(0 * z, 1 + 0 * z),
+        Parametric(0 * z, 1 + 0 * z, np.full(z.shape, np.inf)),
+    )
+    np.testing.assert_array_equal(one.crps(z), other.crps(z))
+    np.testing.assert_array_equal(one.cdf(z), other.cdf(z))
+    np.testing.assert_array_equal(one.quantiles(LEVELS), other.quantiles(LEVELS))
+
+
 def test_crps_of_quantiles_nears_the_integral():
     exact = Parametric(np.zeros((3, 1)), np.ones((3, 1)))
     levels = np.arange(1, 100) / 100
@@ -440,23 +451,28 @@ def test_garch_recovers_the_variance_it_was_made_from():
     returns, variances = simulated_garch(5000)
     levels = np.concatenate([[0.0], np.cumsum(returns)])
     origins = np.arange(4000, 5000)
-    _, scale = baselines.garch(levels, 4000, origins, 5)
+    scale = baselines.garch("normal")(levels, 4000, origins, 5).scale
     true = np.sqrt(variances[origins])  # of the change after the origin
     assert np.mean(np.abs(scale[:, 0] / true - 1)) < 0.05
-    _, ewma = baselines.ewma_volatility(levels, 4000, origins, 5)
+    ewma = baselines.ewma_volatility(levels, 4000, origins, 5).scale
     assert np.mean(np.abs(ewma[:, 0] / true - 1)) > np.mean(np.abs(scale[:, 0] / true - 1))
 
 
-def test_garch_filters_as_arch_does():
+@pytest.mark.parametrize("law", ["normal", "t"])
+def test_garch_filters_as_arch_does(law):
     from arch import arch_model
 
     returns, _ = simulated_garch(800)
+    returns *= np.random.default_rng(1).choice([0.7, 1.6], 800)  # heavier tails
     levels = np.concatenate([[0.0], np.cumsum(returns)])
-    _, scale = baselines.garch(levels, len(levels), np.array([len(levels) - 1]), 3)
+    found = baselines.garch(law)(levels, len(levels), np.array([len(levels) - 1]), 3)
     unit = returns.std()
-    fitted = arch_model(returns / unit, rescale=False).fit(disp="off")
-    variance = fitted.forecast(horizon=3).variance.to_numpy()[-1]
-    np.testing.assert_allclose(scale[0], unit * np.sqrt(np.cumsum(variance)), rtol=1e-6)
+    fitted = arch_model(returns / unit, dist=law, rescale=False).fit(disp="off")
+    variance = np.cumsum(fitted.forecast(horizon=3).variance.to_numpy()[-1])
+    if law == "t":
+        assert found.freedom == pytest.approx(fitted.params["nu"], rel=1e-3)
+        variance *= 1 - 2 / found.freedom
+    np.testing.assert_allclose(found.scale[0], unit * np.sqrt(variance), rtol=1e-3)
 
 
 def test_the_plain_rules():
@@ -537,6 +553,26 @@ def test_untrained_the_linear_path_is_the_ridge():
     found = task._direct(model(inputs), settings)
     rule = baselines.forecasts(settings, train, validation, test)["linear"]
     np.testing.assert_allclose(found.location, rule.location, rtol=1e-3, atol=1e-4)
+
+
+def test_untrained_levels_are_those_of_training():
+    settings = small(data={"values": "levels"}, model={"head": "gaussian"})
+    values = prices(400)
+    model, scales, (_, _, test) = built(settings, values)
+    windows, inputs, _ = asked(settings, scales, test)
+    found = task._direct(model(inputs), settings)
+    last = inputs["history"][:, -1, 0]
+    mean = np.full((len(windows), 3), values[:300].mean())
+    np.testing.assert_allclose(found.location + last[:, None], mean, rtol=1e-4)
+    np.testing.assert_allclose(found.scale, values[:300].std(), rtol=1e-4)
+
+
+def test_an_unknown_series_is_measured_by_the_mean_of_all():
+    settings = small(model={"scale": "training", "head": "gaussian"})
+    model, scales, (_, _, test) = built(settings)
+    _, inputs, _ = asked(settings, scales, test)
+    unknown = {**inputs, "series": np.zeros_like(inputs["series"])}
+    np.testing.assert_allclose(model(unknown)[..., 1], model(inputs)[..., 1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("decode", ["direct", "autoregressive"])

@@ -73,7 +73,7 @@ def test_it_is_scored_beside_every_baseline(trained):
         rows = {row["forecast"]: row for row in csv.DictReader(file)}
     assert set(rows) == {
         "model", "last_value", "drift", "seasonal_naive", "moving_average", "linear",
-        "ewma_volatility", "garch",
+        "ewma_volatility", "garch", "garch_student_t",
     }  # fmt: skip
     assert float(rows["model"]["crps_next"]) == pytest.approx(scores["crps_next"])
     verdict = json.loads((folder / "run.json").read_text())["verdict"]

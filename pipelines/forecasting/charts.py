@@ -55,9 +55,7 @@ def fans(truth: Truth, model: Predictive) -> Figure:
         fan(ax, before, steps, {q: quantiles[window, :, i] for i, q in enumerate(levels)})
         ax.plot(steps[len(before) :], came[window], color=figures.ORANGE, lw=1.2)
         ax.set_title(truth.names[truth.series[window]], fontsize=9)
-    figure.suptitle(
-        "The last forecast of the test: bands hold 50, 80 and 90 %; orange is what came"
-    )
+    figure.suptitle("The last forecast (50, 80 and 90 %), and in orange what came", fontsize=10)
     return figure
 
 
@@ -90,7 +88,7 @@ def coverage(truth: Truth, model: Predictive) -> Figure:
 
 def baselines(crps: dict[str, np.ndarray], absolute: dict[str, np.ndarray]) -> Figure:
     """CRPS and absolute error of the model and of each baseline, by how far ahead."""
-    figure, axes = figures.new(10.5, 4.2, 2)
+    figure, axes = figures.new(12.0, 4.2, 2)
     for ax, found, name in zip(axes, (crps, absolute), ("CRPS", "absolute error"), strict=True):
         reference = found["last_value"]
         for forecast, by_step in found.items():
@@ -101,11 +99,12 @@ def baselines(crps: dict[str, np.ndarray], absolute: dict[str, np.ndarray]) -> F
             ax.plot(np.arange(1, len(ratio) + 1), ratio, "o-", ms=3, label=label, **style)
         top = np.median([np.max(v / np.maximum(reference, 1e-12)) for v in found.values()])
         ax.set(
-            xlabel="steps ahead", title=f"{name}, that of the last value being 1",
+            xlabel="steps ahead", title=f"{name} over that of the last value",
             ylim=(None, max(1.1, 1.15 * float(top))),
         )  # fmt: skip
         ax.xaxis.get_major_locator().set_params(integer=True)
-    axes[1].legend(frameon=False, fontsize=7)
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
     return figure
 
 
@@ -134,14 +133,18 @@ def walk_forward(truth: Truth, model: Predictive) -> Figure:
         ax.plot(dates, truth.changes[mine, 0], ".", ms=2.5, color=figures.ORANGE)
         ax.set_title(truth.names[truth.series[window]], fontsize=9)
         ax.tick_params(axis="x", rotation=30)
-    figure.suptitle("Walking forward: each next change, and the 80 and 90 % intervals before it")
+    figure.suptitle(
+        "Each next change, in the 80 and 90 % intervals of the step before", fontsize=10
+    )
     return figure
 
 
 def _multiples(count: int) -> tuple[Figure, list[Any]]:
     columns = min(max(count, 1), 3)
     rows = -(-max(count, 1) // columns)
-    figure, _ = figures.new(4.0 * columns + 0.6, 2.7 * rows + 0.5, columns)
+    # One panel is as wide as its title.
+    width = 7.5 if columns == 1 else 4.0 * columns + 0.6
+    figure, _ = figures.new(width, 2.7 * rows + 0.9, columns)
     figure.clear()
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for ax in axes:

@@ -68,8 +68,8 @@ class ModelConfig(CellConfig):
     half_lives: list[Annotated[float, Field(gt=0)]] = Field([11.0])
     #: Read the level too, standardised by the training split.
     level: bool = False
-    #: A linear path from so many last values to the answer, beside the cells; it starts from the
-    #: ridge regression.
+    #: A linear path from so many last values to the answer, beside the cells: a ridge regression,
+    #: fitted before them.
     linear: int | None = Field(None, ge=2)
     #: What is known of a date before it comes.
     calendar: list[Literal["hour", "weekday", "year"]] = Field([])

@@ -1,4 +1,4 @@
-"""How good forecasts are, walking forward, beside seven baselines on the same windows."""
+"""How good forecasts are, walking forward, beside the baselines on the same windows."""
 
 from __future__ import annotations
 
@@ -90,6 +90,7 @@ def evaluate(
     if hits is not None:
         lowest, highest = hits.interval()
         scores |= {"direction": hits.value, "direction_low": lowest, "direction_high": highest}
+        scores["rises"] = float((truth.changes[moved, 0] > 0).mean())
     tests, verdict = _verdict(truth, errors, scores)
     return Evaluation(
         scores=scores,
@@ -243,15 +244,11 @@ def _verdict(
         )
     if "direction" in scores:
         low, high = scores["direction_low"], scores["direction_high"]
+        coin = ", which is not told from a coin" if low <= 0.5 <= high else ""
         verdict.append(
             f"Direction of the next step: {scores['direction']:.1%} right (95 % interval {low:.1%} "
-            f"to {high:.1%})"
-            + (
-                ", which is not told from a coin."
-                if low <= 0.5 <= high
-                else "."
-            )
-        )  # fmt: skip
+            f"to {high:.1%}){coin}; {scores['rises']:.1%} of the steps were rises."
+        )
     columns = ["loss", "baseline", "ratio", "difference", "standard_error", "p", "model"]
     return Table(columns, rows), verdict
 

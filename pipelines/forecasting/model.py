@@ -143,7 +143,8 @@ class Forecaster(keras.Model):
         ℓ_{t+k} − ℓ_t = base + unit · z         base = linear path or 0, unit = u_t · spread_k
 
     (of ``values: levels``, base and unit are the level's own mean and deviation). A model that has
-    learned nothing is thus the EWMA volatility, or the ridge regression.
+    learned nothing is thus the EWMA volatility, or the ridge regression, which stays as it was
+    fitted: the cells learn what it leaves (the linear path of Lai et al. 2018, in closed form).
 
     Call: ``history <float32>[batch, time, columns]`` raw, right-padded; ``lengths <int32>[batch]``;
     ``series <int32>[batch]``, 0 unknown; ``at <int32>[batch, origins]``, the last step that each
@@ -166,9 +167,9 @@ class Forecaster(keras.Model):
         lags = settings["linear"] or 0
         further = len(settings["columns"]) + settings["ratios"]
 
-        def kept(name: str, *shape: int, trainable: bool = False) -> Any:
+        def kept(name: str, *shape: int) -> Any:
             return self.add_weight(
-                shape=shape, initializer="zeros", trainable=trainable, dtype="float32", name=name
+                shape=shape, initializer="zeros", trainable=False, dtype="float32", name=name
             )
 
         self.level_of = kept("level", series, 2)
@@ -176,7 +177,7 @@ class Forecaster(keras.Model):
         self.further_of = kept("further", series, further, 2) if further else None
         self.spread = kept("spread", horizon)
         steps = 1 if settings["decode"] == "autoregressive" else horizon
-        self.ridge = kept("ridge", lags, steps, trainable=True) if lags else None
+        self.ridge = kept("ridge", lags, steps) if lags else None
         self.built = True
 
     def set_scales(self, scales: dict[str, np.ndarray]) -> None:

@@ -16,6 +16,8 @@ from scipy import special, stats
 Levels = Sequence[float] | np.ndarray
 #: A distribution without a formula is scored by so many of its quantiles.
 DENSE = np.arange(0.5, 100) / 100
+#: Stands for infinite freedom where a formula is computed only to be thrown away.
+_HUGE = 1e6
 
 
 class Predictive(Protocol):
@@ -36,7 +38,7 @@ class Predictive(Protocol):
 
 @dataclass(frozen=True)
 class Parametric:
-    """Gaussian, or with ``freedom`` a location-scale Student-t.
+    """Gaussian, or with ``freedom`` a location-scale Student-t; of infinite freedom it is Gaussian.
 
     CRPS of z = (x − location) / scale, in units of the scale (Gneiting & Raftery 2007; Jordan et
     al. 2019)::
@@ -54,26 +56,31 @@ class Parametric:
 
     def quantiles(self, levels: Levels) -> np.ndarray:
         at = np.asarray(levels)
-        if self.freedom is None:
-            unit = special.ndtri(at)
-        else:
-            unit = special.stdtrit(self.freedom[..., None], at)
+        unit = special.ndtri(at)
+        if self.freedom is not None:
+            v = self.freedom[..., None]
+            unit = np.where(np.isinf(v), unit, special.stdtrit(np.minimum(v, _HUGE), at))
         return self.location[..., None] + self.scale[..., None] * unit
 
     def crps(self, truth: np.ndarray) -> np.ndarray:
         z = (truth - self.location) / self.scale
-        if self.freedom is None:
-            unit = z * (2 * special.ndtr(z) - 1) + 2 * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
-            return self.scale * (unit - 1 / np.sqrt(np.pi))
-        v = self.freedom
-        beta = np.exp(special.betaln(0.5, v - 0.5) - 2 * special.betaln(0.5, v / 2))
-        unit = z * (2 * special.stdtr(v, z) - 1)
-        unit += 2 * stats.t.pdf(z, v) * (v + z * z) / (v - 1) - 2 * np.sqrt(v) / (v - 1) * beta
+        unit = z * (2 * special.ndtr(z) - 1) + 2 * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
+        unit -= 1 / np.sqrt(np.pi)
+        if self.freedom is not None:
+            v = np.minimum(self.freedom, _HUGE)
+            beta = np.exp(special.betaln(0.5, v - 0.5) - 2 * special.betaln(0.5, v / 2))
+            heavy = z * (2 * special.stdtr(v, z) - 1)
+            heavy += 2 * stats.t.pdf(z, v) * (v + z * z) / (v - 1)
+            heavy -= 2 * np.sqrt(v) / (v - 1) * beta
+            unit = np.where(np.isinf(self.freedom), unit, heavy)
         return self.scale * unit
 
     def cdf(self, truth: np.ndarray) -> np.ndarray:
         z = (truth - self.location) / self.scale
-        return special.ndtr(z) if self.freedom is None else special.stdtr(self.freedom, z)
+        if self.freedom is None:
+            return special.ndtr(z)
+        heavy = special.stdtr(np.minimum(self.freedom, _HUGE), z)
+        return np.where(np.isinf(self.freedom), special.ndtr(z), heavy)
 
 
 @dataclass(frozen=True)

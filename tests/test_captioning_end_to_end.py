@@ -136,9 +136,9 @@ print(json.dumps([ask(raw), [ask([one])[0] for one in raw], ask([])]))
     for (caption, score), (text, value) in zip(together, alone, strict=True):
         assert caption == text
         assert score == pytest.approx(value, rel=1e-4)
-    assert found["png"][0] == found["jpeg"][0]
-    assert found["png"][1] == pytest.approx(found["jpeg"][1], abs=0.1)
-    assert "red square" in found["png"][0]
+    # Both ways to say it are as likely: the score tells that it is the same picture.
+    assert found["png"][1] == pytest.approx(found["jpeg"][1], abs=0.05)
+    assert all("red square" in found[name][0] for name in ("png", "jpeg"))
     for name in ("blank", "dot", "huge", "huge-jpeg"):
         assert found[name][0]
         assert -20 < found[name][1] < 0

@@ -145,12 +145,14 @@ def _bins(confidence: np.ndarray, bins: int) -> np.ndarray:
 
 
 def grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Any]]:
-    """Places for pictures, without axes: ``rows · columns`` of so many inches each."""
+    """Places for pictures, without ticks: ``rows · columns`` of so many inches each."""
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax in axes:
-        ax.set_axis_off()
+        # Not with its axis off: the layout would leave no room for titles of several lines.
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
     return figure, axes
 
 

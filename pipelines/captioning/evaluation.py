@@ -181,13 +181,13 @@ def contact_sheet(
     """Pictures, each with our caption and below it one of a person."""
     columns = min(4, len(files))
     rows = -(-len(files) // columns)
-    figure, axes = figures.grid(rows, columns, 2.7, 3.3)
+    figure, axes = figures.grid(rows, columns, 2.7, 3.7)
     for ax, file, output, texts in zip(axes, files, outputs, references, strict=False):
         ax.imshow(shown(file))
         ax.set_title(figures.wrapped(output, 32), fontsize=9, color=figures.BLUE, parse_math=False)
-        text = figures.wrapped(texts[0], 36)
-        ax.text(0.5, -0.03, text, transform=ax.transAxes, ha="center", va="top", fontsize=7.5,
-                color=figures.GREY, parse_math=False)  # fmt: skip
+        ax.set_xlabel(
+            figures.wrapped(texts[0], 36), fontsize=7.5, color=figures.GREY, parse_math=False
+        )
     return figure
 
 

@@ -108,17 +108,23 @@ def mlflow_signature(folder: Path, binary: Sequence[str] = ()) -> Any:
     }
     serve = load(folder).signatures["serving_default"]
 
-    def schema(specs: dict[str, tf.TensorSpec]) -> Schema:
+    # JSON has no other numbers, and within an array MLflow makes them no narrower.
+    widest = {DataType.float: DataType.double, DataType.integer: DataType.long}
+
+    def schema(specs: dict[str, tf.TensorSpec], *, given: bool = False) -> Schema:
         columns: list[Any] = []
         for name, spec in specs.items():
             kind: Any = DataType.binary if name in binary else scalars[spec.dtype]
+            if given and spec.shape.rank > 1:
+                kind = widest.get(kind, kind)
             for _ in range(spec.shape.rank - 1):
                 kind = Array(kind)
             columns.append(ColSpec(kind, name))
         return Schema(columns)
 
     return ModelSignature(
-        inputs=schema(serve.structured_input_signature[1]), outputs=schema(serve.structured_outputs)
+        inputs=schema(serve.structured_input_signature[1], given=True),
+        outputs=schema(serve.structured_outputs),
     )
 
 

@@ -195,18 +195,24 @@ def test_a_file_that_is_not_there_is_one_line(trained):
     assert "Traceback" not in done.stderr
 
 
-def test_the_registered_model_answers_as_the_export_does(trained, tmp_path):
+def test_the_registered_model_answers_what_comes_as_json(trained, tmp_path):
+    """As `mlflow models serve` reads a request: numbers of JSON, by the model's signature."""
     code = """
 import json
-import mlflow, numpy as np, pandas as pd
+import mlflow, numpy as np
+from mlflow.pyfunc.scoring_server import infer_and_parse_data
 model = mlflow.pyfunc.load_model("models:/unfold-forecasting/1")
 close = np.linspace(10, 11, 30)
 row = {
-    "history": np.stack([close, close + 0.1, close - 0.1], axis=-1).tolist(), "lengths": 30,
-    "series": "AAA", "time": (np.arange(30) * 86400).tolist(),
+    "history": np.stack([close, close + 0.1, close - 0.1], axis=-1).tolist(),
+    "lengths": 30,
+    "series": "AAA",
+    "time": (np.arange(30) * 86400).tolist(),
     "future": (np.arange(30, 33) * 86400).tolist(),
 }
-asked = pd.DataFrame([row]).astype({"lengths": "int32"})
+asked = infer_and_parse_data(
+    json.loads(json.dumps({"dataframe_records": [row]})), schema=model.metadata.get_input_schema()
+)
 print(json.dumps(model.predict(asked)["quantiles"][0]))
 """
     store = f"sqlite:///{trained[0] / 'mlflow.db'}"

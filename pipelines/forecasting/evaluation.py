@@ -88,7 +88,7 @@ def evaluate(
         "last_value_standard_mse": float(naive.standard.mean()),
     }
     if hits is not None:
-        lowest, highest = hits.interval()
+        lowest, highest = (min(max(edge, 0.0), 1.0) for edge in hits.interval())
         scores |= {"direction": hits.value, "direction_low": lowest, "direction_high": highest}
         scores["rises"] = float((truth.changes[moved, 0] > 0).mean())
     tests, verdict = _verdict(truth, errors, scores)

@@ -18,7 +18,7 @@ from pipelines.forecasting.records import Part, Series
 #: Kept at least, of any deviation: a constant series has none.
 TINY = 1e-8
 #: What the ridge penalty is chosen from, as a share of the mean square of what is read.
-_PENALTIES = tuple(10.0**p for p in range(-6, 3))
+_PENALTIES = tuple(10.0**p for p in range(2, -7, -1))
 
 
 class Scales:
@@ -159,8 +159,8 @@ def fit_ridge(
         ŷ_{t+k} − y_t = Σ_j w_{j,k} (y_{t−j} − y_t)      j = 1 … lags
 
     w has the least squared error on the training split with the penalty α Σ w², of the α that
-    has the least error on the validation split. Each series counts in the deviation of its
-    changes.
+    has the least error on the validation split (the largest, where that is too short). Each
+    series counts in the deviation of its changes.
     """
     horizon = config.model.horizon
     seen, wanted = np.zeros((lags, lags)), np.zeros((lags, horizon))

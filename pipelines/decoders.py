@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -123,3 +123,46 @@ def step(
     count = len(states)
     logits, *rest = keras.tree.flatten(decoder([ids, *states, *looked_at], training=training))
     return logits, rest[:count], rest[count] if looked_at else None
+
+
+class Speaker(keras.Model):
+    """Says something about what it reads: what translation and captioning have in common.
+
+    Args:
+        reader: what is read → the decoder's first states and, with attention, what a `network`
+            looks at.
+        decoder: a `network`.
+    """
+
+    #: The arguments of the class that are models, in the order in which they are built.
+    parts: ClassVar[tuple[str, ...]] = ("reader", "decoder")
+
+    def __init__(self, **kwargs: Any) -> None:
+        models = {name: kwargs.pop(name) for name in self.parts}
+        super().__init__(**kwargs)
+        for name, model in models.items():
+            setattr(self, name, model)
+        self.built = True  # they are
+
+    def read(self, given: Any, *, training: bool = False) -> tuple[list[Any], list[Any]]:
+        """The decoder's first states, and what it can look at: nothing without attention."""
+        found = keras.tree.flatten(self.reader(given, training=training))
+        return (found[:-3], found[-3:]) if attends(self.decoder) else (found, [])
+
+    def write(
+        self, ids: Any, states: list[Any], looked_at: list[Any], *, training: bool = False
+    ) -> tuple[Any, list[Any], Any]:
+        """``(logits, states, alignment)``, see `step`."""
+        return step(self.decoder, ids, states, looked_at, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        models = {n: keras.saving.serialize_keras_object(getattr(self, n)) for n in self.parts}
+        return {"name": self.name} | models
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Speaker:
+        models = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
+            for name in cls.parts
+        }
+        return cls(**config | models)

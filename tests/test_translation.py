@@ -107,8 +107,8 @@ def test_the_state_is_handed_over_as_the_chapter_draws_it_where_it_fits():
     fits = build(small(attention="none", two=False), inputs=20, outputs=15, seed=1)
     assert not [w for w in fits.weights if "bridge" in w.path]
     ids = batch()[0]["read"]
-    lstm = next(layer for layer in fits.encoder.layers if layer.name == "encoder_1")
-    embedded = fits.encoder.get_layer("embedding")(ids)
+    lstm = next(layer for layer in fits.reader.layers if layer.name == "encoder_1")
+    embedded = fits.reader.get_layer("embedding")(ids)
     _, h, c = lstm(embedded, mask=ids != 0)
     states, looked_at = fits.read(ids)
     assert looked_at == []
@@ -322,7 +322,7 @@ def test_the_keys_of_a_config_have_their_effect():
     assert model_of(tied=False).count_params() > model_of(tied=True).count_params()
     assert TASK.objective(config_of(train={"label_smoothing": 0.3})).loss.smoothing == 0.3
     dropping = model_of(dropout=0.4)
-    for part in (dropping.encoder, dropping.decoder):
+    for part in (dropping.reader, dropping.decoder):
         rates = {one.rate for one in part.layers if isinstance(one, keras.layers.Dropout)}
         assert rates == {0.4}
 

@@ -24,7 +24,9 @@ def build(config: ModelConfig, encoder: keras.Model, *, vocabulary: int, seed: i
     decoder = decoders.network(
         config.decoder, vocabulary=vocabulary, memory=config.encoder.features, seed=seed + 100
     )
-    return Captioner(encoder, reader, decoder, fine_tune=config.encoder.fine_tune)
+    return Captioner(
+        encoder=encoder, reader=reader, decoder=decoder, fine_tune=config.encoder.fine_tune
+    )
 
 
 def reading_network(
@@ -54,8 +56,14 @@ def reading_network(
 
 
 @keras.saving.register_keras_serializable(package="unfold")
-class Captioner(keras.Model):
+class Captioner(decoders.Speaker):
     """Trains the decoder and, if it is to be fine-tuned, the encoder.
+
+    Args:
+        encoder: see `encoders.load`.
+        reader: see `reading_network`.
+        decoder: what `decoders.network` returns.
+        fine_tune: whether the encoder is trained.
 
     Call: ``{"picture": <float>[batch, places, channels], "written": <int32>[batch, time]}`` →
     logits ``<float32>[batch, time, vocabulary]`` of what is written next, given the true text so
@@ -63,20 +71,12 @@ class Captioner(keras.Model):
     ``<float>[batch, size · size, 3]``.
     """
 
-    def __init__(
-        self,
-        encoder: keras.Model,
-        reader: keras.Model,
-        decoder: keras.Model,
-        *,
-        fine_tune: bool,
-        **kwargs: Any,
-    ) -> None:
+    parts = ("encoder", "reader", "decoder")
+
+    def __init__(self, *, fine_tune: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.encoder, self.reader, self.decoder = encoder, reader, decoder
         self.fine_tune = fine_tune
-        encoder.trainable = fine_tune
-        self.built = True  # the three are
+        self.encoder.trainable = fine_tune
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
         picture = inputs["picture"]
@@ -93,30 +93,5 @@ class Captioner(keras.Model):
         _, height, width, channels = self.encoder.output_shape
         return ops.reshape(grid, (-1, height * width, channels))
 
-    def read(self, grid: Any, *, training: bool = False) -> tuple[list[Any], list[Any]]:
-        """The decoder's first states, and what it can look at: nothing without attention."""
-        found = keras.tree.flatten(self.reader(grid, training=training))
-        return (found[:-3], found[-3:]) if decoders.attends(self.decoder) else (found, [])
-
-    def write(
-        self, ids: Any, states: list[Any], looked_at: list[Any], *, training: bool = False
-    ) -> tuple[Any, list[Any], Any]:
-        """``(logits, states, alignment)``, see `decoders.step`."""
-        return decoders.step(self.decoder, ids, states, looked_at, training=training)
-
     def get_config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "fine_tune": self.fine_tune,
-            "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "reader": keras.saving.serialize_keras_object(self.reader),
-            "decoder": keras.saving.serialize_keras_object(self.decoder),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Captioner:
-        parts = {
-            name: keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
-            for name in ("encoder", "reader", "decoder")
-        }
-        return cls(**config | parts)
+        return super().get_config() | {"fine_tune": self.fine_tune}

@@ -23,7 +23,7 @@ def build(config: ModelConfig, *, inputs: int, outputs: int, seed: int) -> Trans
     decoder = decoders.network(
         config.decoder, vocabulary=outputs, memory=memory_size(config.encoder), seed=seed + 100
     )
-    return Translator(encoder, decoder)
+    return Translator(reader=encoder, decoder=decoder)
 
 
 def memory_size(config: EncoderConfig) -> int:
@@ -59,44 +59,17 @@ def encoder_network(
 
 
 @keras.saving.register_keras_serializable(package="unfold")
-class Translator(keras.Model):
+class Translator(decoders.Speaker):
     """Trains encoder and decoder together.
+
+    Args:
+        reader: the encoder, see `encoder_network`.
+        decoder: what `decoders.network` returns.
 
     Call: ``{"read": <int32>[batch, steps], "written": <int32>[batch, time]}`` → logits
     ``<float32>[batch, time, vocabulary]`` of what is written next, given the true text so far.
     """
 
-    def __init__(self, encoder: keras.Model, decoder: keras.Model, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.encoder, self.decoder = encoder, decoder
-        self.built = True  # the two are
-
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
         states, looked_at = self.read(inputs["read"], training=training)
         return self.write(inputs["written"], states, looked_at, training=training)[0]
-
-    def read(self, ids: Any, *, training: bool = False) -> tuple[list[Any], list[Any]]:
-        """The decoder's first states, and what it can look at: nothing without attention."""
-        found = keras.tree.flatten(self.encoder(ids, training=training))
-        return (found[:-3], found[-3:]) if decoders.attends(self.decoder) else (found, [])
-
-    def write(
-        self, ids: Any, states: list[Any], looked_at: list[Any], *, training: bool = False
-    ) -> tuple[Any, list[Any], Any]:
-        """``(logits, states, alignment)``, see `decoders.step`."""
-        return decoders.step(self.decoder, ids, states, looked_at, training=training)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "decoder": keras.saving.serialize_keras_object(self.decoder),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Translator:
-        parts = {
-            name: keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
-            for name in ("encoder", "decoder")
-        }
-        return cls(**config | parts)

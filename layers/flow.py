@@ -9,78 +9,14 @@ measured, not bounded: to each state a nudge δ_t = 0 is added after its step an
 over all paths from h_t to the loss, whatever the model around the layer is.
 """
 
-import contextlib
-from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-_WATCH = ContextVar("watch", default=None)
-
-
-class Seen(NamedTuple):
-    """One call of a layer, time in its order of processing (a backward layer's is reversed).
-
-    Attributes:
-        layer: the layer.
-        inputs: <float>[batch, time, inputs].
-        states: the state before the first step, <float>[batch, units] each.
-        mask: bool [batch, time], or None where all steps are real.
-    """
-
-    layer: Any
-    inputs: Any
-    states: list
-    mask: Any
-
-
-class Watch:
-    """Sees the calls of recurrent layers, and nudges their states.
-
-    Args:
-        nudges: by the name of a layer, what is added to its states, side by side, after each step:
-            <float>[batch, time, units × states]. None adds nothing.
-    """
-
-    def __init__(self, nudges=None):
-        self.nudges = nudges
-        self.seen = {}
-
-    def see(self, layer, inputs, states, mask):
-        """The nudges for this call, or None."""
-        self.seen[layer.name] = Seen(layer, inputs, list(states), mask)
-        return None if self.nudges is None else self.nudges[layer.name]
-
-    @contextlib.contextmanager
-    def looking(self):
-        """While it lasts, every recurrent layer is watched, and takes its portable route."""
-        token = _WATCH.set(self)
-        try:
-            yield self
-        finally:
-            _WATCH.reset(token)
-
-
-def watch():
-    """The `Watch` that is looking, or None."""
-    return _WATCH.get()
-
-
-def nudged(step, sizes):
-    """``step`` of `layers.unfold.unfold` for inputs that carry the nudges of the states behind
-    them: ``sizes`` are the widths of the states."""
-    ends = np.cumsum([0, *sizes])
-
-    def nudged_step(x_t, states):
-        x_t, nudges = x_t[..., : -ends[-1]], x_t[..., -ends[-1] :]
-        return [
-            state + nudges[..., start:end]
-            for state, start, end in zip(step(x_t, states), ends, ends[1:], strict=False)
-        ]
-
-    return nudged_step
+from layers.unfold import of_backend
+from layers.watch import Seen, Watch
 
 
 class Flow(NamedTuple):
@@ -131,6 +67,9 @@ def flows(loss):
     Raises:
         NotImplementedError: on a backend other than TensorFlow and JAX.
     """
+    own = of_backend("flow")
+    if own is None:
+        raise NotImplementedError(f"no gradients of states on {keras.backend.backend()}")
     with keras.StatelessScope(), Watch().looking() as first:
         loss()
     zeros = {
@@ -145,7 +84,7 @@ def flows(loss):
         with keras.StatelessScope(), Watch(nudges).looking():
             return loss()
 
-    gradients = _gradients(nudged_loss, zeros)
+    gradients = own.gradients(nudged_loss, zeros)
     found = {}
     for name, seen in first.seen.items():
         gradient = np.asarray(ops.convert_to_numpy(gradients[name]), np.float64)
@@ -153,21 +92,3 @@ def flows(loss):
         parts = np.split(gradient, np.cumsum([s.shape[-1] for s in seen.states])[:-1], axis=-1)
         found[name] = Flow(seen, dict(zip(names, parts, strict=True)))
     return found
-
-
-def _gradients(function, values):
-    """∂ function(values) / ∂ values, for a dict of tensors."""
-    match keras.backend.backend():
-        case "tensorflow":
-            import tensorflow as tf
-
-            with tf.GradientTape() as tape:
-                tape.watch(values)
-                loss = function(values)
-            return tape.gradient(loss, values, unconnected_gradients="zero")
-        case "jax":
-            import jax
-
-            return jax.grad(function)(values)
-        case backend:
-            raise NotImplementedError(f"no gradients of states on the {backend} backend")

@@ -18,7 +18,7 @@ from keras import ops
 # The loop under keras.layers.RNN; the public keras.ops.scan is slower in a TensorFlow graph.
 from keras.src import backend
 
-from layers import flow
+from layers.watch import nudged, watch
 
 TALL = 256  # inputs; 15-20 % of a training step at 256 inputs and 512 units, a loss below 128
 
@@ -202,9 +202,9 @@ class Unfolded(keras.layers.RNN):
         own = of_backend("bptt")
         route = self.route(training, compiled=own is not None and own.is_compiled(x))
         few = x.shape[1] in (0, 1)  # no loop to be quicker than
-        watch = flow.watch()
-        if watch is not None:
-            nudges = watch.see(self, x, states, mask)
+        watching = watch()
+        if watching is not None:
+            nudges = watching.see(self, x, states, mask)
             take = functools.partial(self._portable, nudges=nudges)
         elif few:
             take = self._portable
@@ -293,12 +293,12 @@ class Unfolded(keras.layers.RNN):
     def _portable(self, x, states, mask, kept_x=None, kept_h=None, nudges=None):
         """Hidden states [batch, time, units] (None if not returned) and the last states.
 
-        ``nudges`` [batch, time, units of all states] are added to the states, see `layers.flow`.
+        ``nudges`` [batch, time, units of all states] are added to the states, see `layers.watch`.
         """
         x, mask, cuts = self._time_major(x, mask)
         xs, step = self._inputs_and_step(x, kept_x, kept_h)
         if nudges is not None:
-            step = flow.nudged(step, [s.shape[-1] for s in states])
+            step = nudged(step, [s.shape[-1] for s in states])
             xs = ops.concatenate([xs, time_major(nudges)], axis=-1)
         hidden, last_states = unfold(
             step,
@@ -403,7 +403,7 @@ class Unfolded(keras.layers.RNN):
         return traced
 
     def steps_taken(self, x, states, mask):
-        """As `trace`, of a call as `layers.flow.Watch` has seen it, in its order of processing;
+        """As `trace`, of a call as `layers.watch.Watch` has seen it, in its order of processing;
         where a step is padding, the hidden state is carried over too."""
         x, mask, cuts = self._time_major(x, mask)
         xs, step = self._inputs_and_step(x)

@@ -1,0 +1,72 @@
+"""Looking on while recurrent layers are called: what they read, and a nudge to their states."""
+
+import contextlib
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_WATCH = ContextVar("watch", default=None)
+
+
+class Seen(NamedTuple):
+    """One call of a layer, time in its order of processing (a backward layer's is reversed).
+
+    Attributes:
+        layer: the layer.
+        inputs: <float>[batch, time, inputs].
+        states: the state before the first step, <float>[batch, units] each.
+        mask: bool [batch, time], or None where all steps are real.
+    """
+
+    layer: Any
+    inputs: Any
+    states: list
+    mask: Any
+
+
+class Watch:
+    """Sees the calls of recurrent layers, and nudges their states.
+
+    Args:
+        nudges: by the name of a layer, what is added to its states, side by side, after each step:
+            <float>[batch, time, units × states]. None adds nothing.
+    """
+
+    def __init__(self, nudges=None):
+        self.nudges = nudges
+        self.seen = {}
+
+    def see(self, layer, inputs, states, mask):
+        """The nudges for this call, or None."""
+        self.seen[layer.name] = Seen(layer, inputs, list(states), mask)
+        return None if self.nudges is None else self.nudges[layer.name]
+
+    @contextlib.contextmanager
+    def looking(self):
+        """While it lasts, every recurrent layer is watched, and takes its portable route."""
+        token = _WATCH.set(self)
+        try:
+            yield self
+        finally:
+            _WATCH.reset(token)
+
+
+def watch():
+    """The `Watch` that is looking, or None."""
+    return _WATCH.get()
+
+
+def nudged(step, sizes):
+    """``step`` of `layers.unfold.unfold` for inputs that carry the nudges of the states behind
+    them: ``sizes`` are the widths of the states."""
+    ends = np.cumsum([0, *sizes])
+
+    def nudged_step(x_t, states):
+        x_t, nudges = x_t[..., : -ends[-1]], x_t[..., -ends[-1] :]
+        return [
+            state + nudges[..., start:end]
+            for state, start, end in zip(step(x_t, states), ends, ends[1:], strict=False)
+        ]
+
+    return nudged_step

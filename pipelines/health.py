@@ -24,8 +24,9 @@ from pipelines.text import PADDING
 
 #: A gate is saturated this near to an end of its range: its own gradient is nearly zero there.
 _EDGE = 0.1
-#: So many batches are there to choose from.
-_BATCHES = 10
+#: So many batches are there to choose from, and so many steps are looked at: a look takes its time
+#: by the step, and may take 3 % of an epoch.
+_BATCHES, _STEPS = 20, 64
 #: Less than this of the signal left, or more than the second, and training is sick.
 _VANISHED, _EXPLODED = 1e-4, 1e4
 
@@ -54,7 +55,7 @@ class Health:
 
 
 class Examiner:
-    """Examines a model on one validation batch: of the first, the one with the most steps.
+    """Examines a model on one validation batch: of the first, the longest of up to 64 steps.
 
     The loss is the task's own; where it is one of every token, of the last token of each row, so
     that the distance from it is a number of steps.
@@ -69,7 +70,7 @@ class Examiner:
         self, model: keras.Model, loss: keras.losses.Loss, batches: tf.data.Dataset
     ) -> None:
         self._model, self._loss = model, loss
-        inputs, targets = max(batches.take(_BATCHES), key=_steps)[:2]
+        inputs, targets = max(batches.take(_BATCHES), key=_worth)[:2]
         if keras.backend.backend() != "tensorflow":
             inputs, targets = tf.nest.map_structure(lambda t: t.numpy(), (inputs, targets))
         self._inputs, self._targets = inputs, _last_only(targets)
@@ -151,8 +152,10 @@ def _of_gates(name: str, flow: Flow) -> dict[str, float]:
     return found
 
 
-def _steps(batch: Any) -> int:
-    return max(t.shape[1] for t in tf.nest.flatten(batch[0]) if len(t.shape) > 1)
+def _worth(batch: Any) -> int:
+    """By how much a batch is preferred: the longer the better, but none that is too long."""
+    steps = max(t.shape[1] for t in tf.nest.flatten(batch[0]) if len(t.shape) > 1)
+    return steps if steps <= _STEPS else -steps
 
 
 def _last_only(targets: Any) -> Any:

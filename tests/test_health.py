@@ -106,6 +106,21 @@ def test_of_a_loss_of_every_token_only_the_last_counts():
     np.testing.assert_array_equal(norms[1:], 0)
 
 
+def test_the_longest_batch_that_is_not_too_long_is_looked_at():
+    def batch(steps: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((2, steps, 3), "float32"), np.zeros(2, "int64")
+
+    def looked_at(*lengths: int) -> int:
+        signature = (tf.TensorSpec([2, None, 3]), tf.TensorSpec([2], tf.int64))
+        data = tf.data.Dataset.from_generator(
+            lambda: map(batch, lengths), output_signature=signature
+        )
+        return len(examined(sick(scale=0.9), data).norms["recurrent_1"])
+
+    assert looked_at(5, 30, 400, 12) == 30
+    assert looked_at(400, 200) == 200
+
+
 def test_a_model_without_memory_has_nothing_to_show():
     inputs = keras.Input((None, 3))
     pooled = keras.layers.GlobalMaxPooling1D()(inputs)

@@ -21,8 +21,8 @@ def token_losses(targets: Any, logits: Any, smoothing: float = 0.0) -> tuple[Any
         loss   = log Σ exp z − (1 − ε) z_y − ε/K Σ z
         ∂/∂z_k = softmax(z)_k − (1 − ε) [k = y] − ε/K
 
-    The derivative is given, not left to the backend: with thousands of classes this is half the
-    time of a backend's own cross-entropy and a third of one with smoothing.
+    The derivative is given, not left to the backend: with thousands of classes this is two
+    thirds of the time of TensorFlow's own cross-entropy, and half of that of one with smoothing.
 
     Args:
         targets: ``<int>[batch, time]``.

@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-TASKS  := $(notdir $(wildcard configs/*))
+TASKS  := $(notdir $(patsubst %/,%,$(wildcard configs/*/)))
 
 # What is installed stays: GPU=1 switches to the GPU build, GPU=0 back to the CPU build.
 KIND := $(if $(filter 1,$(GPU)),gpu,$(if $(filter 0,$(GPU)),cpu,$(if $(wildcard $(VENV)/.ready-gpu),gpu,cpu)))
@@ -32,7 +32,7 @@ side_by_side := -n 2 --dist loadscope --no-loadscope-reorder
 export INPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test bench lab lint format requirements ui track clean dictionary emoji
+.PHONY: help setup demo test faults audit bench serve lab lint format requirements ui track clean dictionary emoji
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## (.*)/\1\t\2/' | sed 's/%/TASK/' | expand -t 22
@@ -57,6 +57,8 @@ train-%: $(READY) ## Train, evaluate and track a model (CONFIG, SET, RUN=ID resu
 # What the default config reads. Where it cannot be had, the command says what to do.
 train-translation: $(if $(CONFIG)$(RUN),,try-dictionary)
 train-captioning: $(if $(CONFIG)$(RUN),,try-emoji)
+compare-translation sweep-translation: $(if $(CONFIG),,try-dictionary)
+compare-captioning sweep-captioning: $(if $(CONFIG),,try-emoji)
 
 try-%:
 	@$(MAKE) --no-print-directory $* >/dev/null 2>&1 || true
@@ -80,8 +82,24 @@ predict-%: $(READY) ## Answer one input: INPUT="..." (ARGS="--midi FILE")
 	@test "$${INPUT+set}" = set || { echo 'error: give the input: make $@ INPUT="..."' >&2; exit 2; }
 	@$(BIN)/unfold predict $* $(run_flags) $(config_flags) $(set_flags) $(json_flags) $(ARGS) -- "$$INPUT"
 
-export-%: $(READY) ## Write exports/TASK/VERSION, a SavedModel for serving
+explain-%: $(READY) ## Show gates, states and the answer step by step: INPUT="..." → explain/TASK/
+	@test "$${INPUT+set}" = set || { echo 'error: give the input: make $@ INPUT="..."' >&2; exit 2; }
+	@$(BIN)/unfold explain $* $(run_flags) $(config_flags) $(set_flags) $(json_flags) -- "$$INPUT"
+
+serve: $(READY) ## Serve exported models as TensorFlow Serving does (MODELS="...", PORT=8501, HOST, CONFIG, SET)
+	@$(BIN)/unfold serve $(MODELS) $(config_flags) $(set_flags) $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
+
+export-%: $(READY) ## Write exports/TASK/VERSION, a SavedModel for serving (default: the champion)
 	@$(BIN)/unfold export $* $(run_flags) $(config_flags) $(json_flags)
+
+compare-%: $(READY) ## Train a config's variants over several seeds: a table (CONFIG, SET, SEEDS, ONLY)
+	@$(BIN)/unfold compare $* $(config_flags) $(set_flags) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ONLY),--only $(ONLY)) $(json_flags)
+
+sweep-%: $(READY) ## Search a config's best keys (CONFIG, SPACE, SET, TRIALS, WORKERS, STORAGE)
+	@$(BIN)/unfold sweep $* $(config_flags) $(if $(SPACE),--space '$(SPACE)') $(set_flags) $(if $(TRIALS),--trials $(TRIALS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORAGE),--storage '$(STORAGE)') $(json_flags)
+
+promote-%: $(READY) ## Make a run the champion, which export takes (RUN, FORCE=1)
+	@$(BIN)/unfold promote $* $(run_flags) $(if $(FORCE),--force) $(json_flags)
 
 lab: $(READY) ## Measure the chapter's claims and write lab/report.html (FAST=1 for a tenth of the work)
 	@$(BIN)/unfold lab $(if $(FAST),--fast)
@@ -92,9 +110,19 @@ track-%: $(READY) ## Send a run to MLflow that could not be sent while it was tr
 ui: $(READY) ## Open the MLflow UI on the runs (PORT=5000)
 	@$(BIN)/unfold ui $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
 
+demo: $(READY) ## Try every trained task on a web page (PORT=7860)
+	@$(BIN)/python -c 'import gradio' 2>/dev/null || $(BIN)/uv pip install --quiet --python $(BIN)/python 'gradio>=6,<7'
+	@$(BIN)/unfold demo $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
+
 test: $(READY) ## Run all tests, the layers on both backends
 	$(BIN)/python -m pytest $(side_by_side)
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(side_by_side) tests/layers
+
+faults: $(READY) ## Kill training, export and registration at 24 moments, fill the disk, stop the MLflow server
+	$(BIN)/python -m pytest -m faults tests/test_faults.py
+
+audit: $(READY) ## Look up known weaknesses of what is installed (asks a database on the network)
+	$(BIN)/uv tool run --from 'pip-audit>=2.9,<3' pip-audit --requirement requirements/$(KIND).txt --no-deps --disable-pip
 
 bench: $(READY) ## Measure layers, memory, export, an IMDb epoch and windows beside their peers (quiet machine)
 	$(BIN)/python -m benchmarks.layers
@@ -102,6 +130,7 @@ bench: $(READY) ## Measure layers, memory, export, an IMDb epoch and windows bes
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.imdb_epoch
 	$(BIN)/python -m benchmarks.windows
+	$(BIN)/python -m benchmarks.streaming
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .

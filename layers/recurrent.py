@@ -121,7 +121,7 @@ class GRU(Unfolded):
     With ``reset_after=True``, Keras's default, the reset gate acts after the product, and the
     recurrent side has a bias b' of its own (it also enters z_t and r_t)::
 
-        h̃_t = tanh(U_h x_t + b_h + r_t ∘ (W_h h_{t-1} + b'_h))
+        h̃_t = tanh(U_h x_t + b_h + r_t ∘ (W_h h_{t-1} + b'_h))     candidate, reset_after=True
 
     σ is ``recurrent_activation``, tanh is ``activation``. Weights, the three blocks side by
     side in Keras's order z, r, h:

@@ -18,6 +18,7 @@ from keras import ops
 # The loop under keras.layers.RNN; the public keras.ops.scan is slower in a TensorFlow graph.
 from keras.src import backend
 
+from layers.carry import carry
 from layers.watch import nudged, watch
 
 TALL = 256  # inputs; 15-20 % of a training step at 256 inputs and 512 units, a loss below 128
@@ -191,6 +192,12 @@ class Unfolded(keras.layers.RNN):
     def call(self, sequences, initial_state=None, mask=None, training=False, lengths=None):
         # Keras does it for TensorFlow, but not for JAX inside a transformation.
         sequences = ops.convert_to_tensor(sequences, dtype=self.compute_dtype)
+        carried = carry()
+        if carried is not None:
+            if self.go_backwards:
+                raise ValueError(f"{self.name} reads from the end: it cannot read in pieces")
+            if initial_state is None:
+                initial_state = carried.before.get(self.name)
         states = self._states_before(sequences, initial_state)
         x, mask = self._in_order_of_processing(sequences, mask, lengths)
         kept_x, kept_h = self.cell.dropout_masks(
@@ -211,6 +218,8 @@ class Unfolded(keras.layers.RNN):
         else:
             take = getattr(self, f"_{route.name}")
         hidden, last_states = take(x, states, mask, kept_x, kept_h)
+        if carried is not None:
+            carried.after[self.name] = list(last_states)
         if self.stateful:
             for variable, state in zip(self.states, last_states, strict=True):
                 variable.assign(ops.cast(state, variable.dtype))

@@ -11,6 +11,8 @@ import tensorflow as tf
 from pipelines.config import BucketTrainConfig
 from pipelines.text import PADDING, Ragged
 
+#: Rows that are read from disk at a time.
+_PIECE = 1024
 #: So many times as many batches as if all were full are worth less padding.
 _MORE = 1.3
 
@@ -95,7 +97,8 @@ class Buckets:
         Raises:
             ValueError: a sequence is longer than the last edge.
         """
-        tensors = tf.nest.map_structure(_tensor, (rows, targets))
+        parts = (rows, targets)
+        kinds = tf.nest.map_structure(_kind, parts)
         edges, sizes = tf.constant(self.edges, tf.int64), tf.constant(self.rows, tf.int64)
         lengths, base = lengths_of(rows, targets), len(self.edges)
 
@@ -117,17 +120,21 @@ class Buckets:
             return window.padded_batch(
                 size_of(key),
                 padded_shapes=tf.nest.map_structure(
-                    lambda t: next(widths) if t.shape.rank > 1 else tf.zeros([0], tf.int64), tensors
+                    lambda k: next(widths) if k.shape.rank else tf.zeros([0], tf.int64), kinds
                 ),
                 padding_values=tf.nest.map_structure(
-                    lambda t: tf.constant(PADDING, t.dtype), tensors
+                    lambda k: tf.constant(PADDING, k.dtype), kinds
                 ),
             )
 
-        # Rows are gathered one by one as they are asked for: an epoch copies nothing up front.
-        data = tf.data.Dataset.from_tensor_slices(tf.constant(order, tf.int64)).map(
-            lambda row: tf.nest.map_structure(lambda t: t[row], tensors), num_parallel_calls=1
-        )
+        if any(part.on_disk for part in tf.nest.flatten(parts) if isinstance(part, Ragged)):
+            data = _from_disk(parts, kinds, order)
+        else:
+            tensors = tf.nest.map_structure(_tensor, parts)
+            # Rows are gathered one by one as they are asked for: an epoch copies nothing up front.
+            data = tf.data.Dataset.from_tensor_slices(tf.constant(order, tf.int64)).map(
+                lambda row: tf.nest.map_structure(lambda t: t[row], tensors), num_parallel_calls=1
+            )
         data = data.group_by_window(key_of, batch, window_size_func=size_of)
         steps = self.steps(lengths[order])
         data = data.apply(tf.data.experimental.assert_cardinality(steps))
@@ -155,6 +162,56 @@ def lengths_of(*parts: Any) -> np.ndarray:
     return np.stack([part.lengths for part in ragged], axis=1)
 
 
+def _kind(part: Ragged | np.ndarray) -> tf.TensorSpec:
+    """What a row of ``part`` is."""
+    if isinstance(part, Ragged):
+        return tf.TensorSpec([None], part.values.dtype)
+    return tf.TensorSpec([], part.dtype)
+
+
+def _from_disk(parts: Any, kinds: Any, order: np.ndarray) -> tf.data.Dataset:
+    """The rows of ``parts`` in ``order``, of which a piece is in memory at a time."""
+    flat = tf.nest.flatten(parts)
+
+    def read(which: np.ndarray) -> list[np.ndarray]:
+        """The values of these rows, and of sequences the lengths."""
+        found = []
+        for part in flat:
+            if isinstance(part, Ragged):
+                found += [np.concatenate([part[row] for row in which]), part.lengths[which]]
+            else:
+                found.append(part[which])
+        return found
+
+    types = []
+    for kind in tf.nest.flatten(kinds):
+        types += [kind.dtype, tf.int64] if kind.shape.rank else [kind.dtype]
+
+    def rows(which: tf.Tensor) -> Any:
+        found = iter(tf.numpy_function(read, [which], types, stateful=False))
+        pieces = []
+        for kind in tf.nest.flatten(kinds):
+            values = tf.ensure_shape(next(found), [None])
+            if kind.shape.rank:
+                lengths = tf.ensure_shape(next(found), [None])
+                values = tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)
+            pieces.append(values)
+        return tf.nest.pack_sequence_as(kinds, pieces)
+
+    data = tf.data.Dataset.from_tensor_slices(tf.constant(order, tf.int64))
+    # What comes out of a ragged piece is a tensor, and is said to be ragged.
+    return (
+        data.batch(_PIECE)
+        .map(rows)
+        .unbatch()
+        .map(
+            lambda *row: tf.nest.map_structure(
+                lambda t, kind: tf.ensure_shape(t, kind.shape), row, kinds
+            )
+        )
+    )
+
+
 def _tensor(part: Ragged | np.ndarray) -> tf.Tensor | tf.RaggedTensor:
     if isinstance(part, Ragged):
         return tf.RaggedTensor.from_row_lengths(part.values, part.lengths)
@@ -166,6 +223,7 @@ class BucketFeed:
 
     Args:
         train, validation: rows and targets, see `Buckets.batches`.
+        buffer: rows that are shuffled at a time, where they are on disk.
     """
 
     def __init__(
@@ -175,8 +233,11 @@ class BucketFeed:
         validation: tuple[Any, Any],
         *,
         seed: int,
+        buffer: int | None = None,
     ) -> None:
         self._train, self._validation, self._seed = train, validation, seed
+        on_disk = any(part.on_disk for part in tf.nest.flatten(train) if isinstance(part, Ragged))
+        self._buffer = buffer if on_disk else None
         self._buckets = Buckets.of(config, lengths_of(*train))
         self._validation_buckets = Buckets.of(config, lengths_of(*validation))
         self.steps = self._buckets.steps(lengths_of(*train))
@@ -186,7 +247,7 @@ class BucketFeed:
 
     def train(self, epoch: int) -> tf.data.Dataset:
         rows, targets = self._train
-        order = shuffled(len(targets), seed=self._seed, epoch=epoch)
+        order = shuffled(len(targets), seed=self._seed, epoch=epoch, buffer=self._buffer)
         return self._buckets.batches(rows, targets, order)
 
     def validation(self) -> tf.data.Dataset:
@@ -200,6 +261,19 @@ def in_order(config: BucketTrainConfig, rows: Any, targets: Any) -> tf.data.Data
     return buckets.batches(rows, targets, np.arange(len(targets)))
 
 
-def shuffled(count: int, *, seed: int, epoch: int) -> np.ndarray:
-    """The order of one epoch: a function of the seed and the epoch, so a resumed run has it too."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
+def shuffled(count: int, *, seed: int, epoch: int, buffer: int | None = None) -> np.ndarray:
+    """The order of one epoch: a function of the seed and the epoch, so a resumed run has it too.
+
+    Args:
+        buffer: given, that many rows are shuffled at a time, of sixteen places of the disk or so:
+            it reads rows that lie side by side, not each from somewhere else.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    if buffer is None or buffer >= count:
+        return rng.permutation(count)
+    side_by_side = -(-buffer // 16)
+    starts = rng.permutation(np.arange(0, count, side_by_side))
+    order = np.concatenate([np.arange(s, min(s + side_by_side, count)) for s in starts])
+    for start in range(0, count, buffer):
+        rng.shuffle(order[start : start + buffer])
+    return order

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, get_args
 
 import numpy as np
 import yaml
@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -75,6 +76,21 @@ class DataConfig(Section):
     where: dict[Name, Name] = {}
     #: Rows that cannot be used are skipped and counted, up to this share of all rows.
     max_bad_rows: Share = 0.01
+
+
+class TextDataConfig(DataConfig):
+    """Where texts come from."""
+
+    #: Where records are between being read and being a batch. What is kept on ``disk`` may
+    #: outgrow the memory.
+    keep: Literal["memory", "disk"] = "memory"
+
+
+class TextRowsConfig(TextDataConfig):
+    """Texts that are read each on its own, in any order."""
+
+    #: Rows that are kept on disk are shuffled so many at a time, and read from there in pieces.
+    shuffle_buffer: int = Field(65_536, ge=1)
 
 
 #: What documents are divided into: characters, words, or parts of words.
@@ -161,6 +177,17 @@ class DecodingConfig(Section):
         return self
 
 
+_MANY_HOSTS = "; several hosts train with: jax"
+#: Strategies of TensorFlow that one might ask for, and why they are not had.
+_REFUSED = {
+    "multiworkermirrored": "under MultiWorkerMirroredStrategy the fit of Keras 3 does not train "
+    f"one model (keras issue 20585){_MANY_HOSTS}",
+    "parameterserver": f"Keras 3 does not train under ParameterServerStrategy{_MANY_HOSTS}",
+    "centralstorage": "Keras 3 does not train under CentralStorageStrategy; the GPUs of one host "
+    "train with: mirrored",
+}
+
+
 class TrainConfig(Section):
     """How any model is trained."""
 
@@ -179,6 +206,16 @@ class TrainConfig(Section):
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     #: Epochs from one look at the gradients, weights and gates of the cells to the next; 0: none.
     health: int = Field(1, ge=0)
+    #: Divide each batch among the GPUs of this host (TensorFlow), or among processes (JAX).
+    distribute: Literal["none", "mirrored", "jax"] = "none"
+
+    @field_validator("distribute", mode="before")
+    @classmethod
+    def _works(cls, value: Any) -> Any:
+        asked = re.sub("[^a-z]|strategy", "", str(value).lower())
+        if reason := _REFUSED.get(asked):
+            raise ValueError(reason)
+        return value
 
 
 class BucketTrainConfig(TrainConfig):
@@ -197,8 +234,19 @@ class TeacherForcedTrainConfig(BucketTrainConfig):
     label_smoothing: Share = 0.0
 
 
+class Score(NamedTuple):
+    """The test score by which models of a task are told apart."""
+
+    name: str
+    higher_is_better: bool
+
+
 class Experiment(Section):
     """The keys every task has. A task adds its own sections."""
+
+    score: ClassVar[Score]
+    #: What is worth comparing: by name, the keys in which it differs from a config.
+    variants: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     #: Files that `predict` can write for this task: option and what it says in the help.
     writes: ClassVar[dict[str, str]] = {}
@@ -215,7 +263,7 @@ class Experiment(Section):
     train: TrainConfig = TrainConfig()
 
 
-E = TypeVar("E", bound=Experiment)
+E = TypeVar("E", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
@@ -295,10 +343,14 @@ class _Places:
 
 def find(task: str, file: str | None) -> Path:
     """The config file asked for, or the default one of the task."""
+    return found(Path("configs") / task / "default.yaml", file)
+
+
+def found(usual: Path, file: str | None) -> Path:
+    """The config file asked for, or the ``usual`` one: here, else beside this package."""
     if file is not None:
         return Path(file)
-    here = Path("configs") / task / "default.yaml"
-    return here if here.exists() else Path(__file__).parents[1] / here
+    return usual if usual.exists() else Path(__file__).parents[1] / usual
 
 
 def load(file: Path, model: type[E], overrides: Sequence[str] = ()) -> E:
@@ -475,6 +527,8 @@ def _shown(value: Any) -> str:
 
 def _fields(model: type[BaseModel], key: Key) -> list[str]:
     for part in key:
+        if str(part) not in model.model_fields:
+            continue  # a name in a mapping of sections
         annotation = model.model_fields[str(part)].annotation
         options = [annotation, *get_args(annotation)]
         model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))

@@ -19,8 +19,8 @@ QUIET_INTERVAL = 30.0
 class Console:
     """Messages, a progress line with rate and time left, and tables."""
 
-    def __init__(self) -> None:
-        self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+    def __init__(self, *, silent: bool = False) -> None:
+        self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True, quiet=silent)
 
     def say(self, text: str) -> None:
         self._err.print(text, markup=False)

@@ -10,10 +10,12 @@ A source is written in one way wherever a config names one:
 - the path of a file or a folder, relative to the folder named by ``UNFOLD_DATA`` or else to the
   working directory.
 
-A file is read by its ending: rows from ``.csv``, ``.tsv``, ``.jsonl`` and ``.parquet``, one
-document from ``.txt`` and ``.md``, tunes from ``.abc``. Each may be compressed (``.gz``, ``.xz``),
-and need not be named so: ``ptb.train.txt`` finds ``ptb.train.txt.xz``. Of a folder, every such file
-is read.
+A file is read by its ending: rows from ``.csv``, ``.tsv``, ``.jsonl``, ``.parquet`` and
+``.tfrecord`` (of ``tf.train.Example``), one document from ``.txt`` and ``.md``, tunes from
+``.abc``. Each may be compressed (``.gz``, ``.xz``), and need not be named so: ``ptb.train.txt``
+finds ``ptb.train.txt.xz``. Of a folder, every such file is read, and so is every one that a pattern
+fits: ``reviews/*.csv``, ``reviews.tfrecord-*``. Parts may be numbered at their end, as in
+``reviews.tfrecord-00003-of-00010``; all of them have to be there.
 
 ``train.{en,de}`` is files with a text a line, of any ending, that agree line by line: a row has a
 column for each of the names. A table whose columns are asked for by numbers has no header.
@@ -157,6 +159,10 @@ def _has_broken_utf8(value: Any) -> bool:
     )
 
 
+#: Rows of a Parquet file that are in memory at a time.
+_ROWS = 1024
+
+
 class _UnfitError(Exception):
     """Why a file cannot be read, and at which byte."""
 
@@ -172,10 +178,13 @@ def _read_files(source: str, columns: Sequence[str]) -> Iterator[Row | Unusable]
     A document that cannot be read is one bad row of a folder. A table that cannot be read is a
     mistake everywhere: nobody knows how many rows it stands for.
     """
-    path = locate(source)
-    files = {path.name: path}
-    if folder := path.is_dir():
-        files = _inside(source, path)
+    folder = True
+    if is_pattern(source) and _there(_placed(source)) is None:
+        files = _fitting(source)
+    else:
+        path = locate(source)
+        folder = path.is_dir()
+        files = _inside(source, path) if folder else {path.name: path}
     for name, file in files.items():
         ending = _ending(file)
         if ending is None:
@@ -291,16 +300,11 @@ def locate(source: str) -> Path:
     if not source.startswith("package:"):
         if not source.strip():
             raise UserError("data: a source has no name")
-        path = Path(source).expanduser()
-        within = ""
-        if not path.is_absolute() and (given := os.environ.get(DATA_SETTING)):
-            start = Path(given).expanduser()
-            if not start.is_dir():
-                raise UserError(f"{DATA_SETTING}={given}: no such folder")
-            path = start / path
-            within = f" in {DATA_SETTING}={given}"
+        path = _placed(source)
         found = _there(path)
         if found is None:
+            given = os.environ.get(DATA_SETTING)
+            within = "" if not given or path == Path(source) else f" in {DATA_SETTING}={given}"
             raise UserError(f"data: {source}: no such file{within}{_near_files(path)}")
         return found
     package, _, inside = source.removeprefix("package:").partition("/")
@@ -312,6 +316,18 @@ def locate(source: str) -> Path:
     if found is None:
         raise UserError(f"data: {source}: the package has no file {inside!r}")
     return found
+
+
+def _placed(source: str) -> Path:
+    """Where a path begins that is not absolute."""
+    path = Path(source).expanduser()
+    given = os.environ.get(DATA_SETTING)
+    if path.is_absolute() or not given:
+        return path
+    start = Path(given).expanduser()
+    if not start.is_dir():
+        raise UserError(f"{DATA_SETTING}={given}: no such folder")
+    return start / path
 
 
 def _there(path: Path) -> Path | None:
@@ -337,11 +353,52 @@ def _inside(source: str, folder: Path) -> dict[str, Path]:
                 files[name.encode("utf-8", "backslashreplace").decode()] = file
     if not files:
         raise UserError(f"data: {source}: the folder has nothing to read; {_endings()}")
+    _need_all_parts(source, files)
     return dict(sorted(files.items()))
+
+
+def is_pattern(source: str) -> bool:
+    """Whether a source names all files that it fits: ``reviews-*.csv``."""
+    return any(c in source for c in "*?[") and not source.startswith("package:")
+
+
+def _fitting(source: str) -> dict[str, Path]:
+    """The files that a pattern fits, by their path from where it begins to be one."""
+    parts = Path(source).expanduser().parts
+    fixed = next(i for i, part in enumerate(parts) if is_pattern(part))
+    folder = locate(str(Path(*parts[:fixed])))
+    if not folder.is_dir():
+        raise UserError(f"data: {source}: {folder} is no folder")
+    found = sorted(p for p in folder.glob(str(Path(*parts[fixed:]))) if p.is_file())
+    if not found:
+        raise UserError(f"data: {source}: no file in {folder} fits")
+    files = {p.relative_to(folder).as_posix(): p for p in found}
+    if not set("[?") & set(parts[-1]):  # else some of them may be meant
+        _need_all_parts(source, files)
+    return files
+
+
+#: The number of a part, and how many there are, at the end of a file's name.
+_PART = re.compile(r"-(\d{5})-of-(\d{5})$")
+
+
+def _need_all_parts(source: str, files: Mapping[str, Path]) -> None:
+    """Half of a data set is no data set."""
+    wholes: dict[tuple[str, int], set[int]] = {}
+    for name in files:
+        if part := _PART.search(name):
+            wholes.setdefault((name[: part.start()], int(part[2])), set()).add(int(part[1]))
+    for (name, count), there in wholes.items():
+        if missing := sorted(set(range(count)) - there):
+            raise UserError(
+                f"data: {source}: {len(missing):,} of {count:,} parts are missing, the first: "
+                f"{name}-{missing[0]:05}-of-{count:05}"
+            )
 
 
 def _ending(path: Path) -> str | None:
     """What decides how a file is read; None if it is not."""
+    path = path.with_name(_PART.sub("", path.name))
     plain = path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path
     ending = plain.suffix.lower()
     return ending if ending in _READERS else None
@@ -496,12 +553,65 @@ def _read_parquet(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row
             table = parquet.ParquetFile(raw)
             _need_columns(str(path), columns, table.schema_arrow.names)
             number = 0
-            for batch in table.iter_batches():
+            for batch in table.iter_batches(_ROWS):
                 for record in batch.to_pylist():
                     number += 1
                     yield Row(record, f"{name}:{number}")
         except ArrowException as error:
             raise _UnfitError(f"not a readable Parquet file: {error}") from None
+
+
+def _read_tfrecord(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row | Unusable]:
+    """The examples of a TFRecord file; one is found by its number, from 1."""
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    suffix = _PART.sub("", path.name).lower().rpartition(".")[2]
+    if suffix == "xz":
+        raise _UnfitError("TensorFlow reads TFRecord files as they are or with .gz")
+    seen: set[str] = set()
+    found_all = False
+    examples = tf.data.TFRecordDataset(str(path), compression_type="GZIP" if suffix == "gz" else "")
+    try:
+        for number, raw in enumerate(examples.as_numpy_iterator(), 1):
+            place = f"{name}:{number}"
+            try:
+                features = tf.train.Example.FromString(raw).features.feature
+            except DecodeError:
+                yield Unusable("not a tf.train.Example", place)
+                continue
+            seen.update(features)
+            fields = {c: _feature(features[c]) for c in columns if c in features}
+            if missing := [c for c in columns if fields.get(c) is None]:
+                yield Unusable(f"no {missing[0]!r}", place)
+                continue
+            found_all = True
+            yield Row(fields, place, path.parent)
+    except tf.errors.OpError as error:
+        raise _UnfitError(f"a damaged TFRecord file: {error.message}") from None
+    if not seen:
+        raise UserError(f"{path}: the file holds no example")
+    if not found_all:
+        _need_columns(str(path), columns, sorted(seen))
+
+
+def _feature(feature: Any) -> Any:
+    """A feature of an example: one value or a list of them; None if there is none.
+
+    Bytes that are UTF-8 are text.
+    """
+    kind = feature.WhichOneof("kind")
+    values = list(getattr(feature, kind).value) if kind else []
+    if kind == "bytes_list":
+        values = [_text_or_bytes(value) for value in values]
+    return values if len(values) > 1 else next(iter(values), None)
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value
 
 
 #: What opens each form of compression, by its ending.
@@ -511,6 +621,7 @@ _TABLES: dict[str, Callable[[Path, str, Sequence[str]], Iterator[Row | Unusable]
     ".tsv": _read_delimited,
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,
+    ".tfrecord": _read_tfrecord,
 }
 _READERS = _TABLES | {".txt": _read_document, ".md": _read_document, ".abc": _read_tunes}
 
@@ -623,13 +734,16 @@ def _linked_downloads() -> Iterator[str | None]:
 
 
 def split_shares(
-    keys: Sequence[str], strata: Sequence[Any], shares: Mapping[str, float], seed: int
+    keys: Sequence[Any] | np.ndarray,
+    strata: Sequence[Any] | np.ndarray,
+    shares: Mapping[str, float],
+    seed: int,
 ) -> dict[str, np.ndarray]:
     """Indices for ``train`` and each named share; equal keys always fall on one side.
 
     Args:
-        keys: one a record; records with equal keys (exact duplicates) stay together.
-        strata: one a record; every stratum is split in the same proportion.
+        keys: one a record, of one kind; records with equal keys (exact duplicates) stay together.
+        strata: one a record, of one kind; every stratum is split in the same proportion.
         shares: held-out share of the distinct keys, by name, e.g. ``{"test": 0.1}``. However
             large, each stratum keeps one key to train on.
         seed: same seed, same split.
@@ -637,27 +751,36 @@ def split_shares(
     Returns:
         Sorted indices by name; ``train`` has what the shares leave.
     """
-    first: dict[str, int] = {}
-    for i, key in enumerate(keys):
-        first.setdefault(key, i)
-    by_stratum: dict[Any, list[int]] = {}
-    for i in first.values():
-        by_stratum.setdefault(strata[i], []).append(i)
+    names = ("train", *shares)
+    # Numbers for keys and strata, so that many rows are a few arrays.
+    _, first, key_of = np.unique(np.asarray(keys), return_index=True, return_inverse=True)
+    _, strata_of = np.unique(np.asarray(strata), return_inverse=True)
+    stratum_of = strata_of[first] if len(first) else first
+    by_appearance = np.argsort(first, kind="stable")
     rng = np.random.default_rng([seed, 0x5B117])
-    side: dict[str, str] = {}
-    for stratum in sorted(by_stratum):
-        members = rng.permutation(by_stratum[stratum])
+    side = np.zeros(len(first), np.int8)
+    for stratum in np.unique(stratum_of):
+        members = rng.permutation(by_appearance[stratum_of[by_appearance] == stratum])
         start = 0
-        for name, share in shares.items():
+        for number, share in enumerate(shares.values(), 1):
             count = min(round(share * len(members)), len(members) - 1 - start)
-            for i in members[start : start + count]:
-                side[keys[i]] = name
+            side[members[start : start + count]] = number
             start += count
-    names = [side.get(key, "train") for key in keys]
-    return {
-        name: np.array([i for i, n in enumerate(names) if n == name], dtype=np.int64)
-        for name in ("train", *shares)
-    }
+    sides = side[key_of]
+    return {name: np.flatnonzero(sides == number) for number, name in enumerate(names)}
+
+
+def digests(keys: Iterable[str], count: int) -> np.ndarray:
+    """``<uint64>[count]``: a hash of each of so many keys.
+
+    Two of a hundred million different ones are the same with a probability of 0.03 %.
+    """
+
+    def hashed(key: str) -> int:
+        raw = key.encode("utf-8", "surrogatepass")
+        return int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little")
+
+    return np.fromiter(map(hashed, keys), np.uint64, count)
 
 
 def fingerprint(parts: Iterable[str]) -> str:

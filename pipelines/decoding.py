@@ -71,6 +71,18 @@ def choose(
     return tf.gather(order, place, axis=1, batch_dims=1)
 
 
+class Written(NamedTuple):
+    """What was written by `sample`.
+
+    Attributes:
+        ids: ``<int32>[batch, time]``, 0 behind the end of a row.
+        states: what ``step`` gave with the scores of the id after the last one.
+    """
+
+    ids: tf.Tensor
+    states: list[tf.Tensor]
+
+
 def sample(
     step: Step,
     logits: tf.Tensor,
@@ -80,9 +92,10 @@ def sample(
     max_length: tf.Tensor,
     temperature: tf.Tensor,
     seed: tf.Tensor,
+    drawn: tf.Tensor | int = 0,
     top_k: int | None = None,
     top_p: float = 1.0,
-) -> tf.Tensor:
+) -> Written:
     """Continue texts: each output is the next input.
 
     Args:
@@ -91,12 +104,13 @@ def sample(
         end: the id that ends a row; it is not part of the result.
         max_length: ``<int32>[batch]``, ids at most.
         temperature, seed: ``<float>[batch]`` and ``<int32>[batch]``.
-
-    Returns:
-        ids ``<int32>[batch, time]``, 0 behind the end of a row.
+        drawn: how many ids were drawn from each seed before, ``<int32>[batch]``.
     """
     longest = tf.maximum(tf.reduce_max(max_length), 0)
-    chances = tf.transpose(uniform(seed, longest))
+    drawn = tf.broadcast_to(drawn, tf.shape(seed))
+    chances = uniform(seed, longest + tf.maximum(tf.reduce_max(drawn), 0))
+    place = drawn[:, None] + tf.range(longest)[None]
+    chances = tf.transpose(tf.gather(chances, place, axis=1, batch_dims=1))
     # Of no column at all the number of rows could not be told: the first is dropped again.
     written = tf.TensorArray(tf.int32, size=1, dynamic_size=True, element_shape=[None])
     written = written.write(0, tf.zeros_like(max_length))
@@ -113,7 +127,7 @@ def sample(
 
     # The number of rows may be known here and not to the step, or the other way round.
     rows = tf.TensorShape([None])
-    *_, written = tf.while_loop(
+    *_, states, written = tf.while_loop(
         goes_on,
         body,
         (0, max_length > 0, logits, list(states), written),
@@ -126,7 +140,7 @@ def sample(
         ),
         parallel_iterations=1,
     )
-    return tf.transpose(written.stack())[:, 1:]
+    return Written(tf.transpose(written.stack())[:, 1:], list(states))
 
 
 class Found(NamedTuple):

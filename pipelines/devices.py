@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from pipelines.errors import UserError
@@ -15,8 +15,20 @@ BACKEND_SETTING = "KERAS_BACKEND"
 BACKENDS = ("tensorflow", "jax")
 
 
-def select(device: Literal["auto", "cpu", "gpu"]) -> dict[str, str]:
+#: The backend that can divide a training in each way.
+_DIVIDES = {"mirrored": "tensorflow", "jax": "jax"}
+
+
+def select(
+    device: Literal["auto", "cpu", "gpu"],
+    distribute: Literal["none", "mirrored", "jax"] = "none",
+    meet: Callable[[], object] = lambda: None,
+) -> dict[str, str]:
     """Make this process compute on ``device`` and say what it is.
+
+    Args:
+        distribute: how a training is divided, which one backend can do.
+        meet: called before JAX is asked for its devices, some of which may be elsewhere.
 
     Returns:
         ``backend`` and ``device``, for the log of a run.
@@ -25,9 +37,12 @@ def select(device: Literal["auto", "cpu", "gpu"]) -> dict[str, str]:
         UserError: a GPU is asked for and there is none, or the backend is not supported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    backend = os.environ.setdefault(BACKEND_SETTING, "tensorflow")
+    needed = _DIVIDES.get(distribute)
+    backend = os.environ.setdefault(BACKEND_SETTING, needed or "tensorflow")
     if backend not in BACKENDS:
         raise UserError(f"{BACKEND_SETTING}={backend}: must be one of {', '.join(BACKENDS)}")
+    if needed not in (None, backend):
+        raise UserError(f"train.distribute: {distribute}: needs {BACKEND_SETTING}={needed}")
     if device == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
     with _quiet():
@@ -40,6 +55,7 @@ def select(device: Literal["auto", "cpu", "gpu"]) -> dict[str, str]:
             import jax
         except ModuleNotFoundError:
             raise UserError(f"{BACKEND_SETTING}=jax: the package jax is not installed") from None
+        meet()
         names = [d.device_kind for d in jax.devices() if d.platform == "gpu"]
     else:
         if device == "cpu":

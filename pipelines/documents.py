@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,15 @@ import tokenizers
 from pipelines.config import DocumentTextConfig, Level
 from pipelines.errors import UserError
 from pipelines.files import write_json
-from pipelines.text import RESERVED, Vocabulary, build_vocabulary, count_words, lower, word_table
+from pipelines.text import (
+    RESERVED,
+    Vocabulary,
+    build_vocabulary,
+    count_words,
+    lower,
+    settle,
+    word_table,
+)
 
 #: The first entry of the vocabulary: the end of a document, and before its first token the
 #: beginning. No text holds it, and joined to one it adds nothing.
@@ -22,6 +30,13 @@ END_MARK = ""
 END = RESERVED
 #: At level subword the next entries: every byte, those of ASCII being its characters.
 BYTES = [bytes([b]).decode("utf-8", "surrogateescape") for b in range(256)]
+#: What the end of a text is that may become something else when the text goes on, by level:
+#: nothing, or all from the last space on.
+_OPEN_ENDS = {
+    "character": "",
+    "word": r"[\s\p{Z}\x{e000}][^\s\p{Z}\x{e000}]*",
+    "subword": " [^ ]*",
+}
 #: Put between words while a text is divided: for private use, and taken out of texts.
 _BOUNDARY = "\ue000"
 
@@ -65,7 +80,7 @@ class Documents(Vocabulary):
         )
 
     @classmethod
-    def fit(cls, texts: Sequence[str], config: DocumentTextConfig, level: Level) -> Documents:
+    def fit(cls, texts: Collection[str], config: DocumentTextConfig, level: Level) -> Documents:
         settings = {"lowercase": config.lowercase, "punctuation": config.punctuation}
         words = cls([END_MARK], level=level, **settings).words
         if level == "subword":
@@ -81,6 +96,22 @@ class Documents(Vocabulary):
             return self._pieces(self._spaced(self._cleaned(texts)))
         words = self.words(texts)
         return words.with_values(self._table.lookup(words.values))
+
+    def settle(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Texts that may go on, in two: what is read now, and what only with what comes next.
+
+        Read one after the other with `piece`, both give the ids of the whole.
+        """
+        return settle(texts, _OPEN_ENDS[self.level])
+
+    def piece(self, texts: tf.Tensor, fresh: tf.Tensor) -> tf.RaggedTensor:
+        """As a call, of the next piece of texts, which has begun before where not ``fresh``."""
+        if self.level == "subword":
+            # A text that goes on has its space already.
+            texts = self._cleaned(texts)
+            begins = fresh | ~tf.strings.regex_full_match(texts, "(?s: .*)")
+            return self._pieces(tf.where(begins, self._spaced(texts), texts))
+        return self(texts)
 
     def words(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``.

@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class TrainingError(Exception):
     """Training itself went wrong (a loss that is not finite). Printed in one line; exit code 1."""
+
+
+class LostError(TrainingError):
+    """Another process of the training is gone."""

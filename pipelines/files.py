@@ -27,8 +27,10 @@ def write_bytes(path: Path, write: Callable[[BinaryIO], object]) -> None:
         # mkstemp gives a file only its owner may read; a result is as readable as any other.
         Path(name).chmod(0o666 & ~_umask())
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
 
 
@@ -52,6 +54,18 @@ def new_folder(path: Path) -> Iterator[Path]:
     finally:
         if work.exists():
             shutil.rmtree(work)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `write_bytes` and `new_folder` had not finished when their process was killed.
+
+    To be called by whoever alone writes to ``folder``.
+    """
+    for path in folder.rglob(".*.????????"):  # mkstemp's and mkdtemp's names
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

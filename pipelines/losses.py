@@ -1,4 +1,4 @@
-"""One masked mean, for the loss and for what is reported."""
+"""One weighted mean, for the loss and for what is reported."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from pipelines.text import PADDING
@@ -64,8 +65,60 @@ class TokenLosses(keras.layers.Layer):
         return token_losses(targets, logits)[0]
 
 
+def weighted(sample_weight: Any, *parts: Any) -> tuple[Any, ...]:
+    """``parts`` (each with one row for each row of a batch) times the weights of the rows.
+
+    Args:
+        sample_weight: ``<float>[batch]``, or None where every row counts.
+    """
+    if sample_weight is None:
+        return parts
+
+    def times(part: Any) -> Any:
+        weights = ops.cast(sample_weight, part.dtype)
+        return part * ops.reshape(weights, (-1,) + (1,) * (len(part.shape) - 1))
+
+    return tuple(map(times, parts))
+
+
+class MeanLoss(keras.losses.Loss):
+    """Σ w ℓ / Σ w over a batch: its padding, and rows without weight, change nothing.
+
+    Keras divides by the padded size. And of a batch that is divided among devices it takes the
+    mean of their means, which is another one where some hold more padding than others; here Σ w
+    is that of the whole batch.
+    """
+
+    def parts(self, targets: Any, outputs: Any) -> tuple[Any, Any]:
+        """ℓ and w of each part of each row, 0 where there is nothing."""
+        raise NotImplementedError
+
+    def __call__(self, targets: Any, outputs: Any, sample_weight: Any = None) -> Any:
+        losses, weights = weighted(sample_weight, *self.parts(targets, outputs))
+        total = ops.sum(weights)
+        if keras.backend.backend() == "tensorflow" and (
+            # None while Keras only infers shapes.
+            (device := tf.distribute.get_replica_context()) and tf.distribute.has_strategy()
+        ):
+            # Gradients are added up over the devices.
+            total = device.all_reduce(tf.distribute.ReduceOp.SUM, total)
+        return ops.sum(losses) / ops.maximum(total, 1.0)
+
+
 @keras.saving.register_keras_serializable(package="unfold")
-class MaskedCrossentropy(keras.losses.Loss):
+class ClassCrossentropy(MeanLoss):
+    """−log p of the class, the mean over the rows of a batch.
+
+    Call: ``(targets <int>[batch], logits <float>[batch, classes])``.
+    """
+
+    def parts(self, targets: Any, outputs: Any) -> tuple[Any, Any]:
+        losses = keras.losses.sparse_categorical_crossentropy(targets, outputs, from_logits=True)
+        return losses, ops.ones_like(losses)
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class MaskedCrossentropy(MeanLoss):
     """−log p of the target, the mean over the tokens of a batch that are not padding.
 
     Args:
@@ -76,10 +129,8 @@ class MaskedCrossentropy(keras.losses.Loss):
         super().__init__(**kwargs)
         self.smoothing = smoothing
 
-    def __call__(self, targets: Any, logits: Any, sample_weight: Any = None) -> Any:
-        # Not Keras's own reduction, which divides by the padded size.
-        losses, real = token_losses(targets, logits, self.smoothing)
-        return ops.sum(losses) / ops.maximum(ops.sum(real), 1.0)
+    def parts(self, targets: Any, outputs: Any) -> tuple[Any, Any]:
+        return token_losses(targets, outputs, self.smoothing)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"smoothing": self.smoothing}
@@ -100,7 +151,7 @@ class PerToken(keras.metrics.Metric):
         self.count = self.add_weight(name="count", initializer="zeros")
 
     def update_state(self, targets: Any, logits: Any, sample_weight: Any = None) -> None:
-        losses, real = token_losses(targets, logits)
+        losses, real = weighted(sample_weight, *token_losses(targets, logits))
         self.total.assign_add(ops.cast(ops.sum(losses), self.total.dtype))
         self.count.assign_add(ops.cast(ops.sum(real), self.count.dtype))
 

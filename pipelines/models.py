@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from layers import GRU, LSTM, Bidirectional, SimpleRNN
+from layers.carry import Carry, carry
 from layers.unfold import Unfolded
 from pipelines.config import CellConfig, RecurrentConfig
 from pipelines.text import PADDING, UNKNOWN
@@ -131,6 +132,9 @@ class ValidPool(keras.layers.Layer):
         return None  # nothing is left to mask
 
     def call(self, hidden: Any, valid: Any) -> Any:
+        carried = carry()
+        if carried is not None:
+            return self._read_on(carried, hidden, valid)
         weight = ops.expand_dims(ops.cast(valid, hidden.dtype), -1)
         count = ops.sum(weight, axis=1)
         return ops.concatenate(
@@ -153,6 +157,33 @@ class ValidPool(keras.layers.Layer):
         lowest = ops.cast(-1e4, hidden.dtype)
         highest = ops.max(ops.where(weight > 0, hidden, lowest), axis=1)
         return ops.where(count > 0, highest, ops.zeros_like(highest))
+
+    def _read_on(self, carried: Carry, hidden: Any, valid: Any) -> Any:
+        """As `call`, of all steps so far: carried are their number ``<float32>[batch, 1]``, and for
+        each kind the last one, their sum or their maximum ``<float32>[batch, units]``."""
+        if self.bidirectional:
+            raise ValueError(f"{self.name} reads from the end: it cannot read in pieces")
+        dtype, hidden = hidden.dtype, ops.cast(hidden, "float32")
+        weight = ops.expand_dims(ops.cast(valid, "float32"), -1)
+        count = ops.sum(weight, axis=1)
+        first = [ops.zeros_like(count), *[ops.zeros_like(hidden[:, 0]) for _ in self.kinds]]
+        seen, *before = carried.before.get(self.name, first)
+        after, pooled = [], []
+        for kind, old in zip(self.kinds, before, strict=True):
+            new = old
+            if kind == "mean":
+                new = old + ops.sum(hidden * weight, axis=1)
+            elif kind == "last":
+                new = ops.where(count > 0, self._last(hidden, weight, count), old)
+            elif kind == "max":
+                highest = self._max(hidden, weight, count)
+                new = ops.where(
+                    count > 0, ops.where(seen > 0, ops.maximum(old, highest), highest), old
+                )
+            after.append(new)
+            pooled.append(new / ops.maximum(seen + count, 1.0) if kind == "mean" else new)
+        carried.after[self.name] = [seen + count, *after]
+        return ops.cast(ops.concatenate(pooled, -1), dtype)
 
     def compute_output_shape(self, hidden_shape: Any, valid_shape: Any = None) -> Any:
         return (hidden_shape[0], hidden_shape[-1] * len(self.kinds))
@@ -219,18 +250,30 @@ class NgramScores(keras.layers.Layer):
         self.w = self.add_weight(shape=(self.buckets, self.classes), initializer="zeros", name="w")
 
     def call(self, ids: Any) -> Any:
+        """In pieces, carried are the sums ``<float>[batch, classes]``, n ``<float>[batch, 1]`` and
+        the last ids ``<int32>[batch, order]``, which n-grams go on from."""
         valid = ops.cast(ops.not_equal(ids, PADDING), self.compute_dtype)
         total, gram, whole = 0.0, ops.zeros_like(ids), valid
+        carried = carry()
+        earlier = ops.zeros_like(ids[:, :1]) + ops.zeros((1, self.order), dtype=ids.dtype)
+        before: Any = (0.0, 0.0, earlier)
+        if carried is not None:
+            before = carried.before.get(self.name, before)
+        joined, steps = ops.concatenate([before[2], ids], axis=1), ops.shape(ids)[1]
         for k in range(self.order):
             # The ids k steps back, and whether there is such a step.
-            back = ops.pad(ids, [[0, 0], [k, 0]])[:, : ops.shape(ids)[1]]
+            back = joined[:, self.order - k : self.order - k + steps]
             whole = whole * ops.cast(ops.not_equal(back, PADDING), self.compute_dtype)
             # 32-bit arithmetic wraps around alike on every backend.
             gram = gram * self._factor + back
             weights = ops.take(self.w, ops.mod(gram * self._factor + k, self.buckets), axis=0)
             total = total + ops.sum(weights * whole[..., None], axis=1)
-        count = ops.maximum(ops.sum(valid, axis=1, keepdims=True), 1.0)
-        return self.scale * total / ops.sqrt(count)
+        read = ops.sum(valid, axis=1, keepdims=True)
+        total, count = before[0] + total, before[1] + read
+        if carried is not None:
+            last = ops.cast(read, "int32") + ops.arange(self.order, dtype="int32")
+            carried.after[self.name] = [total, count, ops.take_along_axis(joined, last, axis=1)]
+        return self.scale * total / ops.sqrt(ops.maximum(count, 1.0))
 
     def compute_output_shape(self, shape: Any) -> Any:
         return (shape[0], self.classes)

@@ -5,12 +5,16 @@ A task says how a row becomes a record, which records are the same, and nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
-from pipelines.config import DataConfig, as_text, listed
-from pipelines.data import Problems, Row, fingerprint, split_shares
+import numpy as np
+
+from pipelines import disk
+from pipelines.config import DataConfig, TextDataConfig, as_text, listed
+from pipelines.data import Problems, Row, digests, fingerprint, split_shares
 from pipelines.data import read as rows_of
 from pipelines.errors import UserError
 from pipelines.tasks import Splits
@@ -41,9 +45,9 @@ def load(
     parts: Callable[[R], Iterable[str]],
     seed: int,
     leave_out: Callable[[R], bool] = lambda record: False,
-    together: Callable[[list[R]], list[R]] = lambda records: records,
+    together: Callable[[Sequence[R]], Sequence[R]] = lambda records: records,
     cut: Callable[[R, float, float], R | None] | None = None,
-    check: Callable[[Mapping[str, list[R]]], None] | None = None,
+    check: Callable[[Mapping[str, Sequence[R]]], None] | None = None,
 ) -> Splits:
     """Read every source of the config; records with equal keys end up on one side only.
 
@@ -64,21 +68,22 @@ def load(
         UserError: a source cannot be read, has too many unusable rows, or is too small.
     """
     report: dict[str, Any] = {}
+    keep = keeper(data)
 
-    def read_all(sources: str | list[str]) -> list[R]:
+    def read_all(sources: str | list[str]) -> Sequence[R]:
         return together(
-            [
+            keep(
                 record
                 for source in listed(sources)
                 for record in read(
                     source, columns, parse,
                     parts=parts, leave_out=leave_out, data=data, report=report,
                 )
-            ]
+            )
         )  # fmt: skip
 
     records = read_all(data.source)
-    held_out: dict[str, list[R]] = {}
+    held_out: dict[str, Sequence[R]] = {}
     shares: dict[str, float] = {}
     for name, where in (("test", data.test), ("validation", data.validation)):
         if isinstance(where, float):
@@ -92,16 +97,21 @@ def load(
             "nothing is left to train on"
         )
     dropped = 0
-    if cut is not None and any(shares.values()) and len({key(r) for r in records}) < FEW:
+    keys = _keys(records, key)
+    if cut is not None and any(shares.values()) and len(np.unique(keys)) < FEW:
         # What is held out whole has to be found before it is in pieces.
-        seen = {key(r) for split in held_out.values() for r in split}
-        whole = [r for r in records if key(r) not in seen]
+        seen = np.concatenate([keys[:0], *(_keys(split, key) for split in held_out.values())])
+        whole = disk.take(records, np.flatnonzero(~np.isin(keys, seen)))
         dropped = len(records) - len(whole)
-        splits = _cut(whole, shares, cut) | held_out
+        pieces = _cut(whole, shares, cut)
+        splits = {name: keep(split) for name, split in pieces.items()} | held_out
         report["cut_by_position"] = True
     else:
-        rows = split_shares([key(r) for r in records], [stratum(r) for r in records], shares, seed)
-        splits = {name: [records[i] for i in part] for name, part in rows.items()} | held_out
+        numbers: dict[Any, int] = {}
+        strata = [numbers.setdefault(stratum(r), len(numbers)) for r in records]
+        rank = np.argsort(np.argsort(list(numbers)))
+        rows = split_shares(keys, rank[np.array(strata, np.int64)], shares, seed)
+        splits = {name: disk.take(records, part) for name, part in rows.items()} | held_out
     _keep_apart(splits, key, report)
     report["train_dropped_as_held_out"] += dropped
     if check is not None:
@@ -112,7 +122,14 @@ def load(
     digest = fingerprint(
         part for name in names for record in splits[name] for part in (name, *parts(record))
     )
-    return Splits(**splits, fingerprint=digest, report=report)
+    tested = fingerprint(part for record in splits["test"] for part in parts(record))
+    return Splits(**splits, fingerprint=digest, test_fingerprint=tested, report=report)
+
+
+def keeper(data: DataConfig) -> Callable[[Iterable[R]], Sequence[R]]:
+    """What puts records where ``data`` keeps them."""
+    on_disk = isinstance(data, TextDataConfig) and data.keep == "disk"
+    return disk.Kept if on_disk else list
 
 
 def read(
@@ -124,8 +141,8 @@ def read(
     leave_out: Callable[[R], bool],
     data: DataConfig,
     report: dict[str, Any],
-) -> list[R]:
-    """The usable records of one source; what was found is put into ``report``.
+) -> Iterator[R]:
+    """The usable records of one source; what was found is put into ``report`` at its end.
 
     Arguments as for `load`.
 
@@ -133,8 +150,9 @@ def read(
         UserError: it cannot be read, has too many unusable rows, or none that can be used.
     """
     problems = Problems()
-    records: list[R] = []
-    filtered, left_out = 0, 0
+    # Hashes, because what is read is not kept here.
+    seen = array("q")
+    usable, filtered, left_out = 0, 0, 0
     for row in rows_of(source, [*columns, *data.where], problems):
         if any(as_text(row.fields[column]) != value for column, value in data.where.items()):
             filtered += 1
@@ -145,9 +163,11 @@ def read(
         elif leave_out(record):
             left_out += 1
         else:
-            records.append(record)
+            usable += 1
+            seen.append(hash(tuple(parts(record))))
+            yield record
     problems.check(source, data.max_bad_rows)
-    if not records:
+    if not usable:
         wanted = ", ".join(f"{column}: {value}" for column, value in data.where.items())
         why = f"none of its {problems.rows:,} rows has {wanted}" if filtered else "it has no rows"
         if left_out:
@@ -157,11 +177,15 @@ def read(
         "rows": problems.rows,
         "filtered_out": filtered,
         "left_out": left_out,
-        "repeated": len(records) - len({tuple(parts(record)) for record in records}),
+        "repeated": usable - len(np.unique(seen)),
         "unusable": dict(problems.reasons),
         "first_unusable": problems.examples,
     }
-    return records
+
+
+def _keys(records: Collection[R], key: Callable[[R], str]) -> np.ndarray:
+    """``<uint64>[records]``: equal where keys are equal."""
+    return digests(map(key, records), len(records))
 
 
 def _cut(
@@ -182,15 +206,16 @@ def _cut(
 
 
 def _keep_apart(
-    splits: dict[str, list[R]], key: Callable[[R], str], report: dict[str, Any]
+    splits: dict[str, Sequence[R]], key: Callable[[R], str], report: dict[str, Any]
 ) -> None:
     """Drop from training what is held out, and from validation what is in the test."""
-    seen = {key(r) for r in splits["test"]}
+    seen = _keys(splits["test"], key)
     for name in ("validation", "train"):
-        kept = [r for r in splits[name] if key(r) not in seen]
-        report[f"{name}_dropped_as_held_out"] = len(splits[name]) - len(kept)
-        seen |= {key(r) for r in kept}
-        splits[name] = kept
+        keys = _keys(splits[name], key)
+        kept = ~np.isin(keys, seen)
+        report[f"{name}_dropped_as_held_out"] = int((~kept).sum())
+        seen = np.concatenate([seen, keys[kept]])
+        splits[name] = disk.take(splits[name], np.flatnonzero(kept))
 
 
 def _check(splits: Mapping[str, Sequence[Any]], data: DataConfig) -> None:

@@ -3,57 +3,83 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from pipelines import export, figures, health, signals, training
+from pipelines import export, figures, health, measures, parallel, signals, training
+from pipelines.cluster import Cluster
 from pipelines.config import Experiment, listed
 from pipelines.console import Console
-from pipelines.errors import UserError
+from pipelines.errors import LostError, UserError
+from pipelines.explain import account, page
 from pipelines.files import require_writable, write_text
 from pipelines.models import routes
-from pipelines.runs import Run, runs_folder
-from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task, get_task
+from pipelines.runs import Child, Run, home, runs_folder
+from pipelines.tasks import Evaluation, Prediction, Processor, Splits, Table, Task, get_task
 from pipelines.tracking import Tracker
 
 #: The tables of what a model answered after each epoch, and of how gradients came back.
 _EXAMPLES, _FLOW = "examples_by_epoch", "gradient_flow"
+#: Inputs of the test split that are explained in every run.
+_EXPLAINED = 2
 
 
-def train(config: Experiment, where: dict[str, str], console: Console) -> Run:
+def train(
+    config: Experiment,
+    where: dict[str, str],
+    console: Console,
+    cluster: Cluster | None = None,
+    child: Child | None = None,
+) -> Run:
     """Train, evaluate, track and export a new run.
 
     Args:
         where: the backend and device of this process, kept with the run.
+        cluster: the processes that train together, of which this is the first.
+        child: given, the run is one of a group.
     """
     started = time.perf_counter()
     require_writable(runs_folder(config.task), "the runs folder")
     task = get_task(config.task)
+    divided = parallel.choose(config.train, cluster, carries_state=task.carries_state)
     splits = task.load(config)
     _say_data(splits, console)
     processor = task.prepare(config, splits)
-    data = {"fingerprint": splits.fingerprint, **splits.report}
-    run = Run.create(config, processor, data=data, **where)
+    data = {
+        "fingerprint": splits.fingerprint,
+        "test_fingerprint": splits.test_fingerprint,
+        **splits.report,
+    }
+    marks = {} if child is None else {"group": child.marks()}
+    run = Run.create(config, processor, data=data, **where, **marks)
     with run.held():
-        _train(task, config, splits, run, console, started)
+        _train(task, config, splits, run, divided, console, started, child)
     return run
 
 
-def resume(run: Run, where: dict[str, str], console: Console) -> Run:
+def resume(
+    run: Run,
+    where: dict[str, str],
+    console: Console,
+    cluster: Cluster | None = None,
+    child: Child | None = None,
+) -> Run:
     """Continue a run that was interrupted; it ends like one that was not."""
     started = time.perf_counter()
     with run.held():
         if run.info["status"] == "finished":
             raise UserError(f"run {run.id} is finished; there is nothing to resume")
         config, task = run.config(), get_task(run.task)
+        divided = parallel.choose(config.train, cluster, carries_state=task.carries_state)
         splits = task.load(config)
         _say_data(splits, console)
         if run.info["data"]["fingerprint"] != splits.fingerprint:
@@ -62,12 +88,55 @@ def resume(run: Run, where: dict[str, str], console: Console) -> Run:
                 f"run {run.id} cannot be resumed: {source} holds other records than when it started"
             )
         run.update(**where)
-        _train(task, config, splits, run, console, started)
+        _train(task, config, splits, run, divided, console, started, child)
     return run
 
 
+def follow(config: Experiment, cluster: Cluster) -> None:
+    """Train together with the process that writes, and write nothing."""
+    task, console = get_task(config.task), Console(silent=True)
+    divided = parallel.choose(config.train, cluster, carries_state=task.carries_state)
+    splits = task.load(config)
+    divided.agree("config", _trained_by(config))
+    divided.agree("data", splits.fingerprint)
+    signals.install()
+    with tempfile.TemporaryDirectory() as nothing:
+        processor = task.load_processor(divided.copied(Path(nothing)))
+        training.fit(
+            _build(task, config, processor, divided),
+            task.feed(config, processor, splits),
+            task.objective(config),
+            config.train,
+            folder=Path(nothing),
+            console=console,
+            parallel=divided,
+        )
+    divided.leave()
+
+
+def _trained_by(config: Experiment) -> str:
+    """All of a config that a model depends on, but for the data, which has a hash of its own."""
+    return config.model_dump_json(exclude={"data", "device", "name"})
+
+
+def _build(
+    task: Task, config: Experiment, processor: Processor, divided: parallel.Alone
+) -> keras.Model:
+    training.set_precision(config.train)
+    keras.utils.set_random_seed(config.seed)
+    with divided.scope():
+        return task.build(config, processor)
+
+
 def _train(
-    task: Task, config: Experiment, splits: Splits, run: Run, console: Console, started: float
+    task: Task,
+    config: Experiment,
+    splits: Splits,
+    run: Run,
+    divided: parallel.Alone,
+    console: Console,
+    started: float,
+    child: Child | None,
 ) -> None:
     """Train ``run``; however that ends, the run and its tracker say so."""
     console.say(f"run {run.id}  ({run.folder})")
@@ -75,40 +144,59 @@ def _train(
     tracker = Tracker(run, config, console)
     signals.install()
     try:
-        state = _fit(task, config, splits, run, tracker, console)
+        divided.on_loss(lambda: run.update(status="interrupted"))
+        divided.agree("config", _trained_by(config))
+        divided.agree("data", splits.fingerprint)
+        state = _fit(task, config, splits, run, divided, tracker, console, child)
+        divided.leave()
         signals.check()
+        if child is not None and child.trial:
+            run.update(status="tried")
+            tracker.finish("FINISHED")
+            return
         export.write_for_run(run, console)
         signals.check()
         evaluation = _score(task, config, splits, run, state, console)
         signals.check()
+    except training.Pruned:
+        run.update(status="pruned")
+        tracker.finish("KILLED")
+        return
     except KeyboardInterrupt:
         run.update(status="interrupted")
         tracker.finish("KILLED")
         console.say(f"interrupted; continue with: unfold train {task.name} --resume {run.id}")
         raise
+    except LostError:
+        run.update(status="interrupted")
+        tracker.finish("KILLED")
+        raise
     except BaseException:
         run.update(status="failed")
         tracker.finish("FAILED")
         raise
-    run.update(
-        status="finished",
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    run.finish(
         scores=evaluation.scores,
         verdict=evaluation.verdict,
-        best_epoch=state.best_epoch,
-        train_seconds=sum(record["epoch_seconds"] for record in state.history),
+        baselines=evaluation.baselines,
         total_seconds=time.perf_counter() - started,
     )
     tracker.finish("FINISHED")
 
 
 def _fit(
-    task: Task, config: Experiment, splits: Splits, run: Run, tracker: Tracker, console: Console
+    task: Task,
+    config: Experiment,
+    splits: Splits,
+    run: Run,
+    divided: parallel.Alone,
+    tracker: Tracker,
+    console: Console,
+    child: Child | None,
 ) -> training.State:
-    processor = task.load_processor(run.need("processor"))
-    training.set_precision(config.train)
-    keras.utils.set_random_seed(config.seed)
-    model = task.build(config, processor)
+    processor = task.load_processor(divided.copied(run.need("processor")))
+    model = _build(task, config, processor, divided)
+    seen = divided.seen(model, lambda: task.build(config, processor))
     taken = routes(model)
     parameters = sum(math.prod(w.shape) for w in model.trainable_weights)
     run.update(parameters=parameters, routes=taken)
@@ -117,10 +205,10 @@ def _fit(
         console.say(f"{name}: {route}")
     tracker.publish()
 
-    examples = task.examples(config, processor, model, splits)
+    examples = task.examples(config, processor, seen, splits)
     feed, objective = task.feed(config, processor, splits), task.objective(config)
     every = config.train.health
-    examiner = health.Examiner(model, objective.loss, feed.validation()) if every else None
+    examiner = health.Examiner(seen, objective.loss, feed.validation()) if every else None
     warned: set[str] = set()
 
     def examine(epoch: int) -> dict[str, float]:
@@ -139,6 +227,9 @@ def _fit(
         if examples is not None:
             _keep_by_epoch(run, _EXAMPLES, state.epoch, examples())
         tracker.publish()
+        run.update(**state.standing(objective))
+        if child is not None:
+            child.after_epoch(state.report(objective, config.train.epochs))
 
     state = training.fit(
         model,
@@ -147,11 +238,17 @@ def _fit(
         config.train,
         folder=run.folder / "checkpoints",
         console=console,
+        parallel=divided,
+        seen=seen,
         on_epoch=keep,
         examine=examine,
     )
     run.write_history(state.history)
-    _save_model(model, run.folder / "model.keras")
+    run.update(
+        train_seconds=sum(record["epoch_seconds"] for record in state.history),
+        peak_memory_mb=measures.peak_memory_mb(),
+    )
+    _save_model(seen, run.folder / "model.keras")
     return state
 
 
@@ -164,7 +261,10 @@ def _score(
     console: Console,
 ) -> Evaluation:
     """Scores on the test split, of the model as it was saved."""
-    evaluation = _evaluate(task, config, splits, run)
+    served = export.load(run.need("savedmodel"))
+    evaluation = _evaluate(task, config, splits, run, served)
+    requests = (task.request(config, record) for record in measures.some(splits.test))
+    run.update(latency_ms=measures.latency_ms(served, requests))
     evaluation.figures["learning_curves"] = figures.learning_curves(state.history, run.id)
     if rows := _read_table(run, _FLOW)[1:]:
         evaluation.figures[_FLOW] = health.picture(rows, run.id)
@@ -180,11 +280,17 @@ def _score(
     return evaluation
 
 
-def _evaluate(task: Task, config: Experiment, splits: Splits, run: Run) -> Evaluation:
+def _evaluate(task: Task, config: Experiment, splits: Splits, run: Run, served: Any) -> Evaluation:
     processor = task.load_processor(run.need("processor"))
     model = keras.models.load_model(run.need("model.keras"))
-    served = export.load(run.need("savedmodel"))
-    return task.evaluate(config, processor, model, served, splits)
+    evaluation = task.evaluate(config, processor, model, served, splits)
+    # Texts are written by a TensorFlow graph.
+    if keras.backend.backend() == "tensorflow":
+        for number, given in enumerate(task.to_explain(config, splits, _EXPLAINED), 1):
+            explain = functools.partial(task.explain, config, processor, model, given)
+            stem = f"explained_{number}"
+            evaluation.drawings |= page.files(explain, stem, task=task.name, run=run.id)
+    return evaluation
 
 
 def _keep_by_epoch(run: Run, name: str, epoch: int, table: Table) -> None:
@@ -237,7 +343,8 @@ def evaluate(run: Run, config: Experiment) -> dict[str, Any]:
     task = get_task(run.task)
     run.need("model.keras")
     splits = task.load(config)
-    evaluation = _evaluate(task, config, splits, run)
+    served = export.load(run.need("savedmodel"))
+    evaluation = _evaluate(task, config, splits, run, served)
     found = {"run": run.id, "records": len(splits.test), **evaluation.scores}
     return found | ({"verdict": evaluation.verdict} if evaluation.verdict else {})
 
@@ -258,8 +365,28 @@ def predict(
     return predictions
 
 
+def explain(run: Run, config: Experiment, given: str) -> tuple[dict[str, Any], list[Path]]:
+    """What the run's model does with one input, as data and as files in ``explain/TASK/``."""
+    if keras.backend.backend() != "tensorflow":
+        raise UserError("explain needs the TensorFlow backend: unset KERAS_BACKEND")
+    path, task = run.need("model.keras"), get_task(run.task)
+    folder = home() / "explain" / run.task
+    require_writable(folder, "the folder of explanations")
+    processor = task.load_processor(run.need("processor"))
+    found = task.explain(config, processor, keras.models.load_model(path), given)
+    longest = max(len(part.tokens) for part in found.parts)
+    if longest > account.LONGEST:
+        raise UserError(f"{longest:,} steps are too many to show: at most {account.LONGEST:,}")
+    stem = page.stem(given, run.id)
+    files = page.files(lambda: found, stem, task=run.task, run=run.id)
+    for name, write in files.items():
+        write(folder / name)
+    return account.data(found), [folder / name for name in files]
+
+
 def track(run: Run, console: Console) -> None:
     """Send a run to MLflow that could not be sent, or not whole, while it was trained."""
-    status = {"finished": "FINISHED", "failed": "FAILED"}.get(run.info["status"], "KILLED")
+    ended = {"finished": "FINISHED", "tried": "FINISHED", "failed": "FAILED"}
+    status = ended.get(run.info["status"], "KILLED")
     if not Tracker(run, run.config(), console).finish(status):
         raise UserError(f"run {run.id} was not sent")

@@ -15,8 +15,9 @@ import platform
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,14 @@ from typing import Any
 from pipelines import config as configs
 from pipelines.config import Experiment
 from pipelines.errors import UserError
-from pipelines.files import lock, new_folder, require_writable, write_json, write_text
+from pipelines.files import (
+    lock,
+    new_folder,
+    remove_unfinished,
+    require_writable,
+    write_json,
+    write_text,
+)
 from pipelines.tasks import Processor, get_config
 
 #: The folder that runs, exports and the MLflow store are kept in; the working directory if unset.
@@ -39,6 +47,27 @@ def home() -> Path:
 
 def runs_folder(task: str) -> Path:
     return home() / "runs" / task
+
+
+@dataclass(frozen=True)
+class Child:
+    """A training that is one of a group: a variant of a comparison, or a trial of a sweep.
+
+    Attributes:
+        group: the group's name, which is its folder under `home`.
+        key: which of the group it is.
+        trial: it is trained and validated only: no test score, no export.
+        after_epoch: called with where training stands; may raise to end it.
+    """
+
+    group: str
+    key: str
+    trial: bool
+    after_epoch: Callable[[dict[str, Any]], None]
+
+    def marks(self) -> dict[str, str]:
+        """What the run keeps of it."""
+        return {"name": self.group, "key": self.key}
 
 
 class Run:
@@ -73,14 +102,16 @@ class Run:
     def find(cls, task: str, wanted: str | None, config_name: str | None = None) -> Run:
         """The run with this id, or a part of it that only one has; the latest finished if none.
 
-        ``config_name`` narrows the latest to the runs of configs with that name.
+        Runs of a comparison or a sweep are never the latest. ``config_name`` narrows the latest to
+        the runs of configs with that name.
         """
-        runs = sorted(cls._all(task), key=lambda run: run.id)
+        runs = sorted(cls.all(task), key=lambda run: run.id)
         if wanted is None:
             finished = [
                 run
                 for run in runs
                 if run.info.get("status") == "finished"
+                and "group" not in run.info
                 and config_name in (None, run.info["config_name"])
             ]
             if not finished:
@@ -99,8 +130,9 @@ class Run:
         )
 
     @classmethod
-    def _all(cls, task: str) -> list[Run]:
-        return [cls(p.parent) for p in runs_folder(task).glob("*/run.json")]
+    def all(cls, task: str) -> list[Run]:
+        # A name with a dot is one that had not appeared yet when its process was killed.
+        return [cls(p.parent) for p in runs_folder(task).glob("[!.]*/run.json")]
 
     @property
     def info(self) -> dict[str, Any]:
@@ -129,7 +161,17 @@ class Run:
         with lock(
             self.folder / ".lock", wait=False, message=f"run {self.id} is being trained already"
         ):
+            remove_unfinished(self.folder)
             yield
+
+    def finish(self, **results: Any) -> None:
+        """Note the results, and that the run is finished: later than all runs of its task before,
+        also where the clock was set back in between."""
+        now = datetime.now(UTC)
+        for run in self.all(self.task):
+            if finished := run.info.get("finished"):
+                now = max(now, datetime.fromisoformat(finished) + timedelta(seconds=1))
+        self.update(status="finished", finished=now.isoformat(timespec="seconds"), **results)
 
     def need(self, name: str) -> Path:
         path = self.folder / name
@@ -144,10 +186,15 @@ class Run:
 
 def publish(run: Run) -> Path:
     """Copy a run's SavedModel to ``exports/TASK/VERSION/`` with the next version number."""
-    source = run.need("savedmodel")
-    root = home() / "exports" / run.task
+    return publish_folder(run.task, run.need("savedmodel"))
+
+
+def publish_folder(task: str, source: Path) -> Path:
+    """`publish` for a SavedModel that is not of a run kept here."""
+    root = home() / "exports" / task
     require_writable(root, "the exports folder")
     with lock(root / ".lock", wait=True):
+        remove_unfinished(root)
         taken = [int(p.name) for p in root.iterdir() if p.name.isdecimal()]
         target = root / str(max(taken, default=0) + 1)
         with new_folder(target) as work:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from pipelines.text import PADDING, Ragged
+from pipelines import disk
+from pipelines.text import Ragged
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,16 @@ class Windows:
     def dataset(self) -> tf.data.Dataset:
         """``({ids, fresh}, targets)`` for each window."""
         inputs = {"ids": self.inputs, "fresh": self.fresh}
-        return tf.data.Dataset.from_tensor_slices((inputs, self.targets)).prefetch(2)
+        if not isinstance(self.inputs, np.memmap):
+            return tf.data.Dataset.from_tensor_slices((inputs, self.targets)).prefetch(2)
+        ids = tf.TensorSpec(self.inputs.shape[1:], tf.int32)
+        fresh = tf.TensorSpec(self.fresh.shape[1:], tf.bool)
+        data = tf.data.Dataset.from_generator(
+            lambda: (({"ids": i, "fresh": f}, t) for i, t, f in self),
+            output_signature=({"ids": ids, "fresh": fresh}, ids),
+        )
+        windows = tf.data.experimental.assert_cardinality(len(self.inputs))
+        return data.apply(windows).prefetch(2)
 
 
 class Streams:
@@ -79,8 +89,9 @@ class Streams:
 
     def lay(self, rng: np.random.Generator | None = None) -> Windows:
         """The windows of one pass; the order of the documents in each stream is drawn."""
-        inputs = np.full((self._rows, self.windows * self._window), PADDING, np.int32)
-        targets = inputs.copy()
+        made = disk.zeros if self._documents.on_disk else np.zeros
+        whole = (self._rows, self.windows * self._window)
+        inputs, targets = made(whole, np.int32), made(whole, np.int32)  # all of it padding
         fresh = np.ones((self._rows, self.windows), bool)
         for row, pieces in enumerate(self._streams):
             at = 0
@@ -95,8 +106,7 @@ class Streams:
                 fresh[row, at + 1 : at + windows] = False
                 at += windows
         shape = (self._rows, self.windows, self._window)
-        return Windows(
-            np.ascontiguousarray(inputs.reshape(shape).swapaxes(0, 1)),
-            np.ascontiguousarray(targets.reshape(shape).swapaxes(0, 1)),
-            np.ascontiguousarray(fresh.T),
-        )
+        inputs, targets = (a.reshape(shape).swapaxes(0, 1) for a in (inputs, targets))
+        if not self._documents.on_disk:
+            inputs, targets = np.ascontiguousarray(inputs), np.ascontiguousarray(targets)
+        return Windows(inputs, targets, np.ascontiguousarray(fresh.T))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
     from matplotlib.figure import Figure
 
+    from pipelines.explain.account import Account
     from pipelines.export import Endpoint
     from pipelines.training import Feed, Objective
 
@@ -40,13 +41,15 @@ class Processor(Protocol):
 class Splits:
     """The records of each split, and what is to be known about them."""
 
-    train: list[Any]
-    validation: list[Any]
-    test: list[Any]
+    train: Sequence[Any]
+    validation: Sequence[Any]
+    test: Sequence[Any]
     #: Hash of all records: two runs with one fingerprint saw the same data.
     fingerprint: str
     #: Counts and messages: rows read, skipped, duplicates, sizes. Saved and logged with the run.
     report: dict[str, Any]
+    #: Hash of the test records: two scores with one fingerprint can be compared.
+    test_fingerprint: str = ""
 
 
 @dataclass
@@ -68,6 +71,8 @@ class Evaluation:
     drawings: dict[str, Callable[[Path], None]] = field(default_factory=dict)
     #: What the numbers mean, in sentences.
     verdict: list[str] = field(default_factory=list)
+    #: What is to be had without training, by name: the config's ``score`` of each.
+    baselines: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -87,6 +92,8 @@ class Task(ABC):
     config: ClassVar[type[Experiment]]
     #: How a prediction is written as a file, by the names in the config's ``writes``.
     writers: ClassVar[dict[str, Callable[[Prediction, Path], None]]] = {}
+    #: Whether the model's state after a batch is where the next one starts, row by row.
+    carries_state: ClassVar[bool] = False
 
     @abstractmethod
     def load(self, config: Any) -> Splits:
@@ -136,11 +143,31 @@ class Task(ABC):
         """The signatures of the export; ``serving_default`` is the main one."""
 
     @abstractmethod
+    def request(self, config: Any, record: Any) -> dict[str, tf.Tensor]:
+        """What a client asks about one record of the test split: inputs of ``serving_default``."""
+
+    @abstractmethod
     def predict(self, config: Any, served: Any, given: str) -> Prediction:
         """Answer one input with a loaded SavedModel, as a client of it would.
 
         Args:
             given: the input as it stands on the command line: a text, or the path of a file.
+        """
+
+    @abstractmethod
+    def to_explain(self, config: Any, splits: Splits, count: int) -> list[Any]:
+        """At most so many inputs of the test split for `explain`."""
+
+    @abstractmethod
+    def explain(self, config: Any, processor: Any, model: keras.Model, given: Any) -> Account:
+        """What the model does with one input, step by step: which steps there are, what its
+        layers were called with, and its answer as it evolves.
+
+        Args:
+            given: as in `predict`, or one of `to_explain`.
+
+        Raises:
+            UserError: there is nothing in it that could be read.
         """
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 
+from pipelines import disk
 from pipelines.errors import UserError
 from pipelines.files import write_text
 
@@ -33,6 +34,20 @@ _LOCAL_CAPITALS = {"İ": "i\u0307", "Ì": "ì", "Í": "í", "Ĩ": "ĩ", "Į": "�
 _SIGN = rf"((?:[^{_IN_WORDS}{_APOSTROPHES}\s\p{{Z}}\p{{C}}]|[{_UNSPACED}])\p{{M}}*)"
 _OPENING = rf"(^|[^{_IN_WORDS}{_APOSTROPHES}])([{_APOSTROPHES}]+)"
 _CLOSING = rf"([{_APOSTROPHES}]+)([^{_IN_WORDS}{_APOSTROPHES}]|$)"
+
+# What the end of a text may be that becomes something else when the text goes on: a tag that is not
+# closed; else the word behind the last tag; else all from the last character on that a word cannot
+# go over. Of the scripts written without spaces these are the letters only, since a mark belongs
+# to what is before it.
+_UNSPACED_LETTERS = (
+    r"\p{Han}\p{Hiragana}\p{Katakana}"
+    r"\x{0e01}-\x{0e2f}\x{0e81}-\x{0eaf}\x{1780}-\x{17b3}\x{1000}-\x{102a}"
+)
+_OPEN_ENDS = (
+    r"<(?:[/!]?(?:[a-zA-Z][^<>]{0,200})?)?",
+    rf"{_TAG}[{_IN_WORDS}{_APOSTROPHES}]*",
+    rf"(?:[^{_IN_WORDS}{_APOSTROPHES}]|[{_UNSPACED_LETTERS}])(?s:.*)",
+)
 
 
 def split_words(texts: tf.Tensor, *, lowercase: bool) -> tf.RaggedTensor:
@@ -63,6 +78,23 @@ def lower(texts: tf.Tensor) -> tf.Tensor:
     return tf.strings.lower(texts, encoding="utf-8")
 
 
+def settle(texts: tf.Tensor, *unfinished: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Texts that may go on, in two: what is settled, and what is not ``<string>[batch]``.
+
+    Args:
+        unfinished: what the end of a text is that is not settled, as regular expressions: the
+            shortest end that one of them fits, of the first that fits any. Where none does,
+            nothing is settled.
+    """
+    texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
+    open_ = texts
+    for end in reversed(unfinished):
+        fits = tf.strings.regex_full_match(texts, rf"(?s:.*)(?:{end})")
+        open_ = tf.where(fits, tf.strings.regex_replace(texts, rf"^(?s:.*)({end})$", r"\1"), open_)
+    settled = tf.strings.length(texts) - tf.strings.length(open_)
+    return tf.strings.substr(texts, tf.zeros_like(settled), settled), open_
+
+
 class Vocabulary(tf.Module):
     """Texts to ids: how is a subclass's own, `__call__`.
 
@@ -87,10 +119,14 @@ class Vocabulary(tf.Module):
 
     def padded(self, texts: tf.Tensor) -> tf.Tensor:
         """``<string>[batch]`` → ``<int32>[batch, time]``, right-padded, at least one step long."""
-        ids = self(texts).to_tensor(PADDING)
+        return self._padded(self(texts))
+
+    @staticmethod
+    def _padded(ragged: tf.RaggedTensor) -> tf.Tensor:
+        ids = ragged.to_tensor(PADDING)
         return tf.pad(ids, [[0, 0], [0, tf.cast(tf.shape(ids)[1] == 0, tf.int32)]])
 
-    def encode(self, texts: Sequence[str]) -> Ragged:
+    def encode(self, texts: Collection[str]) -> Ragged:
         """All ``texts`` at once, outside a graph."""
         return in_pieces(texts, self)
 
@@ -155,6 +191,29 @@ class Tokenizer(Vocabulary):
         words = split_words(texts, lowercase=self.lowercase)
         return self._cut(words)
 
+    def settle(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Texts that may go on, in two: what is read now, and what only with what comes next.
+
+        Read one after the other with `piece`, both give the ids of the whole.
+        """
+        return settle(texts, *_OPEN_ENDS)
+
+    def piece(self, texts: tf.Tensor, read: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The ids of the next piece of texts, right-padded, and how many words were read with it.
+
+        Of ``max_tokens`` it keeps the ``head``; where the end of a text counts, it keeps all,
+        because no end is known.
+
+        Args:
+            read: ``<int32>[batch]``, words before the piece.
+        """
+        words = split_words(texts, lowercase=self.lowercase)
+        ids = self._padded(words.with_values(self._table.lookup(words.values)))
+        if self.max_tokens is not None and self.keep == "head":
+            place = read[:, None] + tf.range(tf.shape(ids)[1])[None]
+            ids = tf.where(place < self.max_tokens, ids, PADDING)
+        return ids, read + tf.cast(words.row_lengths(), tf.int32)
+
     def _cut(self, words: tf.RaggedTensor) -> tf.RaggedTensor:
         limit = self.max_tokens
         if limit is None:
@@ -175,11 +234,15 @@ class Tokenizer(Vocabulary):
 
 
 class Ragged:
-    """Rows of unequal length, packed: ``values`` end to end, row ``i`` up to ``ends[i]``."""
+    """Rows of unequal length, packed: ``values`` end to end, row ``i`` from ``starts[i]`` on.
+
+    ``values`` may be a file on disk: what is made of such rows is on disk again.
+    """
 
     def __init__(self, values: np.ndarray, lengths: np.ndarray) -> None:
         self.values = values
         self.lengths = lengths
+        self.on_disk = isinstance(values, np.memmap)
         self.starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
 
     def __len__(self) -> int:
@@ -190,43 +253,94 @@ class Ragged:
 
     def begun_with(self, value: int) -> Ragged:
         """Every row with ``value`` before it."""
-        return Ragged(np.insert(self.values, self.starts, value), self.lengths + 1)
+        return self._with(value, self.starts)
 
     def ended_with(self, value: int) -> Ragged:
         """Every row with ``value`` behind it."""
-        ends = self.starts + self.lengths
-        return Ragged(np.insert(self.values, ends, value), self.lengths + 1)
+        return self._with(value, self.starts + self.lengths)
+
+    def _with(self, value: int, places: np.ndarray) -> Ragged:
+        """Every row with ``value`` at its place."""
+        if not self.on_disk:
+            return Ragged(np.insert(self.values, places, value), self.lengths + 1)
+        whole = disk.Array()
+        for row in range(0, len(self), _PIECE):
+            start = self.starts[row]
+            end = start + self.lengths[row : row + _PIECE].sum()
+            here = places[row : row + _PIECE] - start
+            whole.add(np.insert(np.array(self.values[start:end]), here, value))
+        return Ragged(whole.whole(), self.lengths + 1)
 
 
-def in_pieces(texts: Sequence[str], function: Callable[[tf.Tensor], tf.RaggedTensor]) -> Ragged:
-    """Apply a ``<string>[batch]`` → ragged function to many texts, a thousand at a time."""
+#: Texts that are worked on at a time, and characters of them; rows likewise.
+_PIECE, _CHARACTERS = 1000, 2**18
+#: Different words that are counted at a time, about 150 MB of them.
+DISTINCT = 1_000_000
+
+
+def _applied(
+    texts: Collection[str], function: Callable[[tf.Tensor], tf.RaggedTensor]
+) -> Iterator[tf.RaggedTensor]:
+    """A ``<string>[batch]`` → ragged function of many texts, piece by piece."""
     function = tf.function(function, input_signature=[tf.TensorSpec([None], tf.string)])
-    values, lengths = [], []
-    for start in range(0, len(texts), 1000):
-        piece = [t.encode("utf-8", errors="replace") for t in texts[start : start + 1000]]
-        ragged = function(tf.constant(piece, tf.string, shape=[len(piece)]))
-        values.append(ragged.values.numpy())
-        lengths.append(ragged.row_lengths().numpy())
-    if not values:
-        return Ragged(np.zeros(0, np.int32), np.zeros(0, np.int64))
-    return Ragged(np.concatenate(values), np.concatenate(lengths))
+    piece: list[bytes] = []
+    size = 0
+    for text in texts:
+        piece.append(text.encode("utf-8", errors="replace"))
+        size += len(text)
+        if len(piece) == _PIECE or size >= _CHARACTERS:
+            yield function(tf.constant(piece, tf.string, shape=[len(piece)]))
+            piece, size = [], 0
+    if piece:
+        yield function(tf.constant(piece, tf.string, shape=[len(piece)]))
+
+
+def in_pieces(texts: Collection[str], function: Callable[[tf.Tensor], tf.RaggedTensor]) -> Ragged:
+    """Apply a ``<string>[batch]`` → ``<int32>`` ragged function to many texts.
+
+    Texts that are on disk become ids on disk.
+    """
+    whole: list[np.ndarray] | disk.Array = disk.Array() if isinstance(texts, disk.Each) else []
+    lengths = np.zeros(len(texts), np.int64)
+    row = 0
+    for ragged in _applied(texts, function):
+        (whole.append if isinstance(whole, list) else whole.add)(ragged.values.numpy())
+        found = ragged.row_lengths().numpy()
+        lengths[row : row + len(found)] = found
+        row += len(found)
+    if isinstance(whole, list):
+        values = np.concatenate([np.zeros(0, np.int32), *whole])
+    else:
+        values = whole.whole()
+    return Ragged(values, lengths)
 
 
 def count_words(
-    texts: Sequence[str], split: Callable[[tf.Tensor], tf.RaggedTensor]
+    texts: Collection[str],
+    split: Callable[[tf.Tensor], tf.RaggedTensor],
+    distinct: int = DISTINCT,
 ) -> Counter[str]:
     """How often each word of ``texts`` occurs.
+
+    Of more than ``distinct`` different words, the rarest so far are forgotten, as in lossy
+    counting (Manku and Motwani 2002): where a word is still there, its count may be too low, by at
+    most the count at which words were forgotten.
 
     Args:
         split: ``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``.
     """
-    words = in_pieces(texts, split)
-    counts = Counter(words.values.tolist())
+    counts: Counter[bytes] = Counter()
+    rare = 1
+    for words in _applied(texts, split):
+        counts.update(words.values.numpy().tolist())
+        while len(counts) > distinct:
+            counts = Counter({word: count for word, count in counts.items() if count > rare})
+            rare += 1
     return Counter({word.decode("utf-8"): count for word, count in counts.items()})
 
 
 def build_vocabulary(
-    texts: Sequence[str],
+    texts: Collection[str],
     split: Callable[[tf.Tensor], tf.RaggedTensor],
     *,
     size: int,

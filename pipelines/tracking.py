@@ -12,10 +12,11 @@ import functools
 import json
 import logging
 import os
+import re
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,18 @@ from pipelines import config as configs
 from pipelines.config import Experiment
 from pipelines.console import Console
 from pipelines.files import lock
+from pipelines.groups import Group
 from pipelines.runs import Run, home
 
 URI_SETTING = "MLFLOW_TRACKING_URI"
 #: Makes the UI open an experiment as model training, not as a chat application.
 _EXPERIMENT_KIND = "mlflow.experimentKind"
+#: What the UI shows as the description of a run, in Markdown.
+_NOTE = "mlflow.note.content"
+#: The fingerprint of the records that a run was scored on.
+TEST_DATA = "unfold.test_data"
+#: What a model costs, as `measures` knows it, by the names in ``run.json``.
+COSTS = ("parameters", "train_seconds", "peak_memory_mb", "latency_ms")
 
 # Read by MLflow when it is imported. A store that is down should be noticed in seconds.
 for _name, _value in {
@@ -44,8 +52,34 @@ def store_uri() -> str:
     return os.environ.get(URI_SETTING) or f"sqlite:///{home() / 'mlflow.db'}"
 
 
+def shown_uri() -> str:
+    """The store's address without a name and a password in it."""
+    return re.sub(r"//[^/@]*@", "//", store_uri())
+
+
 def artifact_root() -> Path:
     return home() / "mlartifacts"
+
+
+def registered_name(task: str) -> str:
+    """What the models of a task are called in the registry."""
+    return f"unfold-{task}"
+
+
+def begun() -> bool:
+    """Whether there is a store at all: a local one begins with the first run."""
+    file = store_uri().removeprefix("sqlite:///")
+    return file == store_uri() or Path(file).exists()
+
+
+def client() -> Any:
+    """MLflow's client of the store."""
+    return _client_of(_mlflow())
+
+
+def download(uri: str, folder: Path) -> Path:
+    """Fetch what MLflow keeps at ``uri`` into ``folder``."""
+    return Path(_mlflow().artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
 
 
 def _mlflow() -> Any:
@@ -81,7 +115,7 @@ def _experiment_id(client: Any, name: str) -> str:
         )
 
 
-def _unreachable() -> tuple[type[Exception], ...]:
+def unreachable() -> tuple[type[Exception], ...]:
     """What a store that cannot be used raises."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -103,13 +137,33 @@ def log_report(
             client.log_metric(run_id, key, number)
         client.log_artifact(run_id, str(file))
         client.set_terminated(run_id, "FINISHED")
-    except _unreachable() as error:
-        return _reason(error)
+    except unreachable() as error:
+        return reason(error)
     return None
 
 
-def _reason(error: Exception) -> str:
-    return f"MLflow at {store_uri()} cannot be used ({str(error).splitlines()[0][:200]})"
+def reason(error: Exception) -> str:
+    said = str(error).replace(store_uri(), shown_uri()).splitlines()[0]
+    return f"MLflow at {shown_uri()} cannot be used ({said[:200]})"
+
+
+def describe(run: Run) -> str:
+    """A run in a few lines of Markdown, as far as it has come."""
+    info, source = run.info, ", ".join(configs.listed(run.config().data.source))
+    records = ", ".join(f"{n:,} {name}" for name, n in info["data"]["records"].items())
+    lines = [f"`{info['config_name']}` on {source} ({records})."]
+    status, epochs = info["status"], len(run.history)
+    if status == "pruned":
+        lines.append(f"**Pruned** after epoch {epochs}: other trials were better by then.")
+    elif status in ("failed", "interrupted"):
+        lines.append(f"**{status.capitalize()}** after epoch {epochs}.")
+    if "monitor" in info:
+        lines.append(f"Best epoch {info['best_epoch']}: {info['monitor']} {info['best']:.4f}.")
+    if status == "finished":
+        name = run.config().score.name
+        lines.append(f"**Test {name.replace('_', ' ')} {info['scores'][name]:.4f}**")
+    lines += info.get("verdict", [])
+    return "\n\n".join(lines)
 
 
 class Tracker:
@@ -118,7 +172,7 @@ class Tracker:
     def __init__(self, run: Run, config: Experiment, console: Console) -> None:
         self._mlflow, self._config, self._console = _mlflow(), config, console
         self._run = run
-        self._warned = False
+        self._warned = self._asked = False
 
     @functools.cached_property
     def _client(self) -> Any:
@@ -133,19 +187,26 @@ class Tracker:
 
         def send() -> None:
             run_id = self._publish_epochs()
-            if status == "FINISHED":
+            info = self._run.info
+            if info["status"] == "finished":
                 self._publish_results(run_id)
-            self._client.set_terminated(run_id, status)
+            if "best" in info and "monitor" in info:
+                self._client.log_metric(run_id, f"best/{info['monitor']}", info["best"])
+            self._client.set_tag(run_id, "unfold.status", info["status"])
+            self._client.set_tag(run_id, _NOTE, describe(self._run))
+            # A clock that was set back must not make a run end before it began.
+            now, began = int(time.time() * 1000), self._client.get_run(run_id).info.start_time
+            self._client.set_terminated(run_id, status, end_time=max(now, began))
 
         return self._try(send)
 
     def _try(self, send: Callable[[], object]) -> bool:
         try:
             send()
-        except _unreachable() as error:
+        except unreachable() as error:
             if not self._warned:
                 self._console.warn(
-                    f"{_reason(error)}; the run is kept in "
+                    f"{reason(error)}; the run is kept in "
                     f"{self._run.folder} and can be sent later: unfold track {self._run.task} "
                     f"--run {self._run.id}"
                 )
@@ -166,27 +227,45 @@ class Tracker:
                 self._client.update_run(run_id, status="RUNNING")
             return str(run_id)
         experiment_id = _experiment_id(self._client, self._run.task)
-        from mlflow.entities import Param
+        from mlflow.entities import Param, ViewType
+
+        # Killed before it could be noted, the run is in the store already, perhaps not whole.
+        begun = self._client.search_runs(
+            [experiment_id], f"tags.`unfold.run` = '{self._run.id}'", ViewType.ALL, max_results=1
+        )
 
         info = self._run.info
+        group = info.get("group")
+        name, kind = self._run.id, "training"
+        if group is not None:
+            name, kind = group["key"], f"part of a {Group(group['name']).kind}"
         tags: dict[str, str] = {
+            _NOTE: describe(self._run),
+            "unfold.kind": kind,
+            "unfold.config": info["config_name"],
             "unfold.run": self._run.id,
             "unfold.folder": str(self._run.folder),
             "mlflow.source.name": f"unfold train {self._run.task}",
             "machine": info["machine"],
             "git_commit": info["git_commit"] or "none",
         }
+        if tested := info["data"].get("test_fingerprint"):
+            tags[TEST_DATA] = tested
         tags |= {f"version.{name}": version for name, version in info["versions"].items()}
         tags |= {name: info[name] for name in ("backend", "device") if name in info}
         tags |= {f"route.{layer}": route for layer, route in info.get("routes", {}).items()}
-        run = self._client.create_run(experiment_id, run_name=self._run.id, tags=tags)
+        if group is not None and (parent := Group(group["name"]).info.get("mlflow")):
+            tags["mlflow.parentRunId"] = parent
+        run = (
+            begun[0] if begun else self._client.create_run(experiment_id, run_name=name, tags=tags)
+        )
         run_id = run.info.run_id
-        self._note(run_id=run_id, epochs=0)
         params = [Param(k, v[:5000]) for k, v in configs.flat(self._config).items()]
         self._client.log_batch(run_id, params=params)
         self._client.log_artifact(run_id, str(self._run.folder / "config.yaml"))
         if data := info.get("data"):
             self._log_data(run_id, data)
+        self._note(run_id=run_id, epochs=0)
         return str(run_id)
 
     def _log_data(self, run_id: str, data: dict[str, Any]) -> None:
@@ -210,6 +289,11 @@ class Tracker:
 
         run_id = self._open()
         done = int(self._sent["epochs"])
+        if not self._asked:
+            # Killed after an epoch was sent and before that was noted, the store knows better.
+            known = self._client.get_metric_history(run_id, "loss")
+            done = max([done, *(metric.step for metric in known)])
+            self._asked = True
         for epoch, record in enumerate(self._run.history[done:], done + 1):
             now = int(time.time() * 1000)
             self._client.log_batch(
@@ -223,9 +307,10 @@ class Tracker:
             return
         info = self._run.info
         for name, value in info["scores"].items():
-            self._client.log_metric(run_id, f"test_{name}", value)
-        for name in ("parameters", "train_seconds"):
-            self._client.log_metric(run_id, name, info[name])
+            self._client.log_metric(run_id, f"test/{name}", value)
+        for name in COSTS:
+            if name in info:
+                self._client.log_metric(run_id, f"cost/{name}", info[name])
         for folder in ("figures", "tables", "processor"):
             if (self._run.folder / folder).is_dir():
                 self._client.log_artifacts(run_id, str(self._run.folder / folder), folder)
@@ -237,6 +322,10 @@ class Tracker:
         """The SavedModel as an MLflow model that takes what the export takes, registered."""
         from pipelines.export import mlflow_signature
 
+        found = self._client.search_model_versions(f"run_id = '{run_id}'")
+        if found:  # registered, and killed before it could be noted
+            self._note(model_version=int(found[0].version))
+            return
         folder = self._run.folder / "savedmodel"
         versions = self._run.info["versions"]
         tensorflow = next(n for n in ("tensorflow-cpu", "tensorflow") if n in versions)
@@ -251,7 +340,7 @@ class Tracker:
                 signature=mlflow_signature(folder, self._config.binary),
                 pip_requirements=[f"{n}=={versions[n]}" for n in (tensorflow, "mlflow")],
             )
-        name = f"unfold-{self._run.task}"
+        name = registered_name(self._run.task)
         with contextlib.suppress(self._mlflow.MlflowException):  # it is there already
             self._client.create_registered_model(name)
         version = self._client.create_model_version(
@@ -260,13 +349,91 @@ class Tracker:
         self._note(model_version=int(version.version))
 
 
+class GroupTracker:
+    """Tells MLflow about a group: one run, above those of its trainings.
+
+    Args:
+        command: what makes such a group, as the source of the run.
+        params: what is varied.
+    """
+
+    def __init__(
+        self, group: Group, command: str, params: dict[str, str], console: Console
+    ) -> None:
+        self._mlflow, self._group, self._console = _mlflow(), group, console
+        self._command, self._params = command, params
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        return _client_of(self._mlflow)
+
+    def open(self) -> None:
+        """Begin the run, before its first training asks for it, or go on with it."""
+        self._try(lambda: self._client.update_run(self._begun(), status="RUNNING"))
+
+    def finish(
+        self, status: str, note: str, metrics: dict[str, float], files: Sequence[Path]
+    ) -> None:
+        """Send what was found.
+
+        Args:
+            note: the description of the run, in Markdown.
+        """
+
+        def send() -> None:
+            run_id = self._begun()
+            # What was trained while this could not be sent knows nothing of it yet.
+            for run in self._group.runs().values():
+                if child := run.info.get("mlflow", {}).get("run_id"):
+                    self._client.set_tag(child, "mlflow.parentRunId", run_id)
+            self._client.set_tag(run_id, _NOTE, note)
+            for name, value in metrics.items():
+                self._client.log_metric(run_id, name, value)
+            for file in files:
+                self._client.log_artifact(run_id, str(file))
+            self._client.set_terminated(run_id, status)
+
+        self._try(send)
+
+    def _begun(self) -> str:
+        """The id of the run, which is created where there is none."""
+        group = self._group
+        with lock(group.folder / ".tracking.lock", wait=True):
+            if run_id := group.info.get("mlflow"):
+                return str(run_id)
+            tags = {
+                "unfold.kind": group.kind,
+                "unfold.config": group.info["config_name"],
+                "unfold.folder": str(group.folder),
+                "mlflow.source.name": self._command,
+            }
+            created = self._client.create_run(
+                _experiment_id(self._client, group.task),
+                run_name=f"{group.kind} {group.folder.name}",
+                tags=tags,
+            )
+            run_id = str(created.info.run_id)
+            group.update(mlflow=run_id)
+        for key, value in self._params.items():
+            self._client.log_param(run_id, key, value[:5000])
+        return run_id
+
+    def _try(self, send: Callable[[], object]) -> None:
+        try:
+            send()
+        except unreachable() as error:
+            self._console.warn(f"{reason(error)}; what was found is in {self._group.folder}")
+
+
 def serve_ui(host: str, port: int, console: Console) -> None:
     """The MLflow UI over the store that training writes to. Replaces this process."""
     uri = store_uri()
     if uri.startswith(("http:", "https:")):
-        console.say(f"runs are tracked by the server at {uri}: open that address in a browser")
+        console.say(
+            f"runs are tracked by the server at {shown_uri()}: open that address in a browser"
+        )
         return
-    console.say(f"MLflow on http://{host}:{port}  (store {uri}; Ctrl-C ends it)")
+    console.say(f"MLflow on http://{host}:{port}  (store {shown_uri()}; Ctrl-C ends it)")
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--artifacts-destination", str(artifact_root())]

@@ -7,8 +7,6 @@ stopping, history), so that a run that was killed and resumed ends like one that
 
 from __future__ import annotations
 
-import io
-import json
 import math
 import time
 from collections.abc import Callable
@@ -17,7 +15,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -25,10 +22,11 @@ from keras import ops
 from keras.src.optimizers.base_optimizer import global_norm
 
 from pipelines import signals
+from pipelines.checkpoints import Checkpoints, arrays, assign, read_variables
 from pipelines.config import TrainConfig
 from pipelines.console import Console
-from pipelines.errors import TrainingError, UserError
-from pipelines.files import write_bytes
+from pipelines.errors import TrainingError
+from pipelines.parallel import Alone
 
 
 class Feed(Protocol):
@@ -66,6 +64,33 @@ class State:
     best_epoch: int = 0
     waited: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+
+    def standing(self, objective: Objective) -> dict[str, Any]:
+        """The best so far; ``best_rank`` has its sign turned where lower is better."""
+        best = (self.best or 0.0) * (1 if objective.higher_is_better else -1)
+        return {
+            "monitor": objective.monitor,
+            "best": best,
+            "best_rank": self.best,
+            "best_epoch": self.best_epoch,
+        }
+
+    def report(self, objective: Objective, epochs: int) -> dict[str, Any]:
+        """Where training stands, for whoever watches it from another process."""
+        record = self.history[-1]
+        value = record[objective.monitor]
+        return {
+            "epoch": self.epoch,
+            "epochs": epochs,
+            "value": value,
+            "rank": value * (1 if objective.higher_is_better else -1),
+            "seconds": record["epoch_seconds"],
+            **self.standing(objective),
+        }
+
+
+class Pruned(Exception):  # noqa: N818 (nothing went wrong)
+    """Whoever compares this training with others sees no promise in it: it ends here."""
 
 
 def set_precision(config: TrainConfig) -> None:
@@ -116,17 +141,28 @@ class Measured:
     def build(self, variables: list[Any]) -> None:
         super().build(variables)  # type: ignore[misc]
         self._norms, self._clipped, self._steps = (
-            self.add_variable((), dtype="float32", name=name)  # type: ignore[attr-defined]
+            self.add_variable(  # type: ignore[attr-defined]
+                (), dtype="float32", name=name, aggregation="only_first_replica"
+            )
             for name in ("norms", "clipped", "steps_measured")
         )
 
     def apply(self, grads: list[Any], trainable_variables: list[Any] | None = None) -> None:
+        if hasattr(super(), "_all_reduce_sum_gradients"):
+            # TensorFlow's optimizers add up over devices what each has clipped by itself.
+            pairs = super()._all_reduce_sum_gradients(  # type: ignore[misc]
+                zip(grads, trainable_variables or self._trainable_variables, strict=True)  # type: ignore[attr-defined]
+            )
+            grads = [gradient for gradient, _ in pairs]
         super().apply(grads, trainable_variables)  # type: ignore[misc]
         norm = ops.cast(global_norm(grads), "float32")
         self._norms.assign_add(norm)
         if limit := self.global_clipnorm:  # type: ignore[attr-defined]
             self._clipped.assign_add(ops.cast(norm > limit, "float32"))
         self._steps.assign_add(1.0)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars  # `apply` has done it
 
     def measured(self) -> dict[str, float]:
         """The mean of the gradient's global norm since it was last asked for, before clipping, and
@@ -192,37 +228,49 @@ def fit(
     *,
     folder: Path,
     console: Console,
+    parallel: Alone | None = None,
+    seen: keras.Model | None = None,
     on_epoch: Callable[[State], object] = lambda state: None,
     examine: Callable[[int], dict[str, float]] = lambda epoch: {},
 ) -> State:
     """Train ``model`` and leave it with the weights of its best epoch.
 
     Args:
-        model: built; its weights are where training starts, unless ``folder`` holds a
-            checkpoint, which is then continued.
+        model: built in the scope of ``parallel``; its weights are where training starts, unless
+            ``folder`` holds a checkpoint, which is then continued.
+        parallel: what divides the batches; one device does it all if not given. A process that
+            does not write calls neither ``on_epoch`` nor ``examine``, and uses no ``folder``.
+        seen: what has the weights after each epoch, and the best in the end, in place of ``model``
+            where that cannot be asked by one process.
         on_epoch: called after each epoch, before its checkpoint is on disk: killed in between, the
             epoch is done again and this called again.
         examine: called with the number of an epoch that has ended; what it finds is put on record.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, or another process was lost.
     """
-    optimizer = make_optimizer(config, feed.steps)
-    measured = optimizer
-    if config.precision == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(optimizer=optimizer, loss=objective.loss, metrics=objective.metrics())
-    optimizer.build(model.trainable_variables)
-    checkpoint, best = folder / "checkpoint.npz", folder / "best.npz"
-    state = State()
-    if checkpoint.exists():
-        state = State(**load_variables(checkpoint, _variables(model)))
-    validation = without_tuning(feed.validation())
+    parallel, seen = parallel or Alone(), seen or model
+    checkpoints = Checkpoints(folder, console.warn)
+    with parallel.scope():
+        optimizer = make_optimizer(config, feed.steps)
+        measured = optimizer
+        if config.precision == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        model.compile(
+            optimizer=optimizer, loss=objective.loss, weighted_metrics=objective.metrics()
+        )
+        optimizer.build(model.trainable_variables)
+        state = State()
+        if (saved := parallel.spread(checkpoints.latest)) is not None:
+            assign(_variables(model), saved[0], "checkpoint.npz")
+            state = State(**saved[1])
+        validation = without_tuning(parallel.divide(feed.validation()))
     while state.epoch < config.epochs and not _out_of_patience(state, config):
         started = time.perf_counter()
-        with console.progress(f"epoch {state.epoch + 1}/{config.epochs}", feed.steps) as bar:
+        title = f"epoch {state.epoch + 1}/{config.epochs}"
+        with parallel.scope(), console.progress(title, feed.steps) as bar:
             logs = model.fit(
-                without_tuning(feed.train(state.epoch)),
+                without_tuning(parallel.divide(feed.train(state.epoch))),
                 initial_epoch=state.epoch,
                 epochs=state.epoch + 1,
                 shuffle=False,  # the feed has done it
@@ -230,7 +278,8 @@ def fit(
                 callbacks=[_Watch(bar, feed, config)],
             ).history
         seconds = time.perf_counter() - started
-        scores = model.evaluate(validation, verbose=0, return_dict=True)
+        with parallel.scope():
+            scores = model.evaluate(validation, verbose=0, return_dict=True)
         record = {name: float(values[-1]) for name, values in logs.items()}
         record |= {f"val_{name}": float(value) for name, value in scores.items()}
         record |= {
@@ -245,17 +294,24 @@ def fit(
                 f"train.learning_rate (now {config.learning_rate:g})"
             )
         state.epoch += 1
-        state.history.append(record | measured.measured() | examine(state.epoch))
+        record |= measured.measured()
+        if seen is not model:
+            assign(seen.variables, arrays(model.variables), seen.name)
+        state.history.append(record | (examine(state.epoch) if parallel.writes else {}))
         score = record[objective.monitor] * (1 if objective.higher_is_better else -1)
-        if state.best is None or score > state.best:
+        if is_best := state.best is None or score > state.best:
             state.best, state.best_epoch, state.waited = score, state.epoch, 0
-            save_variables(best, model.variables, {})
         else:
             state.waited += 1
-        on_epoch(state)
-        save_variables(checkpoint, _variables(model), asdict(state))
-        console.epoch(state.epoch, config.epochs, record, is_best=state.waited == 0)
-    load_variables(best, model.variables)
+        if parallel.writes:
+            if is_best:
+                checkpoints.save_best(state.epoch, model.variables)
+            on_epoch(state)
+            checkpoints.save(_variables(model), asdict(state))
+            console.epoch(state.epoch, config.epochs, record, is_best=is_best)
+    if parallel.writes:
+        best = checkpoints.best(state.best_epoch)
+        assign(seen.variables, read_variables(best)[0], best.name)
     return state
 
 
@@ -294,30 +350,3 @@ class _Watch(keras.callbacks.Callback):
 def _variables(model: keras.Model) -> list[Any]:
     """All that the next step depends on: weights, random streams, optimizer."""
     return [*model.variables, *model.optimizer.variables]
-
-
-def save_variables(path: Path, variables: list[Any], meta: dict[str, Any]) -> None:
-    """Variables by position with their paths, and ``meta`` as JSON, in one atomic file."""
-    arrays = {f"v{i}": _to_numpy(v) for i, v in enumerate(variables)}
-    arrays["meta"] = np.frombuffer(
-        json.dumps({"paths": [v.path for v in variables], "meta": meta}).encode(), np.uint8
-    )
-    write_bytes(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
-
-
-def load_variables(path: Path, variables: list[Any]) -> dict[str, Any]:
-    """Put saved values back and return the saved ``meta``."""
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as saved:
-        head = json.loads(bytes(saved["meta"]))
-        shapes = [saved[f"v{i}"].shape for i in range(len(head["paths"]))]
-        if shapes != [tuple(v.shape) for v in variables]:
-            raise UserError(f"{path}: belongs to another model than this config builds")
-        for i, variable in enumerate(variables):
-            variable.assign(saved[f"v{i}"])
-    return dict(head["meta"])
-
-
-def _to_numpy(variable: Any) -> np.ndarray:
-    value = np.asarray(ops.convert_to_numpy(variable.value))
-    # NumPy files have no bfloat16; float32 holds each of its values exactly.
-    return value.astype(np.float32) if value.dtype.name == "bfloat16" else value

@@ -1,6 +1,7 @@
 """What every test shares: no time limits, the same examples each run, files in its own folder."""
 
 import os
+import sys
 
 # Before anything imports TensorFlow: its start-up messages are no test results.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -8,9 +9,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("MLFLOW_REGISTRY_URI", None)
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import Browser, chromium, executable
 from hypothesis import settings
 
 settings.register_profile("unfold", deadline=None, derandomize=True, print_blob=False)
@@ -26,7 +29,7 @@ def seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Runs, exports and the MLflow store of a test are its own."""
     folder = tmp_path / "home"
     monkeypatch.setenv("UNFOLD_HOME", str(folder))
@@ -34,4 +37,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    return folder
+    yield folder
+    # Neither does the next test ask the store of this one: MLflow would remember it.
+    if (mlflow := sys.modules.get("mlflow")) is not None:
+        mlflow.set_tracking_uri(None)
+        mlflow.set_registry_uri(None)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A real browser without a window."""
+    if executable() is None:
+        pytest.skip("no Chromium on this machine: install Debian's package chromium")
+    with chromium(tmp_path_factory.mktemp("profile")) as started:
+        yield started

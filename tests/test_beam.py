@@ -123,7 +123,7 @@ def test_a_beam_of_one_is_greedy(seed, longest):
         return model.step(ids, states)[:2]
 
     logits, states = step(tf.fill([4], END), model.states)
-    greedy = decoding.sample(
+    greedy, _ = decoding.sample(
         step,
         logits,
         states,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import itertools
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import interrupt, ok, resume_and_compare, stands_alone, unfold
+from commands import asked_of_mlflow, interrupt, ok, resume_and_compare, stands_alone, unfold
 from pictures import COLOURS, SHAPES, encoded, scene, shape
 from PIL import Image
 
@@ -84,7 +85,7 @@ def test_it_tells_what_it_sees(trained, tmp_path):
 
 def test_the_run_holds_pictures_and_tables(trained):
     folder = Path(trained[1]["folder"])
-    for name in ("attention_1", "contact_sheet", "learning_curves"):
+    for name in ("explained_1", "attention_1", "contact_sheet", "learning_curves"):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 0, name
     data = json.loads((folder / "run.json").read_text())["data"]
     with (folder / "tables" / "captions.csv").open(newline="", encoding="utf-8") as file:
@@ -190,21 +191,9 @@ def test_what_is_no_picture_is_told(trained, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_the_registered_model_answers_as_the_export_does(trained, tmp_path):
-    code = """
-import json
-import mlflow, pandas as pd
-model = mlflow.pyfunc.load_model("models:/unfold-captioning/1")
-raw = [open(name, "rb").read() for name in sys.argv[1:]]
-asked = pd.DataFrame({"image": raw})
-for name, value in (("beam_width", 3), ("max_length", 12)):
-    asked[name] = pd.Series([value] * len(asked), dtype="int32")
-answer = model.predict(asked)
-print(json.dumps({name: list(answer[name]) for name in ("caption", "alignment")}))
-"""
-    path = tmp_path / "picture"
-    path.write_bytes(encoded(shape("blue", "bar")))
-    store = f"sqlite:///{trained[0] / 'mlflow.db'}"
-    answer = stands_alone(code, str(path), folder=tmp_path, MLFLOW_TRACKING_URI=store)
-    assert "blue bar" in answer["caption"][0]
-    assert np.shape(answer["alignment"][0])[1:] == (2, 2)
+def test_the_registered_model_answers_over_http(trained, tmp_path):
+    picture = base64.b64encode(encoded(shape("blue", "bar"))).decode()
+    row = {"image": picture, "beam_width": 3, "max_length": 12}
+    (answer,) = asked_of_mlflow(trained[0], "captioning", [row], tmp_path)
+    assert "blue bar" in answer["caption"]
+    assert np.shape(answer["alignment"])[1:] == (2, 2)

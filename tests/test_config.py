@@ -267,7 +267,7 @@ train:
             "c.yaml:10:3: train.learning_rate: must be a number, not 'fast'",
             "--set train.buckets=0: train.buckets: must be at least 1, not 0",
             "c.yaml:11:3: train.lr: unknown key (allowed: batch_size, batch_tokens, buckets, "
-            "clip_norm, epochs, health, learning_rate, optimizer, patience, precision, "
+            "clip_norm, distribute, epochs, health, learning_rate, optimizer, patience, precision, "
             "schedule, warmup_steps, weight_decay)",
         ]
     )

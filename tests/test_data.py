@@ -666,8 +666,8 @@ def test_columns_are_needed_in_every_file_of_a_folder(write, tmp_path):
 
 
 ENDINGS = (
-    "files are read by their ending: .csv, .tsv, .jsonl, .parquet, .txt, .md, .abc, "
-    "also with .xz or .gz after it"
+    "files are read by their ending: .csv, .tsv, .jsonl, .parquet, .tfrecord, .txt, .md, "
+    ".abc, also with .xz or .gz after it"
 )
 
 
@@ -676,6 +676,132 @@ def test_folder_without_readable_files(write, tmp_path):
     write("all/.hidden.txt", "x")
     folder = tmp_path / "all"
     assert error(str(folder)) == f"data: {folder}: the folder has nothing to read; {ENDINGS}"
+
+
+# Patterns and parts
+
+
+def test_every_file_that_a_pattern_fits_is_read(write, tmp_path, monkeypatch):
+    write("all/2024/b.csv", "text\nb\n")
+    write("all/2024/a.csv", "text\na\n")
+    write("all/2025/c.jsonl", '{"text": "c"}\n')
+    write("all/2025/d.csv", "text\nd\n")
+    expected = [("2024/a.csv:2", "a"), ("2024/b.csv:2", "b"), ("2025/d.csv:2", "d")]
+    assert found(f"{tmp_path}/all/*/*.csv", "text") == expected
+    assert found(f"{tmp_path}/all/**/[cd].*", "text") == [
+        ("2025/c.jsonl:1", "c"),
+        ("2025/d.csv:2", "d"),
+    ]
+    monkeypatch.setenv("UNFOLD_DATA", str(tmp_path))
+    assert found("all/2024/?.csv", "text") == [("a.csv:2", "a"), ("b.csv:2", "b")]
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name_first(write, tmp_path):
+    source = write("[old] reviews.csv", "text\na\n")
+    write("o reviews.csv", "text\nb\n")
+    assert found(source, "text") == [("[old] reviews.csv:2", "a")]
+
+
+def test_a_pattern_that_nothing_fits(write, tmp_path):
+    write("all/a.csv", "text\na\n")
+    write("all/b.png", "x")
+    assert error(f"{tmp_path}/all/*.tsv", "text") == (
+        f"data: {tmp_path}/all/*.tsv: no file in {tmp_path}/all fits"
+    )
+    assert "files are read by their ending" in error(f"{tmp_path}/all/*", "text")
+    assert "no such file" in error(f"{tmp_path}/al/*", "text")
+    assert "is no folder" in error(f"{tmp_path}/all/a.csv/*", "text")
+
+
+def test_parts_are_read_by_what_is_before_their_number(write, tmp_path):
+    for i in range(3):
+        write(f"all/r.csv-0000{i}-of-00003", f"text\n{i}\n")
+    rows = [(f"r.csv-0000{i}-of-00003:2", str(i)) for i in range(3)]
+    assert found(f"{tmp_path}/all", "text") == rows
+    assert found(f"{tmp_path}/all/r.csv-*", "text") == rows
+    assert found(f"{tmp_path}/all/r.csv-0000[01]*3", "text") == rows[:2]
+    assert found(f"{tmp_path}/all/r.csv-00001-of-00003", "text") == rows[1:2]
+
+
+@pytest.mark.parametrize("pattern", ["", "/r.csv-*", "/*"])
+def test_half_of_the_parts_are_no_data(write, tmp_path, pattern):
+    for i in (0, 2):
+        write(f"all/r.csv-0000{i}-of-00004", f"text\n{i}\n")
+    source = f"{tmp_path}/all{pattern}"
+    assert error(source, "text") == (
+        f"data: {source}: 2 of 4 parts are missing, the first: r.csv-00001-of-00004"
+    )
+
+
+# TFRecord
+
+
+def example(**features) -> bytes:
+    import tensorflow as tf
+
+    made = {}
+    for name, values in features.items():
+        values = values if isinstance(values, list) else [values]
+        if all(isinstance(v, int) for v in values):
+            made[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+        elif all(isinstance(v, float) for v in values):
+            made[name] = tf.train.Feature(float_list=tf.train.FloatList(value=values))
+        else:
+            raw = [v if isinstance(v, bytes) else v.encode() for v in values]
+            made[name] = tf.train.Feature(bytes_list=tf.train.BytesList(value=raw))
+    return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString()
+
+
+def tfrecord(path: Path, *examples: bytes) -> str:
+    import tensorflow as tf
+
+    options = tf.io.TFRecordOptions("GZIP" if path.suffix == ".gz" else "")
+    with tf.io.TFRecordWriter(str(path), options) as file:
+        for one in examples:
+            file.write(one)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["a.tfrecord", "a.tfrecord.gz", "a.tfrecord-00000-of-00001"])
+def test_tfrecord(tmp_path, name):
+    picture = b"\xff\xd8\xff"
+    source = tfrecord(
+        tmp_path / name,
+        example(text="gö\n", label=1, weight=0.5, tags=["a", "b"], image=picture),
+        example(text="", label=-1, weight=2.0, tags=["c"], image=picture),
+    )
+    assert found(source, "text", "label", "weight", "tags", "image") == [
+        (f"{name}:1", "gö\n", 1, 0.5, ["a", "b"], picture),
+        (f"{name}:2", "", -1, 2.0, "c", picture),
+    ]
+
+
+def test_examples_without_a_column_and_what_is_no_example(tmp_path):
+    whole = example(text="a", label=1)
+    source = tfrecord(tmp_path / "a.tfrecord", example(text="b"), b"\xff\xff", whole)
+    rows, problems = read_all(source, "text", "label")
+    assert [(r.place, r.fields["label"]) for r in rows] == [("a.tfrecord:3", 1)]
+    assert problems.examples == [
+        "a.tfrecord:1: no 'label'",
+        "a.tfrecord:2: not a tf.train.Example",
+    ]
+
+
+def test_tfrecord_that_cannot_be_used(write, tmp_path):
+    source = tfrecord(tmp_path / "a.tfrecord", example(text="a"))
+    assert (
+        error(source, "txt") == f"{source}: no column 'txt' (did you mean text?); there are: text"
+    )
+    assert "holds no example" in error(tfrecord(tmp_path / "b.tfrecord"), "text")
+    raw = Path(source).read_bytes()
+    for damaged in (raw[:-3], raw[:20] + b"?" + raw[21:], b"text,label\na,b\n"):
+        source = write("c.tfrecord", damaged)
+        assert error(source, "text").startswith(f"{source}: a damaged TFRecord file: ")
+    source = write("d.tfrecord.xz", lzma.compress(raw))
+    assert (
+        error(source, "text")
+        == f"{source}: TensorFlow reads TFRecord files as they are or with .gz"
+    )
 
 
 # Where sources are

@@ -109,7 +109,7 @@ def sample(model, max_length, temperature=0.0, seed=0, **limits):
             **limits,
         )
 
-    return run().numpy()
+    return run().ids.numpy()
 
 
 def test_each_output_is_the_next_input():
@@ -168,4 +168,4 @@ def test_no_row_at_all():
     found = decoding.sample(
         step, tf.zeros([0, 12]), [], end=END, max_length=none, temperature=tf.zeros([0]), seed=none
     )
-    assert found.shape[0] == 0
+    assert found.ids.shape[0] == 0

@@ -10,10 +10,11 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from pipelines.serving.config import ServingConfig
 from pipelines.tasks import NAMES, get_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def defaults(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
@@ -48,6 +49,14 @@ def test_the_tables_of_keys_are_complete_and_true(task):
     assert not [key for key in rows if "." in key], "keys that there are not"
 
 
+def test_the_table_of_serving_is_complete_and_true():
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([a-z_.]+)` \| (.*?) \|", text, flags=re.MULTILINE))
+    assert {key: yaml.safe_load(value.strip("`")) for key, value in rows.items()} == defaults(
+        ServingConfig
+    )
+
+
 @pytest.mark.parametrize("task", NAMES)
 def test_every_key_of_data_is_shown(task):
     shown = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
@@ -68,7 +77,7 @@ def test_links_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", prose)
-    links += re.findall(r"CONFIG=([\w/.-]+\.yaml)", text)
+    links += re.findall(r"CONFIG=(configs/[\w/.-]+\.yaml)", text)
     for link in links:
         if not link.startswith(("http:", "https:")):
             base = ROOT if link.startswith("configs/") else page.parent
@@ -87,7 +96,7 @@ def test_the_examples_of_the_chapter_hold():
 
 
 def test_every_config_opens_with_its_command():
-    for file in sorted((ROOT / "configs").rglob("*.yaml")):
+    for file in sorted((ROOT / "configs").glob("*/*.yaml")):
         head = [line for line in file.read_text().splitlines() if line.startswith("#")]
         assert any(f"make train-{file.parent.name}" in line for line in head), file
         assert yaml.safe_load(file.read_text())["name"] == file.stem

@@ -96,6 +96,7 @@ def test_a_run_folder_holds_all_there_is_to_know(trained):
     for name in (
         "config.yaml", "history.json", "model.keras", "processor/vocabulary.json",
         "figures/learning_curves.png", "figures/confusion_matrix.png", "figures/reliability.png",
+        "figures/explained_1.html", "figures/explained_2.png",
         "tables/worst_mistakes.csv", "tables/examples_by_epoch.csv", "savedmodel/saved_model.pb",
     ):  # fmt: skip
         assert (folder / name).stat().st_size > 0, name
@@ -130,6 +131,34 @@ def test_predict_answers_in_json_and_as_a_table(trained):
     table = unfold(home, "predict", "sentiment", texts[0])
     assert table.returncode == 0
     assert table.stdout.index("positive") < table.stdout.index("negative")
+
+
+def test_explain_shows_what_predict_answers(trained, monkeypatch, capfd):
+    home, result = trained
+    text = "a brilliant and touching film"
+    monkeypatch.setenv("UNFOLD_HOME", str(home))
+
+    def run(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            cli.main(["explain", "sentiment", *arguments])
+        out, err = capfd.readouterr()
+        assert end.value.code == 0, err
+        return out
+
+    paths = [Path(line) for line in run("--", text).splitlines()]
+    assert [p.suffix for p in paths] == [".html", ".png"]
+    assert {p.parent for p in paths} == {home / "explain" / "sentiment"}
+    told = json.loads(run("--json", "--", text))
+    assert told["files"] == [str(p) for p in paths]
+    assert told["run"] == result["run"]
+    (part,) = told["parts"]
+    assert part["tokens"] == text.split()
+    answer = ok(unfold(home, "predict", "sentiment", "--json", text))
+    for label, curve in part["curves"].items():
+        assert curve[-1] == pytest.approx(answer["probabilities"][label], abs=1e-5)
+    assert [layer["backward"] for layer in part["layers"]] == [False, True]
+    for layer in part["layers"]:
+        assert np.shape(layer["values"]["forget_gate"]) == (5, 6)
 
 
 def test_predict_takes_any_text(trained):
@@ -236,6 +265,9 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
         (["evaluate", "sentiment"], "no finished sentiment run yet: make train-sentiment"),
         (["predict", "sentiment", "x"], "no finished sentiment run yet"),
         (["predict", "sentiment"], "INPUT"),
+        (["explain", "sentiment", "x"], "no finished sentiment run yet"),
+        (["explain", "sentiment"], "INPUT"),
+        (["explain", "sentiment", "--set", "seed=2", "x"], "a request of sentiment can choose"),
         (["export", "sentiment", "--run", "abc"], "run abc: no such run"),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import interrupt, ok, resume_and_compare, stands_alone, unfold
+from commands import asked_of_mlflow, interrupt, ok, resume_and_compare, stands_alone, unfold
 
 #: A model that a test trains in seconds.
 SMALL = [
@@ -67,7 +67,7 @@ def test_it_is_scored_beside_every_baseline(trained):
     assert 0.7 < scores["coverage_80_next"] < 0.9
     assert 0.8 < scores["crps_next_to_ewma"] < 1.1
     assert 0.95 < scores["relative_mae"] < 1.05
-    for name in ("fan", "coverage", "baselines", "pit", "walk_forward", "learning_curves"):
+    for name in ("fan", "coverage", "baselines", "pit", "walk_forward", "explained_1"):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 0, name
     with (folder / "tables" / "baselines.csv").open(newline="", encoding="utf-8") as file:
         rows = {row["forecast"]: row for row in csv.DictReader(file)}
@@ -195,26 +195,14 @@ def test_a_file_that_is_not_there_is_one_line(trained):
     assert "Traceback" not in done.stderr
 
 
-def test_the_registered_model_answers_what_comes_as_json(trained, tmp_path):
-    """As `mlflow models serve` reads a request: numbers of JSON, by the model's signature."""
-    code = """
-import json
-import mlflow, numpy as np
-from mlflow.pyfunc.scoring_server import infer_and_parse_data
-model = mlflow.pyfunc.load_model("models:/unfold-forecasting/1")
-close = np.linspace(10, 11, 30)
-row = {
-    "history": np.stack([close, close + 0.1, close - 0.1], axis=-1).tolist(),
-    "lengths": 30,
-    "series": "AAA",
-    "time": (np.arange(30) * 86400).tolist(),
-    "future": (np.arange(30, 33) * 86400).tolist(),
-}
-asked = infer_and_parse_data(
-    json.loads(json.dumps({"dataframe_records": [row]})), schema=model.metadata.get_input_schema()
-)
-print(json.dumps(model.predict(asked)["quantiles"][0]))
-"""
-    store = f"sqlite:///{trained[0] / 'mlflow.db'}"
-    answer = stands_alone(code, folder=tmp_path, MLFLOW_TRACKING_URI=store)
-    assert np.shape(answer) == (3, 7)
+def test_the_registered_model_answers_over_http(trained, tmp_path):
+    close = np.linspace(10, 11, 30)
+    row = {
+        "history": np.stack([close, close + 0.1, close - 0.1], axis=-1).tolist(),
+        "lengths": 30,
+        "series": "AAA",
+        "time": (np.arange(30) * 86400).tolist(),
+        "future": (np.arange(30, 33) * 86400).tolist(),
+    }
+    (answer,) = asked_of_mlflow(trained[0], "forecasting", [row], tmp_path)
+    assert np.shape(answer["quantiles"]) == (3, 7)

@@ -7,10 +7,12 @@ import importlib.util
 import json
 import random
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from commands import interrupt, ok, resume_and_compare, unfold
+from commands import asked_of_mlflow, interrupt, ok, resume_and_compare, unfold
+from servers import serving
 
 SUBJECTS = ["The sun", "The moon", "A star"]
 PLACES = [" east", "west", "night"]
@@ -70,7 +72,12 @@ def test_the_run_shows_what_it_wrote_after_each_epoch(trained):
         (str(e), p) for e in (1, 2, 3, 4) for p in ("The sun", "")
     ]
     assert all(r["text"].startswith(r["prompt"]) for r in rows)
-    for name in ("figures/surprise_by_place.png", "figures/lengths.png", "tables/written.csv"):
+    for name in (
+        "figures/surprise_by_place.png",
+        "figures/lengths.png",
+        "figures/explained_1.png",
+        "tables/written.csv",
+    ):
         assert (folder / name).stat().st_size > 0, name
 
 
@@ -91,6 +98,43 @@ def test_sampling_is_chosen_at_the_request(trained):
     hot = write("temperature=2.0", "max_length=9")
     assert hot != write("temperature=2.0", "max_length=9", "seed=9")
     assert write("temperature=0.0", "max_length=2").split()[0] == "The"
+
+
+def test_the_registered_model_answers_over_http(trained, tmp_path):
+    row = {"prompt": "The sun rises in the", "temperature": 0, "max_length": 1, "seed": 1}
+    (answer,) = asked_of_mlflow(trained[0], "generation", [row], tmp_path)
+    assert answer["text"] == "The sun rises in the east"
+
+
+def test_clients_who_ask_at_once_are_answered_as_alone(trained):
+    home, _ = trained
+    ok(unfold(home, "export", "generation", "--json"))
+    asked = [
+        {
+            "instances": [
+                {
+                    "prompt": f"{SUBJECTS[i % 3]} rises",
+                    "temperature": [0, 1][i % 2],
+                    "max_length": 3 + i % 2,
+                    "seed": i,
+                }
+            ]
+        }
+        for i in range(8)
+    ]
+    with serving(home) as server, ThreadPoolExecutor(8) as clients:
+
+        def ask(body: dict) -> str:
+            return server.post(body, "/v1/models/generation:predict").json()["predictions"][0]
+
+        alone = [ask(body) for body in asked]
+        assert alone[0] == "The sun rises in the east"
+        assert len(set(alone)) > 4
+        for _ in range(3):
+            assert list(clients.map(ask, asked)) == alone
+        likeliest = {"signature_name": "next", "instances": ["The sun rises in the"]}
+        answer = server.post(likeliest, "/v1/models/generation:predict").json()
+        assert answer["predictions"][0]["tokens"][0] == " east"
 
 
 def test_interrupted_equals_uninterrupted(trained, lines, tmp_path):

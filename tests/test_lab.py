@@ -121,6 +121,24 @@ def test_the_page_escapes_what_it_shows_and_asks_nobody_for_anything(quick):
     assert text.count("Does not hold as stated.") == 2
 
 
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (1200, False)])
+def test_the_report_opens_in_a_browser_that_reaches_nobody(quick, browser, tmp_path, width, dark):
+    file = tmp_path / "report.html"
+    file.write_text(page(list(quick.values()), FAST, 1.0), encoding="utf-8")
+    shown = browser.open(file.as_uri(), width=width, dark=dark)
+    assert shown.requests == [file.as_uri()]
+    assert shown.messages == []
+    assert shown.evaluate("document.querySelectorAll('section').length") == len(quick)
+    drawn = "[...document.images].every(image => image.complete && image.naturalWidth > 300)"
+    figures = sum(len(section.figures) for section in quick.values())
+    assert shown.evaluate("document.images.length") == figures >= 3
+    assert shown.evaluate(drawn)
+    assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    shown.click("nav a:last-of-type")
+    assert shown.evaluate("scrollY") > 1000
+    shown.close()
+
+
 def test_the_command_writes_the_report_and_tells_mlflow(tmp_path):
     done = unfold(tmp_path, "lab", "--fast", "--only", "by_hand", "relu", "--seed", "3")
     assert done.returncode == 0, done.stderr

@@ -183,6 +183,14 @@ def test_fingerprint_sees_the_text_and_its_side(documents):
 # Few documents
 
 
+def test_two_scores_on_the_same_test_records_can_be_told(documents):
+    source, tested = documents("a", range(40)), documents("b", range(50, 60))
+    first, fewer = (load(source, test=tested, validation=share) for share in (0.1, 0.4))
+    assert first.fingerprint != fewer.fingerprint
+    assert first.test_fingerprint == fewer.test_fingerprint
+    assert first.test_fingerprint != load(source, test=0.2).test_fingerprint
+
+
 def test_novel_is_cut_into_beginning_middle_and_end(novel):
     splits = load("novel.txt", validation=0.05, test=0.1)
     pieces = [*texts(splits.train), *texts(splits.validation), *texts(splits.test)]

@@ -96,7 +96,7 @@ def test_a_run_arrives_whole(home):
     assert sent.data.params["model.cell"] == "lstm"
     assert sent.data.params["train.clip_norm"] == "1.0"
     assert sent.data.tags["version.keras"] == keras.__version__
-    assert sent.data.metrics["test_accuracy"] == 0.75
+    assert sent.data.metrics["test/accuracy"] == 0.75
     history = client.get_metric_history(run_id, "val_accuracy")
     assert [(m.step, m.value) for m in history] == [(1, 0.5), (2, 0.51), (3, 0.52)]
     (data,) = sent.inputs.dataset_inputs
@@ -131,6 +131,24 @@ def test_a_killed_run_goes_on_in_the_same_mlflow_run(home):
     Tracker(run, config, pipelines.console.Console()).publish()
     assert store(home).get_run(run_id).info.status == "RUNNING"
     assert [m.step for m in store(home).get_metric_history(run_id, "loss")] == [1, 2]
+
+
+@pytest.mark.parametrize("noted", [{}, {"epochs": 1}, {"epochs": 0, "results": None}])
+def test_killed_before_it_was_noted_nothing_is_sent_twice(noted, home):
+    """What was sent is found in the store: the run by its tag, the epochs, the version."""
+    run, config = make_run()
+    run.write_history(epochs(2))
+    finish(run)
+    Tracker(run, config, pipelines.console.Console()).finish("FINISHED")
+    run_id = run.info["mlflow"]["run_id"]
+    run.update(mlflow={"run_id": run_id} | noted if noted else {})
+    assert Tracker(run, config, pipelines.console.Console()).finish("FINISHED")
+    client = store(home)
+    assert run.info["mlflow"]["run_id"] == run_id
+    assert [m.step for m in client.get_metric_history(run_id, "loss")] == [1, 2]
+    assert len(client.search_model_versions("name='unfold-sentiment'")) == 1
+    experiment = client.get_experiment_by_name("sentiment")
+    assert len(client.search_runs([experiment.experiment_id])) == 1
 
 
 def test_a_store_that_is_down_is_told_once_and_caught_up_with(home, monkeypatch, capfd):

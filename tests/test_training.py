@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from pipelines import training
+from pipelines import checkpoints, training
 from pipelines.config import TrainConfig
 from pipelines.console import Console
 from pipelines.errors import TrainingError, UserError
@@ -355,11 +355,13 @@ def test_variables_come_back_to_the_bit(dtype, tmp_path):
     scalar = keras.Variable(7, dtype="int32", trainable=False, name="count")
     path = tmp_path / "v.npz"
     meta = {"epoch": 3, "best": None, "history": [{"loss": 0.1}]}
-    training.save_variables(path, [variable, scalar], meta)
+    checkpoints.save_variables(path, [variable, scalar], meta)
     before = np.asarray(ops.convert_to_numpy(variable.value)).copy()
     variable.assign(ops.zeros_like(variable.value))
     scalar.assign(0)
-    assert training.load_variables(path, [variable, scalar]) == meta
+    values, found = checkpoints.read_variables(path)
+    checkpoints.assign([variable, scalar], values, path.name)
+    assert found == meta
     after = np.asarray(ops.convert_to_numpy(variable.value))
     assert after.dtype == before.dtype
     assert after.tobytes() == before.tobytes()
@@ -371,11 +373,60 @@ def test_variables_that_do_not_fit_are_left_alone(tmp_path):
     ones, zeros = (
         [keras.Variable(np.full(shape, v, np.float32)) for shape in ((2,), (3, 1))] for v in (1, 0)
     )
-    training.save_variables(path, ones, {})
+    checkpoints.save_variables(path, ones, {})
     for wrong in (zeros[:1], zeros[::-1], [*zeros, zeros[0]]):
         with pytest.raises(UserError, match="belongs to another model"):
-            training.load_variables(path, wrong)
+            checkpoints.assign(wrong, checkpoints.read_variables(path)[0], path.name)
     assert all((ops.convert_to_numpy(v) == 0).all() for v in zeros)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut short", "a bit", "text"])
+def test_damaged_checkpoint_costs_an_epoch(damage, tmp_path, capfd):
+    """The one before it is taken, and the end is the same to the bit."""
+    settings = {"epochs": 4, "learning_rate": 0.05}
+    whole = classifier()
+    expected = fit(whole, text_feed(), CLASSES, tmp_path / "whole", **settings)
+
+    def power_cut(state: State) -> None:
+        if state.epoch == 4:
+            raise StoppedError
+
+    folder = tmp_path / "cut"
+    with pytest.raises(StoppedError):
+        fit(classifier(), text_feed(), CLASSES, folder, power_cut, **settings)
+    path = folder / "checkpoint.npz"
+    raw = bytearray(path.read_bytes())
+    if damage == "a bit":
+        raw[len(raw) // 2] ^= 1
+    path.write_bytes({"empty": b"", "cut short": raw[:-100], "text": b"hello"}.get(damage, raw))
+    again = classifier()
+    state = fit(again, text_feed(), CLASSES, folder, **settings)
+    assert "checkpoint.npz is damaged" in (said := capfd.readouterr().err)
+    assert "going back to epoch 2" in said
+    assert [r["val_loss"] for r in state.history] == [r["val_loss"] for r in expected.history]
+    for a, b in zip(again.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_without_any_good_checkpoint_training_starts_anew(tmp_path, capfd):
+    fit(linear(), line_feed(), REGRESSION, tmp_path, epochs=2)
+    first = linear()
+    expected = fit(first, line_feed(), REGRESSION, tmp_path / "other", epochs=3)
+    for path in tmp_path.glob("*.npz"):
+        path.write_bytes(b"PK")
+    model = linear()
+    state = fit(model, line_feed(), REGRESSION, tmp_path, epochs=3)
+    assert "training starts anew" in capfd.readouterr().err
+    assert state.epoch == 3
+    assert [r["val_loss"] for r in state.history] == [r["val_loss"] for r in expected.history]
+    np.testing.assert_array_equal(model.get_weights()[0], first.get_weights()[0])
+
+
+def test_weights_are_kept_for_both_checkpoints_and_no_longer(tmp_path):
+    fit(linear(), line_feed(), REGRESSION, tmp_path, epochs=5, learning_rate=0.05)
+    assert sorted(p.name for p in tmp_path.glob("*.npz")) == [
+        "best-4.npz", "best-5.npz", "checkpoint-before.npz", "checkpoint.npz",
+    ]  # fmt: skip
 
 
 def test_checkpoint_is_plain_arrays_and_json(tmp_path):

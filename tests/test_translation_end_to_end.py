@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from commands import interrupt, ok, resume_and_compare, stands_alone, unfold
+from commands import asked_of_mlflow, interrupt, ok, resume_and_compare, stands_alone, unfold
 
 WORDS = {
     "dog": "Hund", "cat": "Katze", "bird": "Vogel", "horse": "Pferd", "fish": "Fisch",
@@ -83,7 +83,7 @@ def test_it_translates_what_it_has_not_seen(trained):
 
 def test_the_run_holds_pictures_and_tables(trained):
     folder = Path(trained[1]["folder"])
-    for name in ("attention_1", "bleu_by_length", "learning_curves"):
+    for name in ("explained_1", "attention_1", "bleu_by_length", "learning_curves"):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 0, name
     with (folder / "tables" / "translations.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -151,21 +151,11 @@ def test_a_mistake_is_one_line(source, tmp_path, settings, message):
     assert not list(tmp_path.glob("runs/translation/2*"))
 
 
-def test_the_registered_model_answers_as_the_export_does(trained, tmp_path):
-    """Read by MLflow in a process of its own, with a text whose tokens are single bytes."""
-    code = """
-import json
-import mlflow, pandas as pd
-model = mlflow.pyfunc.load_model("models:/unfold-translation/1")
-asked = pd.DataFrame({"text": json.loads(sys.argv[1])})
-for name, value in (("beam_width", 5), ("max_length", 20)):
-    asked[name] = pd.Series([value] * len(asked), dtype="int32")
-answer = model.predict(asked)
-print(json.dumps({name: list(answer[name]) for name in ("text", "alignment", "input_tokens")}))
-"""
+def test_the_registered_model_answers_over_http(trained, tmp_path):
+    """Also a text whose tokens are single bytes."""
     texts = ["Here the tired fish runs.", "🙂", ""]
-    store = f"sqlite:///{trained[0] / 'mlflow.db'}"
-    answer = stands_alone(code, json.dumps(texts), folder=tmp_path, MLFLOW_TRACKING_URI=store)
-    assert "läuft" in answer["text"][0]
-    assert answer["text"][2] == ""
-    assert len(answer["alignment"][0][0]) == len(answer["input_tokens"][0])
+    rows = [{"text": text, "beam_width": 5, "max_length": 20} for text in texts]
+    answer = asked_of_mlflow(trained[0], "translation", rows, tmp_path)
+    assert "läuft" in answer[0]["text"]
+    assert answer[2]["text"] == ""
+    assert len(answer[0]["alignment"][0]) == len(answer[0]["input_tokens"])

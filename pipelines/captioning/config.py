@@ -14,6 +14,7 @@ from pipelines.config import (
     Experiment,
     Level,
     Name,
+    Score,
     Section,
     Share,
     TeacherForcedTrainConfig,
@@ -66,6 +67,14 @@ class CaptioningConfig(Experiment):
     writes: ClassVar[dict[str, str]] = {"attention": "draw what each word looked at (PNG)"}
     at_request: ClassVar[tuple[str, ...]] = ("decoding.beam_width", "decoding.max_length")
     binary: ClassVar[tuple[str, ...]] = ("image",)
+
+    score: ClassVar[Score] = Score("cider_d", higher_is_better=True)
+    variants: ClassVar[dict[str, tuple[str, ...]]] = {
+        "rnn": ("model.decoder.cell=rnn",),
+        "gru": ("model.decoder.cell=gru",),
+        "lstm": ("model.decoder.cell=lstm",),
+        "no-attention": ("model.decoder.attention=none",),
+    }
 
     task: Literal["captioning"] = "captioning"
     data: PictureData

@@ -54,7 +54,7 @@ def _said(picture: Picture) -> str:
     return "\n".join(sorted({caption.casefold() for caption in picture.captions}))
 
 
-def _together(pictures: list[Picture]) -> list[Picture]:
+def _together(pictures: Sequence[Picture]) -> list[Picture]:
     """Rows with the same picture are one record, with what the first says and the others add."""
     found: dict[str, Picture] = {}
     for picture in pictures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
+from PIL import Image
 
 from pipelines import decoders, decoding, encoders, figures, images, training
 from pipelines.batches import BucketFeed, in_order
@@ -22,6 +24,8 @@ from pipelines.captioning.model import Captioner
 from pipelines.captioning.records import Picture
 from pipelines.documents import END, Documents
 from pipelines.errors import UserError
+from pipelines.explain import writing
+from pipelines.explain.account import Account
 from pipelines.export import Endpoint
 from pipelines.features import Features
 from pipelines.losses import cross_entropy, next_token
@@ -137,6 +141,9 @@ class Captioning(Task):
         narrator = Narrator(config, processor, model)
         return {"serving_default": Endpoint(narrator.caption, inputs)}
 
+    def request(self, config: CaptioningConfig, record: Picture) -> dict[str, tf.Tensor]:
+        return asked([record.file.read_bytes()], config.decoding)
+
     def predict(self, config: CaptioningConfig, served: Any, given: str) -> Prediction:
         raw = images.read(Path(given))
         answers = served.signatures["serving_default"](**asked([raw], config.decoding))
@@ -160,6 +167,14 @@ class Captioning(Task):
             rows=[[one["caption"], f"{one['score']:.3f}"] for one in ranked],
             json=found,
         )
+
+    def to_explain(self, config: CaptioningConfig, splits: Splits, count: int) -> list[str]:
+        return [str(p.file) for p in splits.test[:count]]
+
+    def explain(
+        self, config: CaptioningConfig, processor: Documents, model: Captioner, given: str
+    ) -> Account:
+        return Narrator(config, processor, model).explain(Path(given))
 
 
 def _draw(answer: dict[str, Any]) -> Figure:
@@ -245,22 +260,8 @@ class Narrator:
         With attention also ``alignment <float>[batch, time, height, width]``, how much each token
         looked at each place of the picture, and the ``tokens``, "" behind the ends.
         """
-        pixels, readable = images.pixels(image, self._config.model.encoder.size)
-        # A convolution cannot go over no pictures at all: then it goes over a black one.
-        none = tf.cast(tf.shape(image)[0] == 0, tf.int32)
-        grids = self._model.see(tf.pad(pixels, [[0, none], [0, 0], [0, 0], [0, 0]]))
-        states, looked_at = self._model.read(grids[: tf.shape(image)[0]])
-        found = decoding.write(
-            self._model.write,
-            states,
-            looked_at,
-            self._config.decoding,
-            end=END,
-            first=UNKNOWN + 1,
-            something=readable,
-            beam_width=beam_width,
-            max_length=max_length,
-        )
+        readable, states, looked_at = self._look(image)
+        found = self._search(readable, states, looked_at, beam_width, max_length)
         rows, beam, time, _ = tf.unstack(tf.shape(found.notes))
         names = self._processor.names(found.ids)
         captions = self._processor.join_names(tf.reshape(names, [rows * beam, time]))
@@ -284,6 +285,58 @@ class Narrator:
                 ),
             }
         return answer
+
+    def explain(self, file: Path) -> Account:
+        """The decoder, while the best caption is written."""
+        limits = self._config.decoding
+        readable, states, looked_at = tf.function(self._look)(tf.constant([images.read(file)]))
+        if not readable[0]:
+            raise UserError(f"{file}: a damaged picture")
+        found = self._search(
+            readable, states, looked_at,
+            tf.constant([limits.beam_width]), tf.constant([limits.max_length]),
+        )  # fmt: skip
+        ids = found.ids[0, 0].numpy()
+        ids = ids[: np.count_nonzero(ids)]
+        picture = io.BytesIO()
+        Image.fromarray(evaluation.shown(file)).save(picture, "PNG")
+        part = writing.spoken(
+            self._model,
+            self._processor,
+            states,
+            looked_at,
+            ids,
+            writing.names(self._processor, ids),
+            first=UNKNOWN + 1,
+            grid=self._model.encoder.output_shape[1:3],
+            picture=picture.getvalue(),
+        )
+        caption = self._processor.join(tf.constant(ids)[None])[0].numpy().decode()
+        return Account(file.name, caption, [part])
+
+    def _look(self, image: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
+        """Which files can be read, and what the decoder is told of each (`Captioner.read`)."""
+        pixels, readable = images.pixels(image, self._config.model.encoder.size)
+        # A convolution cannot go over no pictures at all: then it goes over a black one.
+        none = tf.cast(tf.shape(image)[0] == 0, tf.int32)
+        grids = self._model.see(tf.pad(pixels, [[0, none], [0, 0], [0, 0], [0, 0]]))
+        return readable, *self._model.read(grids[: tf.shape(image)[0]])
+
+    def _search(
+        self, readable: tf.Tensor, states: list[tf.Tensor], looked_at: list[tf.Tensor],
+        beam_width: tf.Tensor, max_length: tf.Tensor,
+    ) -> decoding.Found:  # fmt: skip
+        return decoding.write(
+            self._model.write,
+            states,
+            looked_at,
+            self._config.decoding,
+            end=END,
+            first=UNKNOWN + 1,
+            something=readable,
+            beam_width=beam_width,
+            max_length=max_length,
+        )
 
 
 TASK = Captioning()

@@ -11,6 +11,7 @@ from pipelines.config import (
     DataConfig,
     Experiment,
     Name,
+    Score,
     Section,
     Share,
     TrainConfig,
@@ -130,6 +131,14 @@ class ForecastingConfig(Experiment):
         "data.series",
         "data.target",
     )
+
+    score: ClassVar[Score] = Score("crps_next", higher_is_better=False)
+    variants: ClassVar[dict[str, tuple[str, ...]]] = {
+        "feedforward": ("model.cell=feedforward",),
+        "rnn": ("model.cell=rnn",),
+        "gru": ("model.cell=gru",),
+        "lstm": ("model.cell=lstm",),
+    }
 
     task: Literal["forecasting"] = "forecasting"
     data: SeriesData

@@ -112,6 +112,9 @@ def evaluate(
             "verdict": Table(["sentence"], [[line] for line in verdict]),
         },
         verdict=verdict,
+        baselines={
+            name: float(e.crps[:, 0].mean()) for name, e in errors.items() if name != "model"
+        },
     )
 
 

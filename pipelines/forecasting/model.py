@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -11,6 +11,7 @@ from keras import ops
 from pipelines.config import CellConfig
 from pipelines.forecasting import distributions
 from pipelines.forecasting.config import ForecastingConfig, ModelConfig
+from pipelines.losses import MeanLoss, weighted
 from pipelines.models import recurrent_stack, state_sizes
 
 #: Standardised numbers are read up to here.
@@ -126,6 +127,24 @@ class _Given(keras.initializers.Initializer):
         return {"values": self.values}
 
 
+class Reading(NamedTuple):
+    """What a `Forecaster` makes of histories.
+
+    Attributes:
+        levels: ``<float>[batch, earlier + time]``, those of the steps before these first.
+        earlier: how many those are.
+        volatilities: ``<float>[batch, time]``, by half-life.
+        hidden: what V reads at each step, ``<float>[batch, time, ·]``.
+        states: of the cells, after the last valid step.
+    """
+
+    levels: Any
+    earlier: int
+    volatilities: list[Any]
+    hidden: Any
+    states: list[Any]
+
+
 @keras.saving.register_keras_serializable(package="unfold")
 class Forecaster(keras.Model):
     """Raw numbers in, distributions out: scaling is part of the model.
@@ -194,22 +213,65 @@ class Forecaster(keras.Model):
         self.built = True  # its parts are
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        levels, volatilities, read = self._read(inputs)
-        time = ops.shape(read)[1]
+        return self.direct(inputs, self.look(inputs, training=training), training=training)
+
+    def look(
+        self, inputs: dict[str, Any], memory: dict[str, Any] | None = None, training: bool = False
+    ) -> Reading:
+        """What is made of a history.
+
+        Args:
+            inputs: as of the call; those of ``at`` and ``ahead`` are not read.
+            memory: what was remembered of the steps before these; None where there are none.
+        """
+        levels, volatilities, read = self._read(inputs, memory)
+        rows, time = ops.shape(read)[0], ops.shape(read)[1]
         valid = ops.arange(time, dtype="int32")[None] < inputs["lengths"][:, None]
-        states = self._no_states(ops.shape(read)[0])
-        hidden, _ = self._step(read, inputs["series"], valid, states, training)
-        at = inputs["at"]
-        asked = [ops.take_along_axis(hidden, at[..., None], axis=1)]
+        states = self._no_states(rows) if memory is None else self._states_of(memory)
+        hidden, states = self._step(read, inputs["series"], valid, states, training)
+        earlier = 0 if memory is None else memory["recent"].shape[1]
+        return Reading(levels, earlier, volatilities, hidden, states)
+
+    def no_memory(self, rows: int) -> dict[str, Any]:
+        """What is remembered before the first step: ``recent <float32>[rows, lags + 1, columns]``,
+        the last raw steps; ``volatility <float32>[rows, half-lives]``; the cells' states; and
+        ``seen <bool>[rows]``, whether there was a step."""
+        further = len(self.settings["columns"]) + 2 * self.settings["ratios"]
+        return self._memory(
+            ops.zeros((rows, 1 + self._lags, 1 + further)),
+            [ops.zeros((rows, 1)) for _ in self.settings["half_lives"]],
+            self._no_states(rows),
+            ops.zeros((rows,), dtype="bool"),
+        )
+
+    def remember(
+        self, inputs: dict[str, Any], reading: Reading, memory: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What is remembered after the last valid step of each row."""
+        history, last = inputs["history"], inputs["lengths"][:, None] - 1
+        rows = ops.concatenate([self._recent(memory, history), history], axis=1)
+        kept = last + ops.arange(1, 2 + self._lags, dtype="int32")
+        return self._memory(
+            ops.take_along_axis(rows, kept[..., None], axis=1),
+            [self._at(v, last) for v in reading.volatilities],
+            reading.states,
+            ops.ones_like(memory["seen"]),
+        )
+
+    def direct(self, inputs: dict[str, Any], reading: Reading, training: bool = False) -> Any:
+        """The answer of a call to what was read."""
+        at, placed = inputs["at"], inputs["at"] + reading.earlier
+        asked = [ops.take_along_axis(reading.hidden, at[..., None], axis=1)]
         if "ahead" in inputs:
             asked.append(inputs["ahead"])
         raw = self.head(asked[0] if len(asked) == 1 else asked, training=training)
-        volatility = self._at(volatilities[0], at) if volatilities else None
+        volatility = self._at(reading.volatilities[0], at) if reading.volatilities else None
         unit = self._unit(volatility, inputs["series"])
         before = None
-        last = self._at(levels, at)
+        levels = reading.levels
+        last = self._at(levels, placed)
         if self.ridge is not None:
-            back = at[..., None] - ops.arange(1, self.ridge.shape[0] + 1, dtype="int32")
+            back = placed[..., None] - ops.arange(1, self.ridge.shape[0] + 1, dtype="int32")
             frames = ops.reshape(ops.maximum(back, 0), (ops.shape(at)[0], -1))
             frames = ops.take_along_axis(levels, frames, axis=1)
             before = ops.reshape(frames, ops.shape(back)) - last[..., None]
@@ -238,28 +300,57 @@ class Forecaster(keras.Model):
             [base[..., None], unit[..., None], distributions.shape(raw, head, levels)], axis=-1
         )
 
-    def _read(self, inputs: dict[str, Any]) -> tuple[Any, list[Any], Any]:
-        """``(levels [batch, time], v [batch, time] by half-life, features [batch, time, ·])``."""
+    def _read(
+        self, inputs: dict[str, Any], memory: dict[str, Any] | None
+    ) -> tuple[Any, list[Any], Any]:
+        """``(levels [batch, time], v [batch, time] by half-life, features [batch, time, ·])``; the
+        levels begin with those that are remembered."""
         history, series = inputs["history"], inputs["series"]
-        levels = self._level(history[..., 0])
-        changes = _changes(levels)
         time = ops.shape(history)[1]
+        earlier = 0
+        if memory is not None:
+            earlier = memory["recent"].shape[1]
+            history = ops.concatenate([self._recent(memory, history), history], axis=1)
+        levels = self._level(history[..., 0])
+        changes = _changes(levels)[:, earlier:]
         step = ops.cast(ops.arange(time), "float32")
         back = step[None] - step[:, None]
         squares = ops.square(changes)
         first = ops.square(ops.take(self.change_of, series))[:, None]
         volatilities = []
-        for decay in self._decays():
+        for i, decay in enumerate(self._decays()):
             # λ^(t−s) of each s up to t; the change into the first step is not known.
             weights = ops.where(back >= 0, (1 - decay) * decay ** ops.maximum(back, 0.0), 0.0)
             faded = first * decay**step
+            if memory is not None:
+                on = memory["volatility"][:, i : i + 1] * decay ** (step + 1)
+                faded = ops.where(memory["seen"][:, None], on, faded)
             volatilities.append(ops.matmul(squares, weights) + faded)
-        read = self._features(levels, changes, volatilities, series)
+        read = self._features(levels[:, earlier:], changes, volatilities, series)
         if self.further_of is not None:
-            read.append(self._further(history, series))
+            read.append(self._further(history, series)[:, earlier:])
         if "dates" in inputs:
             read.append(inputs["dates"])
         return levels, volatilities, ops.concatenate(read, axis=-1)
+
+    @staticmethod
+    def _recent(memory: dict[str, Any], history: Any) -> Any:
+        """The last steps that are remembered; before the first step, that one."""
+        return ops.where(memory["seen"][:, None, None], memory["recent"], history[:, :1])
+
+    @staticmethod
+    def _memory(recent: Any, volatilities: list[Any], states: list[Any], seen: Any) -> Any:
+        memory = {f"cells_{i}": state for i, state in enumerate(states)}
+        if volatilities:
+            memory["volatility"] = ops.concatenate(volatilities, axis=-1)
+        return memory | {"recent": recent, "seen": seen}
+
+    def _states_of(self, memory: dict[str, Any]) -> list[Any]:
+        return [memory[f"cells_{i}"] for i in range(len(self.reader.inputs) - 3)]
+
+    @property
+    def _lags(self) -> int:
+        return 0 if self.ridge is None else int(self.ridge.shape[0])
 
     def _features(
         self, levels: Any, changes: Any, volatilities: list[Any], series: Any
@@ -313,13 +404,16 @@ class Forecaster(keras.Model):
         )
         return hidden, after
 
-    def paths(self, inputs: dict[str, Any], uniforms: Any) -> tuple[Any, Any]:
+    def paths(
+        self, inputs: dict[str, Any], uniforms: Any, reading: Reading | None = None
+    ) -> tuple[Any, Any]:
         """Each step's output is fed back as the next one's input (``decode: autoregressive``).
 
         Args:
             inputs: as of the call, with one origin, the last valid step of each row.
             uniforms: ``<float>[batch, paths, horizon, 2]`` in (0, 1): the same numbers, the same
                 paths.
+            reading: of the inputs, where it is known.
 
         Returns:
             ``(first <float>[batch, 1, 2 + n], changes <float>[batch, paths, horizon])``: the
@@ -329,13 +423,10 @@ class Forecaster(keras.Model):
         inputs, uniforms = keras.tree.map_structure(ops.convert_to_tensor, (inputs, uniforms))
         rows, count = ops.shape(uniforms)[0], ops.shape(uniforms)[1]
         head, levels_of = self.settings["head"], self.settings["quantiles"]
-        levels, volatilities, read = self._read(inputs)
-        valid = ops.arange(ops.shape(read)[1], dtype="int32")[None] < inputs["lengths"][:, None]
-        hidden, states = self._step(read, inputs["series"], valid, self._no_states(rows))
-        at = inputs["at"]
+        levels, earlier, volatilities, hidden, states = reading or self.look(inputs)
+        at, lags = inputs["at"], self._lags
         hidden = ops.take_along_axis(hidden, at[..., None], axis=1)
-        lags = 0 if self.ridge is None else self.ridge.shape[0]
-        back = ops.maximum(at - ops.arange(lags, -1, -1, dtype="int32"), 0)
+        back = ops.maximum(earlier + at - ops.arange(lags, -1, -1, dtype="int32"), 0)
 
         def each(tensor: Any) -> Any:
             """A row for each path."""
@@ -395,7 +486,7 @@ def _changes(levels: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="unfold")
-class ForecastLoss(keras.losses.Loss):
+class ForecastLoss(MeanLoss):
     """`distributions.losses`, the mean over what there is: targets that are NaN are left out.
 
     Args:
@@ -408,7 +499,7 @@ class ForecastLoss(keras.losses.Loss):
         super().__init__(**kwargs)
         self.head, self.quantiles = head, list(quantiles)
 
-    def parts(self, targets: Any, outputs: Any) -> tuple[Any, Any, Any]:
+    def scored(self, targets: Any, outputs: Any) -> tuple[Any, Any, Any]:
         """``(loss, (z − middle)², 1 for a target and 0 for none)``, each as the targets."""
         targets = ops.cast(targets, "float32")
         there = ops.logical_not(ops.isnan(targets))
@@ -419,9 +510,9 @@ class ForecastLoss(keras.losses.Loss):
         weight = ops.cast(there, "float32")
         return loss * weight, ops.square(error) * weight, weight
 
-    def __call__(self, targets: Any, outputs: Any, sample_weight: Any = None) -> Any:
-        loss, _, weight = self.parts(targets, outputs)
-        return ops.sum(loss) / ops.maximum(ops.sum(weight), 1.0)
+    def parts(self, targets: Any, outputs: Any) -> tuple[Any, Any]:
+        loss, _, weight = self.scored(targets, outputs)
+        return loss, weight
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"head": self.head, "quantiles": self.quantiles}
@@ -438,7 +529,8 @@ class MeanOf(keras.metrics.Metric):
         self.count = self.add_weight(name="count", initializer="zeros")
 
     def update_state(self, targets: Any, outputs: Any, sample_weight: Any = None) -> None:
-        loss, square, weight = self.loss.parts(targets, outputs)
+        scored = self.loss.scored(targets, outputs)
+        loss, square, weight = weighted(sample_weight, *scored)
         self.total.assign_add(ops.sum(loss if self.kind == "loss" else square))
         self.count.assign_add(ops.sum(weight))
 

@@ -113,7 +113,16 @@ def load(config: ForecastingConfig) -> Splits:
         for one in series
         for part in (one.name, one.times.tobytes().hex(), one.values.tobytes().hex())
     )
-    return Splits(**splits, fingerprint=digest, report=report)
+    tested = fingerprint(
+        text
+        for part in splits["test"]
+        for text in (
+            part.series.name,
+            part.series.times[part.start : part.stop].tobytes().hex(),
+            part.series.values[part.start : part.stop].tobytes().hex(),
+        )
+    )
+    return Splits(**splits, fingerprint=digest, test_fingerprint=tested, report=report)
 
 
 def read(data: SeriesData, sources: str | list[str], report: dict[str, Any]) -> list[Series]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,8 +11,12 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from pipelines import figures, training
+from layers.watch import Watch
+from pipelines import figures, pieces, training
 from pipelines.config import listed
+from pipelines.errors import UserError
+from pipelines.explain.account import Account
+from pipelines.explain.account import Part as Reading
 from pipelines.export import Endpoint
 from pipelines.forecasting import baselines, charts, distributions, evaluation, records
 from pipelines.forecasting import model as models
@@ -136,14 +141,15 @@ class Forecasting(Task):
         return {
             "serving_default": Endpoint(forecast, inputs),
             "about": Endpoint(lambda: {"columns": named, "quantiles": levels}, {}),
+            **pieces.endpoints(lambda: model.no_memory(1), server.go_on, inputs),
         }
 
+    def request(self, config: ForecastingConfig, record: Part) -> dict[str, tf.Tensor]:
+        (one,) = records.latest([record.series], config.model.history)
+        return _asked(config, one, next_moments(one.times, config.model.horizon))
+
     def predict(self, config: ForecastingConfig, served: Any, text: str) -> Prediction:
-        data = config.data.model_copy(update={"min_steps": 1, "start": None, "end": None})
-        # What is given on a command line is where the user is, else where data is kept.
-        source = str(Path(text).absolute()) if Path(text).exists() else text
-        series = records.latest(records.read(data, source, {}), config.model.history)
-        answers = [_answer(config, served, one) for one in series]
+        answers = [_answer(config, served, one) for one in _latest(config, text)]
         rows = []
         for one in answers:
             for k, date in enumerate(one["dates"]):
@@ -154,6 +160,68 @@ class Forecasting(Task):
             columns=["series", "date", "10 %", "median", "90 %"],
             rows=rows,
             json={"source": text, "series": answers},
+        )
+
+    def to_explain(self, config: ForecastingConfig, splits: Splits, count: int) -> list[Series]:
+        known = [
+            replace(p.series, times=p.series.times[: p.stop], values=p.series.values[: p.stop])
+            for p in splits.test
+        ]
+        return records.latest(known, config.model.history)[:count]
+
+    def explain(
+        self,
+        config: ForecastingConfig,
+        processor: Scales,
+        model: Forecaster,
+        given: str | Series,
+    ) -> Account:
+        """A file is explained by its first series; ``FILE#NAME`` names another."""
+        one = given if isinstance(given, Series) else _named(config, given)
+        horizon, steps = config.model.horizon, len(one)
+        inputs = {
+            "history": one.values[None].astype(np.float32),
+            "lengths": np.array([steps], np.int32),
+            "series": np.array([processor.number(one.name)], np.int32),
+            "at": np.arange(steps, dtype=np.int32)[None],
+        }
+        if config.model.calendar:
+            times = np.concatenate([one.times, next_moments(one.times, horizon)])
+            inputs["dates"] = processor.dates(one.times[None]).numpy()
+            ahead = 1 if config.model.decode == "autoregressive" else horizon
+            after = np.arange(steps)[:, None] + np.arange(1, ahead + 1)
+            inputs["ahead"] = processor.dates(times[after][None]).numpy()
+        with Watch().looking() as watch:
+            outputs = model(inputs, training=False)
+        found = _direct(ops.convert_to_numpy(outputs)[0][:, None], config)
+        last = one.values[:, 0]
+        changes = found.quantiles([0.1, 0.5, 0.9])[:, 0]
+        logs = config.data.values == "log_returns"
+        raw = last[:, None] * np.exp(changes) if logs else last[:, None] + changes
+        low, median, high = raw.T
+        dates = [_short(date) for date in _written(one.times)]
+        return Account(
+            given=f"{one.name}, {dates[0]} to {dates[-1]}",
+            answer=f"next {median[-1]:,.5g}, and in 80 % of cases from {low[-1]:,.5g} to "
+            f"{high[-1]:,.5g}",
+            parts=[
+                Reading(
+                    name="reads",
+                    about="The curves are what the model says, after each step, of the next one: "
+                    "the median, and the ends of the interval that it gives 80 %; beside them "
+                    "what came.",
+                    tokens=dates,
+                    watch=watch,
+                    curves={
+                        "median": median,
+                        "10 %": low,
+                        "90 %": high,
+                        "came": np.concatenate([last[1:], [np.nan]]),
+                    },
+                    scale=", ".join(listed(config.data.target)),
+                    details=[f"{value:,.6g}" for value in last],
+                )
+            ],
         )
 
 
@@ -171,17 +239,32 @@ class Server:
     def forecast(self, given: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """``quantiles <float32>[batch, horizon, levels]`` raw; with ``decode: autoregressive``
         also ``paths <float32>[batch, paths, horizon]``."""
-        config, horizon = self._config.model, self._config.model.horizon
-        history = given["history"]
-        rows, time = tf.shape(history)[0], tf.shape(history)[1]
+        return self._answer(given, self._inputs(given, self._config.model.history), None)
+
+    def go_on(
+        self, given: dict[str, tf.Tensor], memory: pieces.State
+    ) -> tuple[dict[str, tf.Tensor], pieces.State]:
+        """As `forecast`, of the next steps of each series, one at least.
+
+        However many come, none is cut off: up to the ``history`` of the config the answer is that
+        of all steps at once.
+        """
+        inputs = self._inputs(given, None)
+        reading = self._model.look(inputs, memory)
+        answer = self._answer(given, inputs, reading)
+        return answer, self._model.remember(inputs, reading, memory)
+
+    def _inputs(self, given: dict[str, tf.Tensor], most: int | None) -> dict[str, tf.Tensor]:
+        """What a `Forecaster` reads: of each row the last steps, ``most`` of them."""
+        config, history = self._config.model, given["history"]
+        time = tf.shape(history)[1]
         lengths = tf.clip_by_value(given["lengths"], 1, tf.maximum(time, 1))
-        steps = tf.minimum(lengths, config.history)
-        width = tf.minimum(time, config.history)
+        steps = lengths if most is None else tf.minimum(lengths, most)
+        width = time if most is None else tf.minimum(time, most)
         # The last steps of each row, and padding that repeats the last of them.
         place = tf.minimum(tf.range(width)[None], steps[:, None] - 1) + (lengths - steps)[:, None]
-        history = tf.gather(history, place, axis=1, batch_dims=1)
         inputs = {
-            "history": history,
+            "history": tf.gather(history, place, axis=1, batch_dims=1),
             "lengths": steps,
             "series": self._processor.numbers(given["series"]),
             "at": steps[:, None] - 1,
@@ -189,16 +272,30 @@ class Server:
         if config.calendar:
             time_of = tf.gather(given["time"], place, axis=1, batch_dims=1)
             inputs["dates"] = self._processor.dates(time_of)
-            future = tf.ensure_shape(given["future"], [None, horizon])
+            future = tf.ensure_shape(given["future"], [None, config.horizon])
             inputs["ahead"] = self._processor.dates(future)[:, None]
-        last = tf.gather(history[..., 0], steps - 1, axis=1, batch_dims=1)[:, None, None]
+        return inputs
+
+    def _answer(
+        self,
+        given: dict[str, tf.Tensor],
+        inputs: dict[str, tf.Tensor],
+        reading: models.Reading | None,
+    ) -> dict[str, tf.Tensor]:
+        config, horizon = self._config.model, self._config.model.horizon
+        history, rows = inputs["history"], tf.shape(inputs["history"])[0]
+        last = tf.gather(history[..., 0], inputs["lengths"] - 1, axis=1, batch_dims=1)
+        last = last[:, None, None]
 
         def raw(changes: tf.Tensor) -> tf.Tensor:
             logs = self._config.data.values == "log_returns"
             return last * tf.exp(changes) if logs else last + changes
 
+        if reading is None:
+            reading = self._model.look(inputs)
         if config.decode == "direct":
-            return {"quantiles": raw(_quantiles(self._model(inputs)[:, 0], self._config))}
+            found = self._model.direct(inputs, reading)
+            return {"quantiles": raw(_quantiles(found[:, 0], self._config))}
         paths = tf.clip_by_value(tf.reduce_max(given["paths"], keepdims=True), 2, MOST_PATHS)[0]
         # Each row's own stream: its numbers do not depend on what it is asked together with.
         uniforms = tf.map_fn(
@@ -206,7 +303,7 @@ class Server:
             tf.broadcast_to(given["seed"], [rows]),
             fn_output_signature=tf.TensorSpec([None, horizon, 2], tf.float32),
         )
-        first, changes = self._model.paths(inputs, uniforms)
+        first, changes = self._model.paths(inputs, uniforms, reading)
         later = ops.quantile(changes[..., 1:], config.quantiles, axis=1)
         both = tf.concat([_quantiles(first, self._config), tf.transpose(later, [1, 2, 0])], axis=1)
         return {"quantiles": raw(both), "paths": raw(changes)}
@@ -309,10 +406,25 @@ def _in_training(splits: Splits, name: str, values: str) -> list[tuple[np.ndarra
     return [(s.values[:end, 0], levels_of(s, values)[:end]) for s, end in known]
 
 
-def _answer(config: ForecastingConfig, served: Any, one: Series) -> dict[str, Any]:
-    """What a server answers about one series."""
-    horizon = config.model.horizon
-    future = next_moments(one.times, horizon)
+def _named(config: ForecastingConfig, given: str) -> Series:
+    """The latest steps of the first series in a file, or of the one behind its ``#``."""
+    source, _, name = (given, "", "") if Path(given).exists() else given.partition("#")
+    series = {one.name: one for one in _latest(config, source)}
+    if name and name not in series:
+        raise UserError(f"{given}: no series {name!r}; there are: {', '.join(series)[:200]}")
+    return series[name] if name else next(iter(series.values()))
+
+
+def _latest(config: ForecastingConfig, source: str) -> list[Series]:
+    """The steps that the model reads, of each series of a source."""
+    data = config.data.model_copy(update={"min_steps": 1, "start": None, "end": None})
+    # What is given on a command line is where the user is, else where data is kept.
+    path = str(Path(source).absolute()) if Path(source).exists() else source
+    return records.latest(records.read(data, path, {}), config.model.history)
+
+
+def _asked(config: ForecastingConfig, one: Series, future: np.ndarray) -> dict[str, tf.Tensor]:
+    """The inputs of the serving signature for one series, and the dates it is to forecast."""
     asked = {
         "history": tf.constant(one.values[None], tf.float32),
         "lengths": tf.constant([len(one)]),
@@ -325,6 +437,13 @@ def _answer(config: ForecastingConfig, served: Any, one: Series) -> dict[str, An
             "paths": tf.constant([config.forecast.paths]),
             "seed": tf.constant([config.forecast.seed]),
         }
+    return asked
+
+
+def _answer(config: ForecastingConfig, served: Any, one: Series) -> dict[str, Any]:
+    """What a server answers about one series."""
+    future = next_moments(one.times, config.model.horizon)
+    asked = _asked(config, one, future)
     quantiles = served.signatures["serving_default"](**asked)["quantiles"].numpy()[0]
     return {
         "series": one.name,

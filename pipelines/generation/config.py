@@ -8,13 +8,14 @@ from pydantic import Field, model_validator
 
 from pipelines.config import (
     CellConfig,
-    DataConfig,
     DocumentTextConfig,
     Experiment,
     Level,
     Name,
+    Score,
     Section,
     Share,
+    TextDataConfig,
     TrainConfig,
 )
 
@@ -22,7 +23,7 @@ from pipelines.config import (
 HOTTEST, LONGEST = 100.0, 100_000
 
 
-class DocumentData(DataConfig):
+class DocumentData(TextDataConfig):
     """Texts, each of them a document: a tune, a play, an article."""
 
     text: Name = "text"
@@ -82,6 +83,14 @@ class GenerationConfig(Experiment):
         "sampling.max_length",
         "sampling.seed",
     )
+
+    score: ClassVar[Score] = Score("cross_entropy", higher_is_better=False)
+    variants: ClassVar[dict[str, tuple[str, ...]]] = {
+        "feedforward": ("model.cell=feedforward",),
+        "rnn": ("model.cell=rnn",),
+        "gru": ("model.cell=gru",),
+        "lstm": ("model.cell=lstm",),
+    }
 
     task: Literal["generation"] = "generation"
     data: DocumentData

@@ -16,11 +16,14 @@ import io
 import re
 import subprocess
 import sys
+import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pipelines.errors import UserError
 from pipelines.files import write_bytes, write_text
@@ -64,6 +67,8 @@ _SHARPS |= {"phr": -4, "loc": -5}
 _SEMITONES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 #: Crotchets a minute in a MIDI file: between the paces of a reel and a jig. Q: is not read.
 _TEMPO = 160
+#: Samples a second.
+_RATE = 22_050
 #: Notes in the time of how many others where a tuplet does not say; in a compound metre
 #: 5, 7 and 9 stand for three, else for two.
 _TUPLETS = {2: 3, 3: 2, 4: 3, 6: 2, 8: 3}
@@ -414,16 +419,10 @@ def write_midi(text: str, path: Path) -> None:
     Raises:
         UserError: the text is no tune.
     """
-    bars = _tune(text, path)
+    sounds = _sounds(text, path)
     from music21 import chord, note, stream, tempo
     from music21.midi.translate import streamToMidiFile
 
-    sounds: list[_Sound] = []
-    for sound in (sound for bar in bars for sound in bar.sounds):
-        if sounds and sounds[-1].tied and sounds[-1].pitches == sound.pitches:
-            sounds[-1] = _Sound(sound.pitches, sounds[-1].length + sound.length, sound.tied)
-        else:
-            sounds.append(sound)
     part: Any = stream.Part([tempo.MetronomeMark(number=_TEMPO)])
     for sound in sounds:
         thing = chord.Chord(sound.pitches) if sound.pitches else note.Rest()
@@ -431,6 +430,47 @@ def write_midi(text: str, path: Path) -> None:
         part.append(thing)
     data = streamToMidiFile(part).writestr()
     write_bytes(path, lambda file: file.write(data))
+
+
+def write_wav(text: str, path: Path) -> None:
+    """The notes of `write_midi` as a WAV file, as a plucked string sounds, about.
+
+    Raises:
+        UserError: the text is no tune.
+    """
+    sounds = _sounds(text, path)
+    pieces = []
+    for sound in sounds:
+        seconds = float(4 * sound.length) * 60 / _TEMPO
+        at = np.arange(max(int(seconds * _RATE), 1)) / _RATE
+        # Overtones fade faster; the ends are smooth, so that nothing clicks.
+        shape = np.minimum(1, at / 0.005) * np.minimum(1, (seconds - at) / 0.01).clip(0)
+        tone = np.zeros_like(at)
+        for note in sound.pitches:
+            frequency = 440 * 2 ** ((note - 69) / 12)
+            for k in range(1, 6):
+                tone += np.sin(2 * np.pi * k * frequency * at) * np.exp(-2 * k * at) / k**1.5
+        pieces.append(tone * shape / max(len(sound.pitches), 1))
+    whole = np.concatenate(pieces) if pieces else np.zeros(1)
+    whole *= 0.8 / max(float(np.abs(whole).max()), 1e-9)
+    data = io.BytesIO()
+    with wave.open(data, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(_RATE)
+        out.writeframes((32767 * whole).astype("<i2").tobytes())
+    write_bytes(path, lambda file: file.write(data.getvalue()))
+
+
+def _sounds(text: str, path: Path) -> list[_Sound]:
+    """The notes and rests of a tune, those that are tied as one."""
+    sounds: list[_Sound] = []
+    for sound in (sound for bar in _tune(text, path) for sound in bar.sounds):
+        if sounds and sounds[-1].tied and sounds[-1].pitches == sound.pitches:
+            sounds[-1] = _Sound(sound.pitches, sounds[-1].length + sound.length, sound.tied)
+        else:
+            sounds.append(sound)
+    return sounds
 
 
 #: Draws in a process of its own: on some texts Verovio, written in C++, ends its process.

@@ -11,8 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipelines import decoding, training
+from layers.watch import Watch
+from pipelines import decoding, disk, pieces, training
 from pipelines.documents import END, Documents
+from pipelines.explain import writing
+from pipelines.explain.account import Account, Part
 from pipelines.export import Endpoint
 from pipelines.generation import evaluation, records, songs
 from pipelines.generation import model as models
@@ -25,6 +28,8 @@ from pipelines.text import PADDING, RESERVED
 
 #: How many of the likeliest next tokens are told.
 NEXT = 10
+#: Characters of a test document that is explained; tokens that a prompt is continued by.
+_SHOWN = 80
 
 
 class Generation(Task):
@@ -32,6 +37,7 @@ class Generation(Task):
 
     name = "generation"
     config = GenerationConfig
+    carries_state = True
     writers: ClassVar = {
         "midi": lambda prediction, path: songs.write_midi(prediction.json["text"], path),
         "score": lambda prediction, path: songs.write_score(prediction.json["text"], path),
@@ -41,7 +47,7 @@ class Generation(Task):
         return records.load(config)
 
     def prepare(self, config: GenerationConfig, splits: Splits) -> Documents:
-        texts = [d.text for d in splits.train]
+        texts = disk.each(lambda d: d.text, splits.train)
         return Documents.fit(texts, config.text, config.model.level)
 
     def load_processor(self, folder: Path) -> Documents:
@@ -119,16 +125,23 @@ class Generation(Task):
     ) -> dict[str, Endpoint]:
         writer = Writer(config, processor, model.network)
         prompt = tf.TensorSpec([None], tf.string, name="prompt")
-        inputs = {
-            "prompt": prompt,
+        how = {
             "temperature": tf.TensorSpec([None], tf.float32, name="temperature"),
             "max_length": tf.TensorSpec([None], tf.int32, name="max_length"),
             "seed": tf.TensorSpec([None], tf.int32, name="seed"),
         }
         return {
-            "serving_default": Endpoint(writer.write, inputs),
+            "serving_default": Endpoint(writer.write, {"prompt": prompt} | how),
             "next": Endpoint(writer.next, {"prompt": prompt}),
+            **pieces.endpoints(
+                writer.start,
+                writer.go_on,
+                {"text": tf.TensorSpec([None], tf.string, name="text")} | how,
+            ),
         }
+
+    def request(self, config: GenerationConfig, record: Any) -> dict[str, tf.Tensor]:
+        return asked([""], config.sampling)
 
     def predict(self, config: GenerationConfig, served: Any, text: str) -> Prediction:
         # A command line has no line ends: they are written \n.
@@ -147,6 +160,36 @@ class Generation(Task):
             else [],
             json={"prompt": prompt, "text": written, "next": ranked},
         )
+
+    def to_explain(self, config: GenerationConfig, splits: Splits, count: int) -> list[str]:
+        return [d.text[:_SHOWN] for d in splits.test[:count]]
+
+    def explain(
+        self, config: GenerationConfig, processor: Documents, model: LanguageModel, given: str
+    ) -> Account:
+        prompt = given.replace("\\n", "\n")
+        limits = {"max_length": min(config.sampling.max_length, _SHOWN)}
+        sampling = config.sampling.model_copy(update=limits)
+        writer = Writer(config, processor, model.network)
+        answer = writer.write(**asked([prompt], sampling))["text"].numpy()[0]
+        ids = np.array([END, *processor(tf.constant([answer])).values.numpy()], np.int32)
+        known = len(processor(tf.constant([prompt])).values)
+        states = [np.zeros((1, s.shape[-1]), np.float32) for s in model.network.inputs[1:]]
+        with Watch().looking() as watch:
+            logits, _ = models.read_on(model.network, ids[None], states)
+        found = writing.probabilities(logits[0])
+        came = found[np.arange(len(ids) - 1), ids[1:]]
+        part = Part(
+            name="reads",
+            about="A step is a token that is read; those behind the prompt the model wrote "
+            "itself. The curve is how likely the token was, before it was read.",
+            tokens=[writing.START_LABEL, *writing.names(processor, ids[1:])],
+            watch=watch,
+            curves={"this token": np.concatenate([[np.nan], came])},
+            details=["" if i <= known else "written by the model" for i in range(len(ids))],
+            guesses=[[], *writing.likeliest(processor, found[:-1])],
+        )
+        return Account(given, answer.decode(), [part])
 
 
 def asked(prompts: Sequence[str], sampling: SamplingConfig) -> dict[str, tf.Tensor]:
@@ -178,49 +221,155 @@ class Writer:
         """
         prompt = tf.strings.unicode_transcode(prompt, "UTF-8", "UTF-8", errors="replace")
         rows = tf.shape(prompt)
-        temperature, max_length, seed = (
-            tf.broadcast_to(a, rows) for a in (temperature, max_length, seed)
-        )
-        temperature = tf.where(tf.math.is_nan(temperature), 0.0, temperature)
-        temperature = tf.clip_by_value(temperature, 0.0, HOTTEST)
-        max_length = tf.clip_by_value(max_length, 0, LONGEST)
-        logits, states = self._read(prompt)
+        temperature, max_length, seed = _bounded(rows, temperature, max_length, seed)
+        last, states = self._read(*self._begin(rows[0]), self._processor(prompt))
         ids = decoding.sample(
             self._step,
-            logits,
-            states,
+            *self._step(last, states),
             end=END,
             max_length=max_length,
             temperature=temperature,
             seed=seed,
             top_k=self._sampling.top_k,
             top_p=self._sampling.top_p,
-        )
+        ).ids
         return {"text": self._processor.join(ids, after=prompt)}
 
     def next(self, prompt: tf.Tensor) -> dict[str, tf.Tensor]:
         """The likeliest tokens after each prompt, and their probabilities."""
-        logits, _ = self._read(prompt)
+        begun = self._begin(tf.shape(prompt)[0])
+        return self._likeliest(*self._read(*begun, self._processor(prompt)))
+
+    def start(self) -> pieces.State:
+        """What `go_on` begins with."""
+        last, states = self._begin(tf.constant(1))
+        return {
+            # The last token is not in the states yet: the scores of the next one come with it.
+            **{f"cells_{i}": state for i, state in enumerate(states)},
+            "last": last,
+            "open": tf.constant([""]),
+            "before": tf.constant([""]),
+            "drawn": tf.constant([0]),
+            "ended": tf.constant([False]),
+        }
+
+    def go_on(
+        self, given: dict[str, tf.Tensor], state: pieces.State
+    ) -> tuple[dict[str, tf.Tensor], pieces.State]:
+        """Each text goes on with ``text``, which may be empty, and with what is written then: up to
+        ``max_length`` tokens, none at 0.
+
+        Gives what was written, ``text``; ``ended``, whether an end mark was met, after which
+        nothing is written until there is more to read; and the likeliest next ``tokens``.
+
+        A word that is not ended is read when more comes, or when something is to be written. Behind
+        what was written a new word begins.
+        """
+        read = state["open"] + given["text"]
+        temperature, most, seed = _bounded(
+            tf.shape(read), given["temperature"], given["max_length"], given["seed"]
+        )
+        ended = state["ended"] & (given["text"] == "")
+        most = tf.where(ended, 0, most)
+        settled, open_ = self._processor.settle(read)
+        settled = tf.where(most > 0, read, settled)
+        open_ = tf.where(most > 0, "", open_)
+
+        fresh = (state["before"] == "") & (state["last"] == END)
+        cells = [state[f"cells_{i}"] for i in range(len(self._network.inputs) - 1)]
+        last, cells = self._read(state["last"], cells, self._processor.piece(settled, fresh))
+        logits, after = self._step(last, cells)
+        written = decoding.sample(
+            _remembering(self._step),
+            logits,
+            [*after, *cells, last],
+            end=END,
+            max_length=most,
+            temperature=temperature,
+            seed=seed,
+            drawn=state["drawn"] % LONGEST,
+            top_k=self._sampling.top_k,
+            top_p=self._sampling.top_p,
+        )
+        *cells, last = written.states[len(cells) :]
+        count = tf.math.count_nonzero(written.ids, axis=1, dtype=tf.int32)
+        before = _last_character(state["before"] + settled)
+        text = self._processor.join(written.ids, after=before)
+        text = tf.strings.substr(text, tf.strings.length(before), tf.strings.length(text))
+        ended |= count < most
+        end = self._processor.piece(open_, fresh & (settled == ""))
+        return {"text": text, "ended": ended} | self._likeliest(*self._read(last, cells, end)), {
+            **{f"cells_{i}": cell for i, cell in enumerate(cells)},
+            "last": last,
+            "open": open_,
+            "before": _last_character(before + text),
+            "drawn": state["drawn"] + count,
+            "ended": ended,
+        }
+
+    def _likeliest(self, last: tf.Tensor, states: list[tf.Tensor]) -> dict[str, tf.Tensor]:
+        logits, _ = self._step(last, states)
         best = tf.math.top_k(tf.nn.softmax(logits), min(NEXT, self._processor.size - RESERVED))
         return {"tokens": self._processor.names(best.indices), "probabilities": best.values}
 
-    def _read(self, prompt: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The scores of what follows each prompt, and the state after it."""
-        ids = self._processor(prompt)
-        begin = tf.fill([tf.shape(prompt)[0], 1], END)
-        ids = tf.concat([tf.RaggedTensor.from_tensor(begin), ids], axis=1)
+    def _begin(self, rows: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The token that stands before every text, and the state before it is read."""
+        zeros = [tf.zeros([rows, s.shape[-1]]) for s in self._network.inputs[1:]]
+        return tf.fill([rows], END), zeros
+
+    def _read(
+        self, last: tf.Tensor, states: list[tf.Tensor], ids: tf.RaggedTensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The last token once ``ids`` were read, and the state before it is read.
+
+        Args:
+            last, states: of what was read before.
+        """
+        ids = tf.concat([tf.RaggedTensor.from_tensor(last[:, None]), ids], axis=1)
         # All but the last token for the states only: of so many steps no scores are computed.
         before = ids[:, :-1].to_tensor(PADDING)
         before = tf.pad(before, [[0, 0], [0, 1]])
-        zeros = [tf.zeros([tf.shape(before)[0], s.shape[-1]]) for s in self._network.inputs[1:]]
-        _, states = models.read_on(self._network, before, zeros)
-        return self._step(ids[:, -1:].values, states)
+        _, states = models.read_on(self._network, before, states)
+        return ids[:, -1:].values, states
 
     def _step(self, ids: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
         logits, states = models.read_on(self._network, ids[:, None], states)
         # Padding and unknown are never written.
         written = tf.range(self._processor.size) >= RESERVED
         return tf.where(written, logits[:, -1], -1e9), states
+
+
+def _bounded(
+    rows: tf.Tensor, temperature: tf.Tensor, max_length: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """One of each for every row, and within bounds."""
+    temperature, max_length, seed = (
+        tf.broadcast_to(a, rows) for a in (temperature, max_length, seed)
+    )
+    temperature = tf.where(tf.math.is_nan(temperature), 0.0, temperature)
+    temperature = tf.clip_by_value(temperature, 0.0, HOTTEST)
+    return temperature, tf.clip_by_value(max_length, 0, LONGEST), seed
+
+
+def _remembering(step: decoding.Step) -> decoding.Step:
+    """``step`` with the state before the last token, and that token, kept behind its states."""
+
+    def remember(ids: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        half = len(states) // 2
+        now, before, last = states[:half], states[half:-1], states[-1]
+        logits, after = step(ids, now)
+        goes_on = ids != PADDING
+        before, now = (
+            [tf.where(goes_on[:, None], new, old) for new, old in zip(*pair, strict=True)]
+            for pair in ((now, before), (after, now))
+        )
+        return logits, [*now, *before, tf.where(goes_on, ids, last)]
+
+    return remember
+
+
+def _last_character(texts: tf.Tensor) -> tf.Tensor:
+    return tf.strings.regex_replace(texts, r"^(?s:.*)((?s:.))$", r"\1")
 
 
 class Feed:
@@ -230,7 +379,7 @@ class Feed:
         self._seed = config.seed
         train, validation = (
             Streams(
-                processor.encode([d.text for d in documents]),
+                processor.encode(disk.each(lambda d: d.text, documents)),
                 rows=config.train.batch_size,
                 window=config.train.window,
                 end=END,

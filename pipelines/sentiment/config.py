@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from pipelines.config import (
     BucketTrainConfig,
-    DataConfig,
     Experiment,
     Name,
     RecurrentConfig,
+    Score,
     Section,
     Share,
+    TextRowsConfig,
 )
 
 
-class TextData(DataConfig):
+class TextData(TextRowsConfig):
     """Rows with a text and a label."""
 
     text: Name = "text"
@@ -47,6 +48,8 @@ class NgramConfig(Section):
     order: int = Field(2, ge=1, le=5)
     #: Rows of the table that n-grams are hashed to.
     buckets: int = Field(2**20, ge=2, le=2**24)
+    #: Leave the recurrent model out.
+    alone: bool = False
 
 
 class ModelConfig(RecurrentConfig):
@@ -66,6 +69,16 @@ class ModelConfig(RecurrentConfig):
 
 
 class SentimentConfig(Experiment):
+    score: ClassVar[Score] = Score("accuracy", higher_is_better=True)
+    variants: ClassVar[dict[str, tuple[str, ...]]] = {
+        "n-grams": ("model.ngrams.alone=true",),
+        "feedforward": ("model.cell=feedforward", "model.bidirectional=false"),
+        "rnn": ("model.cell=rnn", "model.bidirectional=false"),
+        "gru": ("model.cell=gru", "model.bidirectional=false"),
+        "lstm": ("model.cell=lstm", "model.bidirectional=false"),
+        "bidirectional": ("model.bidirectional=true",),
+    }
+
     task: Literal["sentiment"] = "sentiment"
     data: TextData
     text: TextConfig = TextConfig()

@@ -14,6 +14,12 @@ def build(config: ModelConfig, *, vocabulary: int, classes: int, seed: int) -> k
     # One seed a layer: equal seeds would draw equal dropout masks.
     seeds = iter(range(seed, seed + 10))
     ids = keras.Input((None,), dtype="int32", name="ids")
+    if config.ngrams:
+        counted = NgramScores(
+            classes, config.ngrams.order, config.ngrams.buckets, dtype="float32", name="ngrams"
+        )(ids)
+        if config.ngrams.alone:
+            return keras.Model(ids, counted, name="sentiment")
     valid = keras.ops.not_equal(ids, PADDING)
     words = TokenDropout(config.token_dropout, seed=next(seeds), name="token_dropout")(ids)
     x = keras.layers.Embedding(
@@ -36,9 +42,6 @@ def build(config: ModelConfig, *, vocabulary: int, classes: int, seed: int) -> k
         name="V",
     )(pooled)
     if config.ngrams:
-        counted = NgramScores(
-            classes, config.ngrams.order, config.ngrams.buckets, dtype="float32", name="ngrams"
-        )(ids)
         members = keras.ops.stack([logits, counted], axis=1)
         logits = Committee(seed=next(seeds), dtype="float32", name="committee")(members)
     return keras.Model(ids, logits, name="sentiment")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ class TextClasses:
         self._number = {label: i for i, label in enumerate(self.labels)}
 
     @classmethod
-    def fit(cls, config: TextConfig, texts: Sequence[str], labels: Sequence[str]) -> TextClasses:
+    def fit(cls, config: TextConfig, texts: Collection[str], labels: Sequence[str]) -> TextClasses:
         vocabulary = build_vocabulary(
             texts,
             functools.partial(split_words, lowercase=config.lowercase),
@@ -42,16 +42,16 @@ class TextClasses:
         )
         return cls(config, vocabulary, labels)
 
-    def encode(self, texts: Sequence[str]) -> Ragged:
+    def encode(self, texts: Collection[str]) -> Ragged:
         return self.tokenizer.encode(texts)
 
-    def numbers(self, labels: Sequence[str]) -> np.ndarray:
+    def numbers(self, labels: Collection[str]) -> np.ndarray:
         if unknown := sorted(set(labels) - set(self.labels)):
             raise UserError(
                 f"the model was not trained on the label {unknown[0]!r}; "
                 f"it knows: {', '.join(self.labels)}"
             )
-        return np.array([self._number[label] for label in labels], np.int32)
+        return np.fromiter((self._number[label] for label in labels), np.int32, len(labels))
 
     def resources(self) -> list[tf.Module]:
         return [self.tokenizer]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,29 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipelines import training
+from layers.watch import Watch
+from pipelines import disk, pieces, training
 from pipelines.batches import BucketFeed, Buckets
+from pipelines.errors import UserError
+from pipelines.explain.account import Account, Part
 from pipelines.export import Endpoint
+from pipelines.losses import ClassCrossentropy
 from pipelines.sentiment import evaluation, records
 from pipelines.sentiment import model as models
 from pipelines.sentiment.config import SentimentConfig
 from pipelines.sentiment.processor import TextClasses
+from pipelines.sentiment.records import LabelledText
 from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task
-from pipelines.text import Ragged
+from pipelines.text import UNKNOWN, Ragged
 
 #: Texts that are answered after every epoch.
 _EXAMPLES = 5
+#: Classes whose probability is drawn as a text is read.
+_CURVES = 6
+#: Beginnings of a text that are answered, at most.
+_BEGINNINGS = 400
+#: Characters of a text that is explained in every run, if there are such.
+_SHORT = 400
 
 
 class Sentiment(Task):
@@ -34,7 +46,7 @@ class Sentiment(Task):
         return records.load(config)
 
     def prepare(self, config: SentimentConfig, splits: Splits) -> TextClasses:
-        texts = [r.text for r in splits.train]
+        texts = disk.each(lambda r: r.text, splits.train)
         return TextClasses.fit(config.text, texts, records.labels_of(splits.train))
 
     def load_processor(self, folder: Path) -> TextClasses:
@@ -50,18 +62,21 @@ class Sentiment(Task):
 
     def objective(self, config: SentimentConfig) -> training.Objective:
         return training.Objective(
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            loss=ClassCrossentropy(),
             metrics=lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
             monitor="val_accuracy",
             higher_is_better=True,
         )
 
     def feed(self, config: SentimentConfig, processor: TextClasses, splits: Splits) -> BucketFeed:
-        train, validation = (
-            (processor.encode([r.text for r in part]), processor.numbers([r.label for r in part]))
-            for part in (splits.train, splits.validation)
+        train, validation = (_encode(processor, part) for part in (splits.train, splits.validation))
+        return BucketFeed(
+            config.train,
+            train,
+            validation,
+            seed=config.seed,
+            buffer=config.data.shuffle_buffer,
         )
-        return BucketFeed(config.train, train, validation, seed=config.seed)
 
     def examples(
         self,
@@ -93,8 +108,7 @@ class Sentiment(Task):
         served: Any,
         splits: Splits,
     ) -> Evaluation:
-        rows = processor.encode([r.text for r in splits.test])
-        truth = processor.numbers([r.label for r in splits.test])
+        rows, truth = _encode(processor, splits.test)
         return evaluation.evaluate(
             splits.test, truth, probabilities(model, rows, config), processor.labels
         )
@@ -102,10 +116,9 @@ class Sentiment(Task):
     def endpoints(
         self, config: SentimentConfig, processor: TextClasses, model: keras.Model
     ) -> dict[str, Endpoint]:
-        labels = tf.constant(processor.labels)
+        labels, tokenizer = tf.constant(processor.labels), processor.tokenizer
 
-        def classify(text: tf.Tensor) -> dict[str, tf.Tensor]:
-            logits = model(processor.tokenizer.padded(text), training=False)
+        def answer(logits: tf.Tensor) -> dict[str, tf.Tensor]:
             scores = tf.nn.softmax(logits)
             return {
                 "label": tf.gather(labels, tf.argmax(scores, axis=-1)),
@@ -113,14 +126,40 @@ class Sentiment(Task):
                 "probabilities": scores,
             }
 
+        def classify(text: tf.Tensor) -> dict[str, tf.Tensor]:
+            return answer(model(tokenizer.padded(text), training=False))
+
         def classes() -> dict[str, tf.Tensor]:
             return {"labels": labels}
 
+        def start() -> pieces.State:
+            none = tf.constant([""])
+            ids, words = tokenizer.piece(none, tf.constant([0]))
+            _, state = pieces.read_on(model, ids, None)
+            return {**state, "words": words, "open": none}
+
+        def step(
+            given: dict[str, tf.Tensor], state: pieces.State
+        ) -> tuple[dict[str, tf.Tensor], pieces.State]:
+            settled, open_ = tokenizer.settle(state["open"] + given["text"])
+            ids, words = tokenizer.piece(settled, state["words"])
+            _, after = pieces.read_on(model, ids, state)
+            # The end is read as if no more came, and read again with what does come.
+            ids, _ = tokenizer.piece(open_, words)
+            logits, _ = pieces.read_on(model, ids, after)
+            return answer(logits), {**after, "words": words, "open": open_}
+
         text = tf.TensorSpec([None], tf.string, name="text")
-        return {
+        found = {
             "serving_default": Endpoint(classify, {"text": text}),
             "labels": Endpoint(classes, {}),
         }
+        if config.model.bidirectional:
+            return found  # it reads from the end as well
+        return found | pieces.endpoints(start, step, {"text": text})
+
+    def request(self, config: SentimentConfig, record: LabelledText) -> dict[str, tf.Tensor]:
+        return {"text": tf.constant([record.text])}
 
     def predict(self, config: SentimentConfig, served: Any, text: str) -> Prediction:
         answer = served.signatures["serving_default"](text=tf.constant([text]))
@@ -138,6 +177,52 @@ class Sentiment(Task):
                 "probabilities": dict(ranked),
             },
         )
+
+    def to_explain(self, config: SentimentConfig, splits: Splits, count: int) -> list[str]:
+        # Short ones are read at a glance.
+        texts = (r.text for r in splits.test)
+        return heapq.nsmallest(count, texts, key=lambda text: len(text) > _SHORT)
+
+    def explain(
+        self, config: SentimentConfig, processor: TextClasses, model: keras.Model, given: str
+    ) -> Account:
+        text = tf.constant([given.encode("utf-8", errors="replace")])
+        words = [w.decode() for w in processor.tokenizer.words(text).values.numpy()]
+        ids = processor.tokenizer(text).values.numpy()
+        if not words:
+            raise UserError(f"{given!r}: no word in it")
+        with Watch().looking() as watch:
+            model(ids[None], training=False)
+        # What the model would answer if the text ended at each word; of very many, at some.
+        every = -(-len(ids) // _BEGINNINGS)
+        lengths = np.arange((len(ids) - 1) % every + 1, len(ids) + 1, every)
+        begun = Ragged(np.concatenate([ids[:n] for n in lengths]), lengths)
+        answers = probabilities(model, begun, config)
+        so_far = np.full((len(ids), answers.shape[1]), np.nan)
+        so_far[lengths - 1] = answers
+        ranked = np.argsort(-so_far[-1], kind="stable")
+        best = ranked[0]
+        return Account(
+            given=given,
+            answer=f"{processor.labels[best]} ({so_far[-1, best]:.1%})",
+            parts=[
+                Part(
+                    name="reads",
+                    about="A step is a word. The curves are what the model would answer if the "
+                    "text ended there.",
+                    tokens=words,
+                    watch=watch,
+                    curves={processor.labels[c]: so_far[:, c] for c in ranked[:_CURVES]},
+                    details=["unknown to the model" if i == UNKNOWN else "" for i in ids],
+                )
+            ],
+        )
+
+
+def _encode(processor: TextClasses, records: Sequence[LabelledText]) -> tuple[Ragged, np.ndarray]:
+    """What is read, and the class of each."""
+    texts = disk.each(lambda r: r.text, records)
+    return processor.encode(texts), processor.numbers(disk.each(lambda r: r.label, records))
 
 
 def probabilities(model: keras.Model, rows: Ragged, config: SentimentConfig) -> np.ndarray:

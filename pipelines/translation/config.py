@@ -7,7 +7,6 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from pipelines.config import (
-    DataConfig,
     DecoderConfig,
     DecodingConfig,
     DocumentTextConfig,
@@ -15,13 +14,15 @@ from pipelines.config import (
     Level,
     Name,
     RecurrentConfig,
+    Score,
     Section,
     Share,
     TeacherForcedTrainConfig,
+    TextRowsConfig,
 )
 
 
-class PairData(DataConfig):
+class PairData(TextRowsConfig):
     """Rows with a text and its translation: or a question and its answer, a long text and a
     short one."""
 
@@ -69,6 +70,20 @@ class TranslationConfig(Experiment):
     writes: ClassVar[dict[str, str]] = {"attention": "draw what each word looked at (PNG)"}
 
     at_request: ClassVar[tuple[str, ...]] = ("decoding.beam_width", "decoding.max_length")
+
+    score: ClassVar[Score] = Score("bleu", higher_is_better=True)
+    variants: ClassVar[dict[str, tuple[str, ...]]] = {
+        **{
+            cell: (
+                f"model.encoder.cell={cell}",
+                f"model.decoder.cell={cell}",
+                "model.encoder.bidirectional=false",
+            )
+            for cell in ("rnn", "gru", "lstm")
+        },
+        "bidirectional": ("model.encoder.bidirectional=true",),
+        "no-attention": ("model.decoder.attention=none",),
+    }
 
     task: Literal["translation"] = "translation"
     data: PairData

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import tensorflow as tf
 
+from pipelines import disk
 from pipelines.config import Level
 from pipelines.documents import END, END_MARK, Documents
 from pipelines.text import Ragged, in_pieces
@@ -25,10 +26,10 @@ class Pairs:
 
     @classmethod
     def fit(
-        cls, config: TextConfig, level: Level, inputs: Sequence[str], outputs: Sequence[str]
+        cls, config: TextConfig, level: Level, inputs: Collection[str], outputs: Collection[str]
     ) -> Pairs:
         if config.shared:
-            both = Documents.fit([*inputs, *outputs], config, level)
+            both = Documents.fit(disk.each(str, inputs, outputs), config, level)
             return cls(both, both)
         return cls(*(Documents.fit(texts, config, level) for texts in (inputs, outputs)))
 
@@ -41,7 +42,7 @@ class Pairs:
         return _ended(self.input.words(_tidy(texts)), END_MARK)
 
     def encode(
-        self, inputs: Sequence[str], outputs: Sequence[str]
+        self, inputs: Collection[str], outputs: Collection[str]
     ) -> tuple[dict[str, Ragged], Ragged]:
         """What is read, what is written and, token by token, what is to be written next."""
         text = self.output.encode(outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,10 +12,13 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from pipelines import decoders, decoding, figures, training
+from layers.watch import Watch
+from pipelines import decoders, decoding, disk, figures, training
 from pipelines.batches import BucketFeed, in_order
 from pipelines.documents import END
 from pipelines.errors import UserError
+from pipelines.explain import writing
+from pipelines.explain.account import Account, Part
 from pipelines.export import Endpoint
 from pipelines.losses import cross_entropy, next_token
 from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task
@@ -45,7 +48,7 @@ class Translation(Task):
         return records.load(config)
 
     def prepare(self, config: TranslationConfig, splits: Splits) -> Pairs:
-        inputs, outputs = ([getattr(p, side) for p in splits.train] for side in ("input", "output"))
+        inputs, outputs = _sides(splits.train)
         return Pairs.fit(config.text, config.model.level, inputs, outputs)
 
     def load_processor(self, folder: Path) -> Pairs:
@@ -64,7 +67,13 @@ class Translation(Task):
 
     def feed(self, config: TranslationConfig, processor: Pairs, splits: Splits) -> BucketFeed:
         train, validation = (_encode(processor, part) for part in (splits.train, splits.validation))
-        return BucketFeed(config.train, train, validation, seed=config.seed)
+        return BucketFeed(
+            config.train,
+            train,
+            validation,
+            seed=config.seed,
+            buffer=config.data.shuffle_buffer,
+        )
 
     def examples(
         self, config: TranslationConfig, processor: Pairs, model: Translator, splits: Splits
@@ -133,6 +142,9 @@ class Translation(Task):
         }
         return {"serving_default": Endpoint(interpreter.translate, inputs)}
 
+    def request(self, config: TranslationConfig, record: Pair) -> dict[str, tf.Tensor]:
+        return asked([record.input], config.decoding)
+
     def predict(self, config: TranslationConfig, served: Any, text: str) -> Prediction:
         answers = served.signatures["serving_default"](**asked([text], config.decoding))
         answer = {name: value.numpy()[0] for name, value in answers.items()}
@@ -160,6 +172,14 @@ class Translation(Task):
             json=found,
         )
 
+    def to_explain(self, config: TranslationConfig, splits: Splits, count: int) -> list[str]:
+        return [p.input for p in splits.test[:count]]
+
+    def explain(
+        self, config: TranslationConfig, processor: Pairs, model: Translator, given: str
+    ) -> Account:
+        return Interpreter(config, processor, model).explain(given)
+
 
 def _draw(answer: dict[str, Any]) -> Figure:
     if "alignment" not in answer:
@@ -182,6 +202,8 @@ class Interpreter:
         self._attends = decoders.attends(model.decoder)
         #: Only whole words can be unknown, and only attention says what stands in their place.
         self._copies = self._attends and config.model.level == "word"
+        #: Padding is never written; unknown words are where the text has one to put there.
+        self._first = 1 + (PADDING if self._copies else UNKNOWN)
 
     def translate(
         self, text: tf.Tensor, beam_width: tf.Tensor, max_length: tf.Tensor
@@ -218,6 +240,41 @@ class Interpreter:
             }
         return answer
 
+    def explain(self, given: str) -> Account:
+        """Encoder and decoder, while the best translation is written."""
+        text = tf.constant([given.encode("utf-8", "replace")])
+        limits = self._config.decoding
+        read, found = self._search(
+            text, tf.constant([limits.beam_width]), tf.constant([limits.max_length])
+        )
+        if read.shape[1] < 2:  # the end mark
+            raise UserError(f"{given!r}: nothing in it to translate")
+        with Watch().looking() as watch:
+            states, looked_at = self._model.read(read)
+        tokens = writing.names(self._processor.input, read[0].numpy())
+        names = self._names(text, found.ids[:, 0], found.notes[:, 0])
+        answer = self._processor.output.join_names(names)[0].numpy().decode()
+        ids = found.ids[0, 0].numpy()
+        ids = ids[: np.count_nonzero(ids)]
+        about = "A step is a token of the text. Nothing is answered before all of it is read."
+        return Account(
+            given,
+            answer,
+            [
+                Part("reads", about, tokens, watch, {}),
+                writing.spoken(
+                    self._model,
+                    self._processor.output,
+                    states,
+                    looked_at,
+                    ids,
+                    [name.decode("utf-8", "replace") for name in names[0, : len(ids)].numpy()],
+                    first=self._first,
+                    places=tokens,
+                ),
+            ],
+        )
+
     def _search(
         self, text: tf.Tensor, beam_width: tf.Tensor, max_length: tf.Tensor
     ) -> tuple[tf.Tensor, decoding.Found]:
@@ -234,8 +291,7 @@ class Interpreter:
             looked_at,
             self._config.decoding,
             end=END,
-            # Padding is never written; unknown words are where the text has one to put there.
-            first=1 + (PADDING if self._copies else UNKNOWN),
+            first=self._first,
             something=ragged.row_lengths() > 1,  # the end mark
             beam_width=beam_width,
             max_length=max_length,
@@ -261,7 +317,11 @@ def _valid(tokens: tf.Tensor) -> tf.Tensor:
 
 
 def _encode(processor: Pairs, pairs: Sequence[Pair]) -> Any:
-    return processor.encode([p.input for p in pairs], [p.output for p in pairs])
+    return processor.encode(*_sides(pairs))
+
+
+def _sides(pairs: Sequence[Pair]) -> tuple[Collection[str], Collection[str]]:
+    return disk.each(lambda p: p.input, pairs), disk.each(lambda p: p.output, pairs)
 
 
 TASK = Translation()

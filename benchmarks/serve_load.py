@@ -1,0 +1,377 @@
+"""A server under load, asked by clients on the same machine.
+
+    python -m benchmarks.serve_load             # sentiment, beside `mlflow models serve`
+    python -m benchmarks.serve_load --soak 30   # minutes of all that UNFOLD_HOME/exports has
+
+The load: 32 clients, each of which asks for the class of a text of 50 words, waits for the answer
+and asks again; the default config's model, with random weights (they do not change the time).
+Then the same while new versions come and old ones go. The soak mixes all tasks that are exported,
+malformed requests, clients that leave and new versions, and watches the server's memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import io
+import itertools
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import numpy as np
+import psutil
+
+from benchmarks.measure import Table, report
+from pipelines.files import new_folder
+
+ROOT = Path(__file__).parents[1]
+CLIENTS = 32
+WORDS = 50
+#: Between two versions, and of the whole load (seconds).
+RELOAD_EVERY, SECONDS = 6.0, 20.0
+#: In the soak: between two looks at the memory, two new versions, two requests of a client.
+SAMPLE_EVERY, RENEW_EVERY, PAUSE = 10.0, 60.0, 1.0
+JSON = "application/json"
+
+
+def request(path: str, value: Any, port: int) -> bytes:
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {JSON}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def ask(connection: Any, raw: bytes) -> tuple[int, bytes]:
+    """Status and body of the answer to a request."""
+    reader, writer = connection
+    writer.write(raw)
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    size = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
+    return int(head[9:12]), await reader.readexactly(size)
+
+
+async def load(port: int, requests: list[bytes], seconds: float) -> dict[str, float]:
+    """Clients that ask one after the other, for so long: times of the answers, and how many."""
+    times: list[float] = []
+    failed = 0
+    until = time.perf_counter() + seconds
+
+    async def client(number: int) -> None:
+        nonlocal failed
+        connection = await asyncio.open_connection("127.0.0.1", port)
+        for raw in itertools.islice(itertools.cycle(requests), number, None):
+            started = time.perf_counter()
+            status, _ = await ask(connection, raw)
+            ended = time.perf_counter()
+            times.append(ended - started)
+            failed += status != 200
+            if ended > until:
+                break
+        connection[1].close()
+
+    started = time.perf_counter()
+    await asyncio.gather(*(client(i) for i in range(CLIENTS)))
+    spent = time.perf_counter() - started
+    p50, p99 = np.percentile(times, [50, 99]) * 1e3
+    return {
+        "requests/s": len(times) / spent,
+        "p50 ms": p50,
+        "p99 ms": p99,
+        "longest ms": max(times) * 1e3,
+        "failed": failed,
+    }
+
+
+@contextlib.contextmanager
+def server(command: list[str], path: str, **environment: str) -> Iterator[tuple[int, Any]]:
+    """A server process that is ready; its port, and the process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    bin = Path(sys.executable).parent
+    environment |= {"PATH": f"{bin}{os.pathsep}{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command, "--port", str(port)],
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        asyncio.run(_ready(process, port, path))
+        yield port, process
+    finally:
+        whole = psutil.Process(process.pid)
+        for child in [*whole.children(recursive=True), whole]:
+            child.terminate()
+        process.wait(timeout=90)
+
+
+async def _ready(process: Any, port: int, path: str) -> None:
+    while process.poll() is None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            connection = await asyncio.open_connection("127.0.0.1", port)
+            get = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+            status, _ = await ask(connection, get)
+            connection[1].close()
+            if status == 200:
+                return
+        await asyncio.sleep(0.5)
+    raise RuntimeError("the server has ended")
+
+
+def texts(count: int) -> list[str]:
+    """Of 50 words of reviews each."""
+    from pipelines import config as configs
+    from pipelines.sentiment.task import TASK
+
+    config = configs.load(ROOT / "configs/sentiment/default.yaml", TASK.config)
+    words = [w for r in TASK.load(config).test[:count] for w in r.text.split()]
+    random.Random(1).shuffle(words)
+    return [" ".join(words[i * WORDS : (i + 1) * WORDS]) for i in range(count)]
+
+
+def export_sentiment(folder: Path) -> None:
+    """The default config's model with random weights, as a run would be exported."""
+    from pipelines import config as configs
+    from pipelines import export
+    from pipelines.sentiment.task import TASK
+
+    config = configs.load(ROOT / "configs/sentiment/default.yaml", TASK.config)
+    processor = TASK.prepare(config, TASK.load(config))
+    model = TASK.build(config, processor)
+    export.write(folder, model, TASK.endpoints(config, processor, model), processor.resources())
+
+
+def again(folder: Path) -> Path:
+    """The newest version below a folder, as the next one."""
+    versions = sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
+    target = folder / str(versions[-1] + 1)
+    with new_folder(target) as work:
+        shutil.copytree(folder / str(versions[-1]), work, dirs_exist_ok=True)
+    for old in versions[:-1]:
+        shutil.rmtree(folder / str(old))
+    return target
+
+
+def compare() -> None:
+    table = Table(
+        f"{CLIENTS} clients, texts of {WORDS} words, clients and server on the same machine",
+        ["unfold serve", "the same, a new version every few seconds", "mlflow models serve"],
+    )
+    some = texts(64)
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        folder = home / "exports" / "sentiment"
+        export_sentiment(folder / "1")
+        with server(["pipelines.cli", "serve"], "/readyz", UNFOLD_HOME=name) as (port, _):
+            path = "/v1/models/sentiment:predict"
+            asked = [request(path, {"instances": [text]}, port) for text in some]
+            asyncio.run(load(port, asked, 3))
+            table.add(0, asyncio.run(load(port, asked, SECONDS)))
+            table.add(1, asyncio.run(_reloading(port, asked, folder)))
+        _mlflow_model(folder, home / "mlflow")
+        command = [
+            "mlflow",
+            "models",
+            "serve",
+            "-m",
+            str(home / "mlflow"),
+            "--env-manager",
+            "local",
+        ]
+        with server(command, "/ping", MLFLOW_TRACKING_URI=f"sqlite:///{home}/mlflow.db") as (
+            port,
+            _,
+        ):
+            asked = [
+                request("/invocations", {"dataframe_records": [{"text": text}]}, port)
+                for text in some
+            ]
+            asyncio.run(load(port, asked, 3))
+            table.add(2, asyncio.run(load(port, asked, SECONDS)))
+    report("serve_load", [table])
+
+
+async def _reloading(port: int, asked: list[bytes], folder: Path) -> dict[str, float]:
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(RELOAD_EVERY)
+            await asyncio.to_thread(again, folder)
+
+    renewing = asyncio.create_task(renew())
+    found = await load(port, asked, 2 * SECONDS)
+    renewing.cancel()
+    return found
+
+
+def _mlflow_model(exports: Path, target: Path) -> None:
+    import mlflow
+
+    from pipelines import mlflow_model
+    from pipelines.export import mlflow_signature
+
+    newest = max(exports.iterdir(), key=lambda p: p.stat().st_mtime)
+    mlflow.pyfunc.save_model(
+        path=str(target),
+        python_model=str(mlflow_model.__file__),
+        artifacts={"savedmodel": str(newest)},
+        signature=mlflow_signature(newest),
+        pip_requirements=["mlflow", "tensorflow"],
+    )
+
+
+async def soak(port: int, process: psutil.Process, exports: Path, minutes: float) -> list[Table]:
+    """Mixed load: answers by task, and the server's memory."""
+    rng = random.Random(1)
+    some = texts(64)
+    tasks = [p.name for p in sorted(exports.iterdir()) if p.name in ASKED]
+    found: dict[str, list[float]] = {name: [] for name in (*tasks, "malformed", "left")}
+    failed = dict.fromkeys(found, 0)
+    memory: list[tuple[float, float]] = []
+    until = time.monotonic() + minutes * 60
+
+    async def one(kind: str, connection: Any) -> None:
+        started = time.perf_counter()
+        if kind == "malformed":
+            status, _ = await ask(connection, request(*rng.choice(MALFORMED), port))
+            failed[kind] += not 400 <= status < 500
+        elif kind == "left":
+            task = rng.choice(tasks)
+            gone = await asyncio.open_connection("127.0.0.1", port)
+            gone[1].write(request(f"/v1/models/{task}:predict", ASKED[task](rng, some), port))
+            gone[1].close()
+        else:
+            raw = request(f"/v1/models/{kind}:predict", ASKED[kind](rng, some), port)
+            status, body = await ask(connection, raw)
+            failed[kind] += status != 200
+            if status != 200:
+                print(kind, status, body[:300], flush=True)
+        found[kind].append(time.perf_counter() - started)
+
+    async def client() -> None:
+        connection = await asyncio.open_connection("127.0.0.1", port)
+        while time.monotonic() < until:
+            await one(rng.choice(list(found)), connection)
+            await asyncio.sleep(rng.expovariate(1 / PAUSE))
+        connection[1].close()
+
+    async def watch() -> None:
+        while True:
+            memory.append((time.monotonic(), process.memory_info().rss / 1e6))
+            await asyncio.sleep(SAMPLE_EVERY)
+
+    async def renew() -> None:
+        for task in itertools.cycle(tasks):
+            await asyncio.sleep(RENEW_EVERY)
+            await asyncio.to_thread(again, exports / task)
+
+    others = [asyncio.create_task(watch()), asyncio.create_task(renew())]
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    for other in others:
+        other.cancel()
+    table = Table(f"{minutes:g} minutes of mixed load, {CLIENTS} clients", list(found))
+    for kind, times in found.items():
+        p50, p99 = np.percentile(times, [50, 99]) * 1e3
+        table.add(
+            kind, {"requests": len(times), "p50 ms": p50, "p99 ms": p99, "failed": failed[kind]}
+        )
+    # Growth once everything has been asked, and has been replaced once: over the last two thirds.
+    at, size = np.array(memory[len(memory) // 3 :]).T
+    slope = np.polyfit(at / 3600, size, 1)[0]
+    grown = Table("Memory of the server", ["MB"])
+    grown.add(
+        0, {"start": memory[0][1], "end": memory[-1][1], "MB/h over the last two thirds": slope}
+    )
+    print([round(mb) for _, mb in memory], flush=True)
+    return [table, grown]
+
+
+def _picture(rng: random.Random) -> str:
+    """A picture of one colour, as base64."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new("RGB", (64, 48), tuple(rng.randrange(256) for _ in range(3))).save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
+
+
+#: A request of each task, as a client would send it.
+ASKED: dict[str, Callable[[random.Random, list[str]], Any]] = {
+    "sentiment": lambda rng, some: {"instances": rng.choices(some, k=rng.choice([1, 1, 1, 8]))},
+    "generation": lambda rng, some: {
+        "instances": [
+            {
+                "prompt": "X:1\nT:",
+                "temperature": rng.choice([0, 0.8]),
+                "max_length": rng.choice([20, 60]),
+                "seed": rng.randrange(1000),
+            }
+        ]
+    },
+    "translation": lambda rng, some: {
+        "inputs": {
+            "text": [" ".join(rng.choice(some).split()[: rng.randint(3, 12)])],
+            "beam_width": [rng.choice([1, 4])],
+            "max_length": [20],
+        }
+    },
+    "captioning": lambda rng, some: {
+        "instances": [
+            {"image": {"b64": _picture(rng)}, "beam_width": rng.choice([1, 3]), "max_length": 15}
+        ]
+    },
+    # The default config reads the price, and the day's highest and lowest.
+    "forecasting": lambda rng, some: {
+        "instances": [
+            {
+                "history": [[rng.uniform(90, 110), 112.0, 88.0] for _ in range(80)],
+                "lengths": 80,
+                "series": rng.choice(["AAPL", "another"]),
+            }
+        ]
+    },
+}
+MALFORMED = [
+    ("/v1/models/sentiment:predict", b"{"),
+    ("/v1/models/sentiment:predict", {"instances": [1]}),
+    ("/v1/models/sentiment:predict", {"instances": [{"b64": "*"}]}),
+    ("/v1/models/sentiment:predict", b'{"instances": ["\xff"]}'),
+    ("/v1/models/sentiment:predict", b"[" * 50_000),
+    ("/v1/models/sentiment/versions/0:predict", {"instances": ["a"]}),
+    ("/v1/models/another:predict", {"instances": ["a"]}),
+    ("/nowhere", {}),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--soak", type=float, metavar="MINUTES")
+    args = parser.parse_args()
+    if args.soak is None:
+        compare()
+        return
+    from pipelines.runs import home
+
+    with server(["pipelines.cli", "serve"], "/readyz") as (port, process):
+        whole = psutil.Process(process.pid)
+        tables = asyncio.run(soak(port, whole, home() / "exports", args.soak))
+    report("serve_soak", tables)
+
+
+if __name__ == "__main__":
+    main()

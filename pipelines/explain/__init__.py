@@ -1,0 +1,1 @@
+"""What a model did with one input, step by step: gates, states, and the answer as it evolves."""

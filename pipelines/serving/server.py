@@ -1,0 +1,66 @@
+"""A server process, from its start to its end."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from collections.abc import Sequence
+
+import tensorflow as tf
+import uvicorn
+
+from pipelines.errors import UserError
+from pipelines.runs import home
+from pipelines.serving.app import create
+from pipelines.serving.config import ServingConfig
+from pipelines.serving.connections import protocol
+from pipelines.serving.metrics import Metrics, log, log_as_json
+from pipelines.serving.versions import Library
+
+
+def run(names: Sequence[str], config: ServingConfig) -> None:
+    """Serve the models of ``exports/`` until the process is told to end.
+
+    Args:
+        names: of the models; all there are, if empty.
+
+    Raises:
+        UserError: there is nothing to serve, or the address cannot be listened to.
+    """
+    root = home() / "exports"
+    for name in names:
+        if "/" in name or not any((root / name).glob("[0-9]*/saved_model.pb")):
+            raise UserError(f"no export of {name!r} in {root}: make export-{name}")
+    if not any(root.glob("[!.]*/[0-9]*/saved_model.pb")):
+        raise UserError(f"no exports in {root} yet: make export-TASK")
+    listening = _listen(config.host, config.port)
+    log_as_json()
+    gc.freeze()  # what is there now stays: collecting what a model leaves is then a short pause
+    tf.get_logger().setLevel("ERROR")  # its loader tells everybody of its other loader
+    metrics = Metrics()
+    app = create(Library(root, names, config, metrics), config, metrics)
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    log("listening", address=f"http://{shown}:{port}", exports=str(root))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=60,
+            http=protocol(config.limits),
+            ws="websockets-sansio",
+            ws_max_size=config.streams.message_bytes,
+            timeout_graceful_shutdown=int(config.limits.answer_seconds) + 1,
+        )
+    )
+    server.run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family, backlog=2048)
+    except OSError as error:
+        raise UserError(f"cannot listen on {host}:{port}: {error.strerror}") from None

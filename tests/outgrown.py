@@ -1,0 +1,46 @@
+"""Read, learn from and batch data ten times as large as the memory left for them.
+
+    python outgrown.py TASK SMALL LARGE MEGABYTES KEY=VALUE…
+
+A first pass, over SMALL, shows what the process needs whatever the data. From then on the system
+lets it have MEGABYTES more, and it goes over LARGE. A process of its own: the limit stays.
+"""
+
+import gc
+import re
+import resource
+import sys
+from pathlib import Path
+
+from pipelines import config as configs
+from pipelines.tasks import get_config, get_task
+
+
+def batches(name: str, source: str, overrides: list[str]) -> tuple[int, int]:
+    """All that comes before the model: how many records train, and in how many batches."""
+    file = configs.find(name, None)
+    config = configs.load(file, get_config(name), [f"data.source={source}", *overrides])
+    task = get_task(name)
+    splits = task.load(config)
+    processor = task.prepare(config, splits)
+    gc.collect()  # traced graphs, which do not grow with the data
+    feed = task.feed(config, processor, splits)
+    for _ in feed.validation():
+        pass
+    return len(splits.train), sum(1 for _ in feed.train(1))
+
+
+def held() -> int:
+    """Bytes of memory of its own that this process may write to."""
+    found = re.search(r"^VmData:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+if __name__ == "__main__":
+    task, small, large, megabytes, *overrides = sys.argv[1:]
+    batches(task, small, overrides)
+    limit = held() + int(megabytes) * 10**6
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    print("limited", flush=True)
+    print(*batches(task, large, overrides))

@@ -1,0 +1,208 @@
+"""One training on several devices ends where one device ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import test_forecasting_end_to_end as forecasting
+from commands import anew, ok, variables
+from test_end_to_end import small, write_reviews
+
+from pipelines import config as configs
+from pipelines.cluster import Place
+from pipelines.errors import UserError
+from pipelines.losses import ClassCrossentropy, MaskedCrossentropy, PerToken
+from pipelines.parallel import filled
+from pipelines.sentiment.config import SentimentConfig
+
+source = forecasting.source
+
+JAX = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+
+
+def together(home: Path, *arguments: str) -> list[subprocess.Popen[str]]:
+    """The command in two processes that train together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = ["--coordinator", f"127.0.0.1:{free.getsockname()[1]}", "--processes", "2"]
+    command = [sys.executable, "-m", "pipelines.cli", "train", *arguments, *place]
+    return [
+        subprocess.Popen(
+            [*command, "--process-id", str(number)],
+            # The second one is to write nothing: it cannot.
+            env=os.environ | JAX | {"UNFOLD_HOME": str(home) if number == 0 else "/dev/null"},
+            stdout=subprocess.PIPE, stderr=(home / f"err{number}").open("w"), text=True,
+        )
+        for number in (0, 1)
+    ]  # fmt: skip
+
+
+def checkpoint(folder: str | Path) -> dict[str, np.ndarray]:
+    return variables(Path(folder) / "checkpoints" / "checkpoint.npz")
+
+
+def assert_same(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_train_as_one_does(source, tmp_path):
+    file = forecasting.fresh(tmp_path)
+    chosen = ["--config", str(file), *forecasting.small(source, "train.epochs=2")]
+    chosen += ["--set", "data.ratios={}", "--set", "train.health=0"]
+    alone = ok(anew(tmp_path / "alone", "train", "forecasting", "--json", *chosen, **JAX))
+    processes = together(
+        tmp_path, "forecasting", "--json", *chosen, "--set", "train.distribute=jax"
+    )
+    out, silent = (process.communicate(timeout=600)[0] for process in processes)
+    assert [p.returncode for p in processes] == [0, 0], (tmp_path / "err0").read_text()
+    assert silent == ""
+    result = json.loads(out)
+    assert_same(checkpoint(alone["folder"]), checkpoint(result["folder"]))
+    for name, score in alone["scores"].items():
+        assert result["scores"][name] == pytest.approx(score, rel=1e-3), name
+
+
+def test_a_lost_process_ends_the_other_and_one_alone_goes_on(tmp_path):
+    reviews = write_reviews(tmp_path / "reviews.csv")
+    chosen = [*small(reviews, "train.health=0"), "--set", "train.distribute=jax"]
+    # Long enough to be seen to be alone, which takes half a minute.
+    long = ["--set", "train.epochs=400", "--set", "train.patience=null"]
+    first, second = together(tmp_path, "sentiment", *chosen, *long)
+    said = tmp_path / "err0"
+    while "epoch 2/" not in said.read_text():
+        assert first.poll() is None, said.read_text()
+        time.sleep(0.05)
+    second.kill()  # it stands by for the one that computes, which ends with it
+    second.wait()
+    assert first.wait(timeout=90) == 1
+    errors = [line for line in said.read_text().splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: process 1 of this training is lost; continue from")
+    (folder,) = (tmp_path / "runs" / "sentiment").glob("2*")
+    assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
+    ended = ok(anew(tmp_path, "train", "sentiment", "--json", "--resume", folder.name, **JAX))
+    assert ended["scores"]["accuracy"] >= 0.95
+
+
+def test_two_devices_of_one_process_train_as_one_does(tmp_path):
+    """In a process of its own, whose processor looks like two devices."""
+    script = Path(__file__).with_name("mirrored.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(script.parents[1])},
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name, apart in json.loads(done.stdout.splitlines()[-1]).items():
+        assert apart["weights"] < 1e-6, name
+        assert apart["record"] < 1e-5, name
+        assert apart["clipped"] == 1.0  # the case in which Keras would go another way
+
+
+# Rows without weight
+
+
+def test_filled_up_rows_have_no_weight():
+    inputs = {"ids": tf.constant([[1, 2], [3, 4], [5, 6]])}
+    got, targets, weights = filled((inputs, tf.constant([7, 8, 9])), 2)
+    np.testing.assert_array_equal(got["ids"], [[1, 2], [3, 4], [5, 6], [5, 6]])
+    np.testing.assert_array_equal(targets, [7, 8, 9, 9])
+    np.testing.assert_array_equal(weights, [1, 1, 1, 0])
+    whole = filled((inputs, tf.constant([7, 8, 9])), 3)
+    np.testing.assert_array_equal(whole[2], [1, 1, 1])
+
+
+def test_a_row_without_weight_changes_no_loss_and_no_metric():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5, 4, 6)).astype(np.float32)
+    ids = rng.integers(0, 6, (5, 4))
+    weights = np.array([1, 1, 1, 1, 0], np.float32)
+    for loss, targets, outputs in (
+        (MaskedCrossentropy(0.1), ids, logits),
+        (ClassCrossentropy(), ids[:, 0], logits[:, 0]),
+    ):
+        some = float(loss(targets[:4], outputs[:4]))
+        assert float(loss(targets, outputs, weights)) == pytest.approx(some, rel=1e-5)
+        assert float(loss(targets, outputs)) != pytest.approx(some, rel=1e-3)
+    one, other = PerToken("nats"), PerToken("nats")
+    one.update_state(ids, logits, weights)
+    other.update_state(ids[:4], logits[:4])
+    assert float(one.result()) == pytest.approx(float(other.result()), rel=1e-5)
+
+
+# What is asked for
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((None, None, None), None),
+        (("a:1", 2, 1), Place("a:1", 2, 1)),
+        (("[::1]:99", 1, 0), Place("[::1]:99", 1, 0)),
+    ],
+)
+def test_a_place_from_the_command_line(given, expected):
+    assert Place.of(*given) == expected
+
+
+def test_a_place_from_the_environment(monkeypatch):
+    for name, value in (
+        ("JOB_ADDRESSES", "a:1,b:1"), ("NUM_PROCESSES", "2"), ("PROCESS_ID", "1")
+    ):  # fmt: skip
+        monkeypatch.setenv(f"KERAS_DISTRIBUTION_{name}", value)
+    assert Place.of(None, None, None) == Place("a:1", 2, 1)
+    monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", "one")
+    with pytest.raises(UserError, match="must be numbers"):
+        Place.of(None, None, None)
+
+
+def test_a_launcher_says_the_place(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    place = Place.of(None, None, None)
+    assert place == Place(None, None, None)
+    assert place.follows
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    assert Place.of(None, None, None) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("a:1", 2, None), "all three must be given"),
+        (("a", 2, 0), "a is not HOST:PORT"),
+        (("a:x", 2, 0), "a:x is not HOST:PORT"),
+        (("a:99999", 2, 0), "is not HOST:PORT"),
+        (("a:1", 2, 2), "process 2 of 2"),
+    ],
+)
+def test_half_a_place_is_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        Place.of(*given)
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ("MultiWorkerMirroredStrategy", "does not train one model"),
+        ("multi_worker_mirrored", "several hosts train with: jax"),
+        ("ParameterServerStrategy", "does not train under ParameterServer"),
+        ("tpu", "must be 'none', 'mirrored' or 'jax'"),
+    ],
+)
+def test_what_does_not_work_is_refused_with_the_reason(asked, why, tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(f"data: {{source: x}}\ntrain: {{distribute: {asked}}}\n")
+    with pytest.raises(UserError, match=why):
+        configs.load(file, SentimentConfig)

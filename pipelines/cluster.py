@@ -168,6 +168,8 @@ class Cluster:
     def watching(self) -> Iterator[None]:
         """Turn what a step raises when another process is gone into a LostError.
 
+        A failed connection is a ValueError where JAX compares arrays of several processes.
+
         Raises:
             LostError: another process was lost.
         """
@@ -175,7 +177,9 @@ class Cluster:
 
         try:
             yield
-        except jax.errors.JaxRuntimeError:
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            if isinstance(error, ValueError) and "Gloo" not in str(error):
+                raise
             until = time.monotonic() + _SILENCE + 2 * _BEAT
             while self._lost is None and time.monotonic() < until:
                 time.sleep(0.1)

@@ -18,8 +18,8 @@ from commands import anew, ok, variables
 from test_end_to_end import small, write_reviews
 
 from pipelines import config as configs
-from pipelines.cluster import Place
-from pipelines.errors import UserError
+from pipelines.cluster import Cluster, Place
+from pipelines.errors import LostError, UserError
 from pipelines.losses import ClassCrossentropy, MaskedCrossentropy, PerToken
 from pipelines.parallel import filled
 from pipelines.sentiment.config import SentimentConfig
@@ -76,8 +76,8 @@ def test_two_processes_train_as_one_does(source, tmp_path):
 def test_a_lost_process_ends_the_other_and_one_alone_goes_on(tmp_path):
     reviews = write_reviews(tmp_path / "reviews.csv")
     chosen = [*small(reviews, "train.health=0"), "--set", "train.distribute=jax"]
-    # Long enough to be seen to be alone, which takes half a minute.
-    long = ["--set", "train.epochs=400", "--set", "train.patience=null"]
+    # More epochs than there is time for until the second one, which looks every 2 s, is gone.
+    long = ["--set", "train.epochs=120", "--set", "train.patience=null"]
     first, second = together(tmp_path, "sentiment", *chosen, *long)
     said = tmp_path / "err0"
     while "epoch 2/" not in said.read_text():
@@ -93,6 +93,18 @@ def test_a_lost_process_ends_the_other_and_one_alone_goes_on(tmp_path):
     assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
     ended = ok(anew(tmp_path, "train", "sentiment", "--json", "--resume", folder.name, **JAX))
     assert ended["scores"]["accuracy"] >= 0.95
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_connection_that_breaks_is_a_loss_and_another_error_stays(lost):
+    pytest.importorskip("jax")
+    cluster = object.__new__(Cluster)
+    cluster._lost, cluster._raised = "process 1 is lost", False
+    words = "UNKNOWN: Gloo AllGather failed: Connection closed by peer" if lost else "a shape"
+    with pytest.raises(LostError if lost else ValueError, match="is lost" if lost else "a shape"):
+        with cluster.watching():
+            raise ValueError(words)
+    assert cluster._raised == lost
 
 
 def test_two_devices_of_one_process_train_as_one_does(tmp_path):

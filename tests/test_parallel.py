@@ -101,9 +101,9 @@ def test_a_connection_that_breaks_is_a_loss_and_another_error_stays(lost):
     cluster = object.__new__(Cluster)
     cluster._lost, cluster._raised = "process 1 is lost", False
     words = "UNKNOWN: Gloo AllGather failed: Connection closed by peer" if lost else "a shape"
-    with pytest.raises(LostError if lost else ValueError, match="is lost" if lost else "a shape"):
-        with cluster.watching():
-            raise ValueError(words)
+    kind, said = (LostError, "is lost") if lost else (ValueError, "a shape")
+    with pytest.raises(kind, match=said), cluster.watching():
+        raise ValueError(words)
     assert cluster._raised == lost
 
 

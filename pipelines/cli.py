@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,22 +43,32 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def finish(work: Callable[[], None], console: Console) -> NoReturn:
     """Do it, and end this process; a mistake is told in one line."""
     try:
+        code = _done(work, console)
+    except Exception:  # noqa: BLE001 (a defect of this program, which it shows as Python does)
+        traceback.print_exc()
+        code = 1
+    cluster.end(code)
+
+
+def _done(work: Callable[[], None], console: Console) -> int:
+    """Do it; the exit code."""
+    try:
         work()
     except UserError as error:
         console.error(str(error))
-        sys.exit(2)
+        return 2
     except TrainingError as error:
         console.error(str(error))
-        sys.exit(1)
+        return 1
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except OSError as error:
         if error.errno not in _DISK:
             raise
         where = f"{error.filename}: " if error.filename else ""
         console.error(f"{where}cannot be written: {error.strerror}")
-        sys.exit(1)
-    sys.exit(0)
+        return 1
+    return 0
 
 
 class _Parser(argparse.ArgumentParser):

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from pipelines.errors import LostError, UserError
 
@@ -33,6 +33,8 @@ _RANKS = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 #: Set in a process that `stand_by` looks after.
 _WARDED = "UNFOLD_WARDED"
 _PREFIX = "KERAS_DISTRIBUTION_"
+#: The processes that this one has met.
+_joined: Cluster | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class Cluster:
         self._lost: str | None = None
         self._raised = False
         self._told = 0
+        #: Whether this process is on its own again.
+        self.left = False
         #: What is done before this process ends because another one is lost.
         self.on_loss: Callable[[], object] = lambda: None
         threading.Thread(target=self._watch, daemon=True).start()
@@ -194,6 +198,7 @@ class Cluster:
 
         self._done.set()
         jax.distributed.shutdown()
+        self.left = True
 
     def _watch(self) -> None:
         beats: dict[str, tuple[str, float]] = {}
@@ -224,13 +229,25 @@ class Cluster:
         """Say who is lost, and end this process; at once, as a step may be waiting for it."""
         self._lost = _message(who)
         time.sleep(1)
-        if self._raised:  # the step has noticed as well, and says it in the usual way
+        if self._raised:  # the step has noticed as well, and the command says it and ends
             time.sleep(_GRACE)
         else:
             self.on_loss()
             sys.stderr.write(f"error: {self._lost}\n")
             sys.stderr.flush()
         os._exit(1)
+
+
+def end(code: int) -> NoReturn:
+    """End this process with ``code``; at once where it has not left the others.
+
+    JAX's own end would wait for them all, and abort where one is gone.
+    """
+    if _joined is None or _joined.left:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _own_output() -> None:
@@ -265,4 +282,6 @@ def join(place: Place) -> Cluster:
         ) from None
     _own_output()
     state = distributed.global_state
-    return Cluster(state.client, state.num_processes, state.process_id)
+    global _joined
+    _joined = Cluster(state.client, state.num_processes, state.process_id)
+    return _joined

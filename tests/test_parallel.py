@@ -85,7 +85,7 @@ def test_a_lost_process_ends_the_other_and_one_alone_goes_on(tmp_path):
         time.sleep(0.05)
     second.kill()  # it stands by for the one that computes, which ends with it
     second.wait()
-    assert first.wait(timeout=90) == 1
+    assert first.wait(timeout=90) == 1, said.read_text()
     errors = [line for line in said.read_text().splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert errors[0].startswith("error: process 1 of this training is lost; continue from")

@@ -229,11 +229,15 @@ def forward(equations, scan, x, states, U, W, b, b_recurrent, mask):
     return last, steps[: len(states)], steps[len(states) :]
 
 
-def backward(equations, scan, join, x, states, after, kept, U, W, mask, cuts, d_hidden, d_last):
+def backward(
+    equations, scan, join, x, states, after, kept, U, W_turned, mask, cuts, d_hidden, d_last
+):
     """The same block backwards.
 
     Args:
         states, after, kept: what `forward` was given and what it returned.
+        W_turned: Wᵀ, turned once for all steps of all blocks: turned at every step it costs as
+            much as the gates.
         cuts: bool [time, batch or 1, 1], where no gradient leaves the step towards the one
             before; None for nowhere.
         d_hidden: ∂L/∂h_t of each step, [time, batch, units]; None for zero.
@@ -254,7 +258,6 @@ def backward(equations, scan, join, x, states, after, kept, U, W, mask, cuts, d_
         "cut": cuts,
     }
     names = [name for name, value in per_step.items() if value is not None]
-    W_turned = ops.transpose(W)  # once: turned at every step it costs as much as the gates
 
     def step(d_states, now):
         now = dict(zip(names, now, strict=True))

@@ -80,7 +80,7 @@ def forward_block(equations, x, states, U, W, b, b_recurrent, mask):
 
 
 @tf.function(jit_compile=True, autograph=False)
-def backward_block(equations, x, states, after, kept, U, W, mask, cuts, d_hidden, d_last):
+def backward_block(equations, x, states, after, kept, U, W_turned, mask, cuts, d_hidden, d_last):
     """`bptt.backward` of [batch, time, ...] and of what `forward_block` returned."""
     dx, *gradients = bptt.backward(
         equations,
@@ -91,7 +91,7 @@ def backward_block(equations, x, states, after, kept, U, W, mask, cuts, d_hidden
         [turned(after[0]), *after[1:]],
         kept,
         U,
-        W,
+        W_turned,
         turned(mask),
         turned(cuts),
         turned(d_hidden),
@@ -143,9 +143,10 @@ def unfold(
         def gradient(*d_outputs):
             d_hidden = plan.split(d_outputs[0]) if sequences else [None] * len(plan.parts)
             d_last = [plan.split(d, time=False) for d in d_outputs[len(hidden) :]]
+            W_turned = tf.transpose(W)
             dx, d_states, d_weights = zip(
                 *(
-                    part.backward(equations, x, saved, weights, d_hidden, d_last)
+                    part.backward(equations, x, saved, weights, W_turned, d_hidden, d_last)
                     for part, x, saved, d_hidden, *d_last in zip(
                         plan.parts, plan.split(x), saved, d_hidden, *d_last, strict=True
                     )
@@ -360,9 +361,8 @@ class Part:
         last, recorded = self.loop(body, list(states))
         return recorded.pop().along_time() if sequences else None, last, recorded
 
-    def backward(self, equations, x, recorded, weights, d_hidden, d_last):
+    def backward(self, equations, x, recorded, weights, W_turned, d_hidden, d_last):
         """∂L/∂x [rows, time, inputs], the gradients of the first states and of the weights."""
-        U, W, _, _ = weights
         states = len(d_last)
 
         def body(j, carried):
@@ -376,8 +376,8 @@ class Part:
                 now[:states],
                 now[states : 2 * states],
                 now[2 * states :],
-                U,
-                W,
+                weights[0],
+                W_turned,
                 self.block(self.mask, j, n),
                 self.block(self.cuts, j, n),
                 None if d_steps is None else d_steps[:n],
@@ -393,7 +393,7 @@ class Part:
             return [*d_before, *d_weights], [dx]
 
         # A sum over many steps: 16 bits would lose the small ones.
-        wide = tf.float32 if U.dtype.size == 2 else U.dtype
+        wide = tf.float32 if x.dtype.size == 2 else x.dtype
         zeros = [tf.zeros_like(w, dtype=wide) for w in weights]
         carried, (dx,) = self.loop(body, [*d_last, *zeros], reverse=True)
         return dx.along_time(), carried[:states], carried[states:]

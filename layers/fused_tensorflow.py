@@ -68,7 +68,7 @@ def sequence(cell, x, states, U, W, b, b_recurrent, lengths):
                 after,
                 kept,
                 U,
-                W,
+                tf.transpose(W),
                 real,
                 None,
                 d_hidden,

@@ -282,8 +282,10 @@ def _score(
 
 def _evaluate(task: Task, config: Experiment, splits: Splits, run: Run, served: Any) -> Evaluation:
     processor = task.load_processor(run.need("processor"))
-    model = keras.models.load_model(run.need("model.keras"))
-    evaluation = task.evaluate(config, processor, model, served, splits)
+    path = run.need("model.keras")
+    with run.understood():
+        model = keras.models.load_model(path)
+        evaluation = task.evaluate(config, processor, model, served, splits)
     # Texts are written by a TensorFlow graph.
     if keras.backend.backend() == "tensorflow":
         for number, given in enumerate(task.to_explain(config, splits, _EXPLAINED), 1):
@@ -373,7 +375,8 @@ def explain(run: Run, config: Experiment, given: str) -> tuple[dict[str, Any], l
     folder = home() / "explain" / run.task
     require_writable(folder, "the folder of explanations")
     processor = task.load_processor(run.need("processor"))
-    found = task.explain(config, processor, keras.models.load_model(path), given)
+    with run.understood():
+        found = task.explain(config, processor, keras.models.load_model(path), given)
     longest = max(len(part.tokens) for part in found.parts)
     if longest > account.LONGEST:
         raise UserError(f"{longest:,} steps are too many to show: at most {account.LONGEST:,}")

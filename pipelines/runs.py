@@ -173,6 +173,24 @@ class Run:
                 now = max(now, datetime.fromisoformat(finished) + timedelta(seconds=1))
         self.update(status="finished", finished=now.isoformat(timespec="seconds"), **results)
 
+    @contextlib.contextmanager
+    def understood(self) -> Iterator[None]:
+        """Work with the run's model, which another version of this project may have made: what is
+        then raised because its parts are not those of today is told as the user's to solve."""
+        try:
+            yield
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            made = {name: self.info.get(name) for name in ("git_commit", "versions")}
+            if made == {"git_commit": _git_commit(), "versions": _versions()}:
+                raise
+            commit = f" at commit {made['git_commit'][:8]}" if made["git_commit"] else ""
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise UserError(
+                f"run {self.id} was made by another version{commit}, and this one does not "
+                f"understand its model ({type(error).__name__}: {reason}); "
+                f"train it again: make train-{self.task}"
+            ) from error
+
     def need(self, name: str) -> Path:
         path = self.folder / name
         if not path.exists():

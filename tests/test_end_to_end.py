@@ -6,11 +6,13 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from commands import interrupt, ok, resume_and_compare, unfold, variables
@@ -159,6 +161,21 @@ def test_explain_shows_what_predict_answers(trained, monkeypatch, capfd):
     assert [layer["backward"] for layer in part["layers"]] == [False, True]
     for layer in part["layers"]:
         assert np.shape(layer["values"]["forget_gate"]) == (5, 6)
+
+
+def test_a_model_of_another_version_is_not_explained(trained, unfold_here, tmp_path):
+    _, result = trained
+    folder = shutil.copytree(result["folder"], tmp_path / "runs" / "sentiment" / result["run"])
+    note = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(note | {"git_commit": "0123456789abcdef"}))
+    other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    other.save(folder / "model.keras")
+    message = refused(unfold_here("explain", "sentiment", "funny"))
+    assert f"run {result['run']} was made by another version at commit 01234567" in message
+    assert "make train-sentiment" in message
+    assert not (tmp_path / "explain" / "sentiment").exists() or not list(
+        (tmp_path / "explain" / "sentiment").iterdir()
+    )
 
 
 def test_predict_takes_any_text(trained):

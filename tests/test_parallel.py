@@ -28,16 +28,23 @@ source = forecasting.source
 
 JAX = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
+#: Little for JAX to compile, which is most of the time of these trainings.
+QUICK = ["train.health=0", "train.buckets=1", "model.bidirectional=false"]
 
-def together(home: Path, *arguments: str) -> list[subprocess.Popen[str]]:
-    """The command in two processes that train together."""
+
+def together(
+    home: Path, *arguments: str, second: list[str] | None = None
+) -> list[subprocess.Popen[str]]:
+    """The command in two processes that train together, the second one told something else where
+    it cannot see what the first one can."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = ["--coordinator", f"127.0.0.1:{free.getsockname()[1]}", "--processes", "2"]
-    command = [sys.executable, "-m", "pipelines.cli", "train", *arguments, *place]
+    command = [sys.executable, "-m", "pipelines.cli", "train"]
+    told = [arguments, arguments if second is None else second]
     return [
         subprocess.Popen(
-            [*command, "--process-id", str(number)],
+            [*command, *told[number], *place, "--process-id", str(number)],
             # The second one is to write nothing: it cannot.
             env=os.environ | JAX | {"UNFOLD_HOME": str(home) if number == 0 else "/dev/null"},
             stdout=subprocess.PIPE, stderr=(home / f"err{number}").open("w"), text=True,
@@ -75,7 +82,7 @@ def test_two_processes_train_as_one_does(source, tmp_path):
 
 def test_a_lost_process_ends_the_other_and_one_alone_goes_on(tmp_path):
     reviews = write_reviews(tmp_path / "reviews.csv")
-    chosen = [*small(reviews, "train.health=0"), "--set", "train.distribute=jax"]
+    chosen = small(reviews, *QUICK, "train.distribute=jax")
     # More epochs than there is time for until the second one, which looks every 2 s, is gone.
     long = ["--set", "train.epochs=120", "--set", "train.patience=null"]
     first, second = together(tmp_path, "sentiment", *chosen, *long)
@@ -93,6 +100,35 @@ def test_a_lost_process_ends_the_other_and_one_alone_goes_on(tmp_path):
     assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
     ended = ok(anew(tmp_path, "train", "sentiment", "--json", "--resume", folder.name, **JAX))
     assert ended["scores"]["accuracy"] >= 0.95
+
+
+def test_what_one_began_two_go_on_with(tmp_path):
+    chosen = small(write_reviews(tmp_path / "reviews.csv"), *QUICK, "train.distribute=jax")
+    alone = ok(anew(tmp_path / "alone", "train", "sentiment", "--json", *chosen, **JAX))
+    home = tmp_path / "begun"
+    home.mkdir()
+    said = home / "err"
+    begun = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "train", "sentiment", *chosen],
+        env=os.environ | JAX | {"UNFOLD_HOME": str(home)},
+        stdout=subprocess.DEVNULL, stderr=said.open("w"),
+    )  # fmt: skip
+    while "epoch 2/" not in said.read_text():
+        assert begun.poll() is None, said.read_text()
+        time.sleep(0.02)
+    begun.terminate()
+    assert begun.wait(timeout=90) == 130, said.read_text()
+    (folder,) = (home / "runs" / "sentiment").glob("2*")
+    assert len(json.loads((folder / "history.json").read_text())) < 4
+    processes = together(
+        home, "sentiment", "--json", "--resume", folder.name,
+        second=["sentiment", "--config", str(folder / "config.yaml")],
+    )  # fmt: skip
+    out, _ = (process.communicate(timeout=600)[0] for process in processes)
+    assert [p.returncode for p in processes] == [0, 0], (home / "err0").read_text()
+    assert_same(checkpoint(alone["folder"]), checkpoint(folder))
+    for name, score in alone["scores"].items():
+        assert json.loads(out)["scores"][name] == pytest.approx(score, rel=1e-3, abs=1e-4), name
 
 
 @pytest.mark.parametrize("lost", [True, False])

@@ -1,31 +1,83 @@
 """How long captions take and how good they are by beam: the test pictures of a run.
 
     python -m benchmarks.captions [--run ID]
+    python -m benchmarks.captions --scores ID ID ...
 
 1,000 pictures of the latest captioning run through its SavedModel, from the bytes of a file to
 the caption: seconds, pictures a second and scores. Batches of 32 pictures; and one at a time.
+Or the scores alone, of several runs, from the features that their trainings have kept.
 """
 
 import argparse
+import itertools
 import os
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
-PICTURES, ALONE = 1000, 50
+PICTURES, ALONE, ROWS = 1000, 50, 32
 BEAMS = [1, 3, 5]
+
+
+def captions(run, pictures, beam):
+    """What the run's model says of pictures whose features are kept."""
+    import keras
+    import tensorflow as tf
+
+    from pipelines.captioning.task import TASK, Narrator
+    from pipelines.features import Features
+    from pipelines.runs import home
+
+    config = run.config()
+    processor = TASK.load_processor(run.need("processor"))
+    model = keras.models.load_model(run.need("model.keras"))
+    narrator = Narrator(config, processor, model)
+    kept = Features(model.encoder, config.model.encoder.size, home() / "features")
+    kept.prepare([(p.digest, p.file) for p in pictures])
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def say(paths):
+        told = model.read(tf.cast(kept.load(paths), tf.float32))
+        readable = tf.ones_like(paths, tf.bool)
+        most = tf.constant([config.decoding.max_length])
+        found = narrator.search(readable, *told, tf.constant([beam]), most)
+        return processor.join(found.ids[:, 0])
+
+    paths = [str(kept.path(p.digest)) for p in pictures]
+    some = (say(tf.constant(paths[i : i + ROWS])) for i in range(0, len(paths), ROWS))
+    return [text.decode() for texts in some for text in texts.numpy()]
+
+
+def scores(runs):
+    """The scores of several runs by beam."""
+    from benchmarks.measure import Table, report
+    from pipelines.captioning import evaluation, records
+
+    pictures = records.load(runs[0].config()).test[:PICTURES]
+    references = [p.captions for p in pictures]
+    cases = [(run.config().name, beam) for run in runs for beam in BEAMS]
+    table = Table(f"{len(pictures):,} pictures, by run and beam", cases)
+    for run, beam in itertools.product(runs, BEAMS):
+        table.add(None, evaluation.scores(captions(run, pictures, beam), references))
+    report("captions_by_cell", [table])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", metavar="ID", help="default: the latest finished run")
+    parser.add_argument("--scores", metavar="ID", nargs="+", help="several runs, their scores")
     options = parser.parse_args()
+
+    from pipelines.runs import Run
+
+    if options.scores:
+        scores([Run.find("captioning", name) for name in options.scores])
+        return
 
     from benchmarks.measure import Table, report
     from pipelines import export
     from pipelines.captioning import evaluation, records
-    from pipelines.runs import Run
 
     run = Run.find("captioning", options.run)
     serve = export.load(run.need("savedmodel")).signatures["serving_default"]

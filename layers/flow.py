@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from layers.unfold import of_backend
-from layers.watch import Seen, Watch
+from layers.watch import Seen
 
 
 class Flow(NamedTuple):
@@ -58,7 +58,7 @@ def flows(loss):
 
     Args:
         loss: a function without arguments that runs a model and returns a scalar. It is called
-            twice, eagerly; what it assigns to Keras variables (a carried state) is undone.
+            eagerly; what it assigns to Keras variables (a carried state) is undone.
 
     Returns:
         `Flow` by the name of the layer, in the order of the calls. Of a layer that is called more
@@ -70,23 +70,9 @@ def flows(loss):
     own = of_backend("flow")
     if own is None:
         raise NotImplementedError(f"no gradients of states on {keras.backend.backend()}")
-    with keras.StatelessScope(), Watch().looking() as first:
-        loss()
-    zeros = {
-        name: ops.zeros(
-            (*seen.inputs.shape[:2], sum(s.shape[-1] for s in seen.states)),
-            dtype=seen.layer.compute_dtype,
-        )
-        for name, seen in first.seen.items()
-    }
-
-    def nudged_loss(nudges):
-        with keras.StatelessScope(), Watch(nudges).looking():
-            return loss()
-
-    gradients = own.gradients(nudged_loss, zeros)
+    calls, gradients = own.gradients(loss)
     found = {}
-    for name, seen in first.seen.items():
+    for name, seen in calls.items():
         gradient = np.asarray(ops.convert_to_numpy(gradients[name]), np.float64)
         names = seen.layer.cell.state_names
         parts = np.split(gradient, np.cumsum([s.shape[-1] for s in seen.states])[:-1], axis=-1)

@@ -1,11 +1,21 @@
-"""Gradients of a function's arguments, on TensorFlow."""
+"""∂L/∂h_t on TensorFlow: see `layers.flow`."""
 
+import keras
 import tensorflow as tf
 
+from layers.watch import Watch, no_nudges
 
-def gradients(function, values):
-    """∂ function(values) / ∂ values, for a dict of tensors; 0 where there is no path."""
-    with tf.GradientTape() as tape:
-        tape.watch(values)
-        result = function(values)
-    return tape.gradient(result, values, unconnected_gradients="zero")
+
+def gradients(loss):
+    """The recurrent calls of ``loss`` by layer, and ∂L/∂δ of each; 0 where there is no path."""
+    nudges = {}
+
+    def nudge(layer, inputs, states):
+        nudges[layer.name] = no_nudges(layer, inputs, states)
+        tape.watch(nudges[layer.name])
+        return nudges[layer.name]
+
+    watch = Watch(nudge)
+    with tf.GradientTape() as tape, keras.StatelessScope(), watch.looking():
+        result = loss()
+    return watch.seen, tape.gradient(result, nudges, unconnected_gradients="zero")

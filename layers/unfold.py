@@ -9,17 +9,19 @@ first one, and what is returned.
 import functools
 import importlib.util
 import inspect
+import itertools
 import operator
 from typing import NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 # The loop under keras.layers.RNN; the public keras.ops.scan is slower in a TensorFlow graph.
 from keras.src import backend
 
 from layers.carry import carry
-from layers.watch import nudged, watch
+from layers.watch import Seen, nudged, watch
 
 TALL = 256  # inputs; 15-20 % of a training step at 256 inputs and 512 units, a loss below 128
 
@@ -211,8 +213,7 @@ class Unfolded(keras.layers.RNN):
         few = x.shape[1] in (0, 1)  # no loop to be quicker than
         watching = watch()
         if watching is not None:
-            nudges = watching.see(self, x, states, mask)
-            take = functools.partial(self._portable, nudges=nudges)
+            take = functools.partial(self._watched, watching)
         elif few:
             take = self._portable
         else:
@@ -299,16 +300,10 @@ class Unfolded(keras.layers.RNN):
             return Route("portable", f"inference; {refusal}")
         return Route("fused", f"inference, of up to {fused.ROWS} rows")
 
-    def _portable(self, x, states, mask, kept_x=None, kept_h=None, nudges=None):
-        """Hidden states [batch, time, units] (None if not returned) and the last states.
-
-        ``nudges`` [batch, time, units of all states] are added to the states, see `layers.watch`.
-        """
+    def _portable(self, x, states, mask, kept_x=None, kept_h=None):
+        """Hidden states [batch, time, units] (None if not returned) and the last states."""
         x, mask, cuts = self._time_major(x, mask)
         xs, step = self._inputs_and_step(x, kept_x, kept_h)
-        if nudges is not None:
-            step = nudged(step, [s.shape[-1] for s in states])
-            xs = ops.concatenate([xs, time_major(nudges)], axis=-1)
         hidden, last_states = unfold(
             step,
             xs,
@@ -319,6 +314,36 @@ class Unfolded(keras.layers.RNN):
             record=(lambda states: states[0]) if self.return_sequences else None,
         )
         return None if hidden is None else time_major(hidden), last_states
+
+    def _watched(self, watching, x, states, mask, kept_x=None, kept_h=None):
+        """As `_portable`, all states kept, see `layers.watch`."""
+        nudges = None if watching.nudge is None else watching.nudge(self, x, states)
+        after, last_states = self._states_over_time(x, states, mask, kept_x, kept_h, nudges)
+        watching.see(Seen(self, x, states, mask, after))
+        return after[0], last_states
+
+    def _states_over_time(self, x, states, mask, kept_x=None, kept_h=None, nudges=None):
+        """Each state after every step, [batch, time, units], and the last states.
+
+        ``nudges`` [batch, time, units of all states] are added to the states.
+        """
+        x, mask, cuts = self._time_major(x, mask)
+        xs, step = self._inputs_and_step(x, kept_x, kept_h)
+        sizes = [s.shape[-1] for s in states]
+        if nudges is not None:
+            step = nudged(step, sizes)
+            xs = ops.concatenate([xs, time_major(nudges)], axis=-1)
+        after, last_states = unfold(
+            step,
+            xs,
+            states,
+            mask=mask,
+            cuts=cuts,
+            unroll=self.unroll,
+            record=lambda states: ops.concatenate(states, axis=-1),
+        )
+        after, ends = time_major(after), np.cumsum([0, *sizes])
+        return [after[..., a:b] for a, b in itertools.pairwise(ends)], last_states
 
     def _by_hand(self, x, states, mask, kept_x=None, kept_h=None):
         """As `_portable`."""
@@ -405,38 +430,30 @@ class Unfolded(keras.layers.RNN):
         sequences = ops.convert_to_tensor(sequences, dtype=self.compute_dtype)
         states = self._states_before(sequences, initial_state)
         x, mask = self._in_order_of_processing(sequences, mask, lengths)
-        traced = self.steps_taken(x, states, mask)
+        after, _ = self._states_over_time(x, states, mask)
+        traced = self.steps_taken(x, states, mask, after)
         traced["hidden_state"] = self._outputs(
             traced["hidden_state"], mask, from_zeros=self._starts_at_zero(initial_state)
         )
         return traced
 
-    def steps_taken(self, x, states, mask):
+    def steps_taken(self, x, states, mask, after):
         """As `trace`, of a call as `layers.watch.Watch` has seen it, in its order of processing;
-        where a step is padding, the hidden state is carried over too."""
-        x, mask, cuts = self._time_major(x, mask)
-        xs, step = self._inputs_and_step(x)
-        over_time, _ = unfold(
-            step,
-            xs,
-            states,
-            mask=mask,
-            cuts=cuts,
-            unroll=self.unroll,
-            record=lambda states: ops.concatenate(states, axis=-1),
-        )
-        # The states are known now, so the equations of all steps are evaluated at once.
-        over_time = ops.split(over_time, len(states), axis=-1)
+        where a step is padding, the hidden state is carried over too.
+
+        Args:
+            after: each state after every step, [batch, time, units].
+        """
+        # With the states known, the equations of all steps are evaluated at once.
         before = [
-            ops.concatenate([first[None], after], axis=0)[:-1]
-            for first, after in zip(states, over_time, strict=True)
+            ops.concatenate([first[:, None], s], axis=1)[:, :-1]
+            for first, s in zip(states, after, strict=True)
         ]
         x_U = self.cell.input_product(x, self.cell.input_weights())
         taken = self.cell.step(x_U, before, self.cell.step_weights())._asdict()
         if mask is not None:
-            taken = {name: zero_unless(mask, value) for name, value in taken.items()}
-        taken |= dict(zip(self.cell.state_names, over_time, strict=True))
-        return {name: time_major(value) for name, value in taken.items()}
+            taken = {name: zero_unless(mask[..., None], v) for name, v in taken.items()}
+        return taken | dict(zip(self.cell.state_names, after, strict=True))
 
     def _inputs_and_step(self, x, kept_x=None, kept_h=None):
         """What `unfold` loops over: the inputs of all steps, and the step they go through."""

@@ -5,6 +5,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
+from keras import ops
 
 _WATCH = ContextVar("watch", default=None)
 
@@ -17,30 +18,31 @@ class Seen(NamedTuple):
         inputs: <float>[batch, time, inputs].
         states: the state before the first step, <float>[batch, units] each.
         mask: bool [batch, time], or None where all steps are real.
+        after: the states after each step, <float>[batch, time, units] each; those of a step that
+            is padding are carried over.
     """
 
     layer: Any
     inputs: Any
     states: list
     mask: Any
+    after: list
 
 
 class Watch:
     """Sees the calls of recurrent layers, and nudges their states.
 
     Args:
-        nudges: by the name of a layer, what is added to its states, side by side, after each step:
-            <float>[batch, time, units × states]. None adds nothing.
+        nudge: ``(layer, inputs, states)`` → what is added to the layer's states, side by side,
+            after each step: <float>[batch, time, units × states]. None adds nothing.
     """
 
-    def __init__(self, nudges=None):
-        self.nudges = nudges
+    def __init__(self, nudge=None):
+        self.nudge = nudge
         self.seen = {}
 
-    def see(self, layer, inputs, states, mask):
-        """The nudges for this call, or None."""
-        self.seen[layer.name] = Seen(layer, inputs, list(states), mask)
-        return None if self.nudges is None else self.nudges[layer.name]
+    def see(self, seen):
+        self.seen[seen.layer.name] = seen
 
     @contextlib.contextmanager
     def looking(self):
@@ -55,6 +57,12 @@ class Watch:
 def watch():
     """The `Watch` that is looking, or None."""
     return _WATCH.get()
+
+
+def no_nudges(layer, inputs, states):
+    """Zeros <float>[batch, time, units × states]."""
+    width = sum(state.shape[-1] for state in states)
+    return ops.zeros((*inputs.shape[:2], width), dtype=layer.compute_dtype)
 
 
 def nudged(step, sizes):

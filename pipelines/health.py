@@ -137,8 +137,8 @@ def _of_weights(name: str, flow: Flow) -> dict[str, float]:
 
 def _of_gates(name: str, flow: Flow) -> dict[str, float]:
     """The share of saturated values among the real steps, of each gate, and of h or h̃ or c̃."""
-    layer, inputs, states, mask = flow.seen
-    taken = layer.steps_taken(inputs, states, mask)
+    layer, *call = flow.seen
+    mask, taken = flow.seen.mask, layer.steps_taken(*call)
     bounded = ["candidate"] if "candidate" in taken else ["hidden_state"]
     found = {}
     for part in [*(part for part in taken if part.endswith("gate")), *bounded]:

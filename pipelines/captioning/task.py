@@ -261,7 +261,7 @@ class Narrator:
         looked at each place of the picture, and the ``tokens``, "" behind the ends.
         """
         readable, states, looked_at = self._look(image)
-        found = self._search(readable, states, looked_at, beam_width, max_length)
+        found = self.search(readable, states, looked_at, beam_width, max_length)
         rows, beam, time, _ = tf.unstack(tf.shape(found.notes))
         names = self._processor.names(found.ids)
         captions = self._processor.join_names(tf.reshape(names, [rows * beam, time]))
@@ -292,7 +292,7 @@ class Narrator:
         readable, states, looked_at = tf.function(self._look)(tf.constant([images.read(file)]))
         if not readable[0]:
             raise UserError(f"{file}: a damaged picture")
-        found = self._search(
+        found = self.search(
             readable, states, looked_at,
             tf.constant([limits.beam_width]), tf.constant([limits.max_length]),
         )  # fmt: skip
@@ -322,10 +322,11 @@ class Narrator:
         grids = self._model.see(tf.pad(pixels, [[0, none], [0, 0], [0, 0], [0, 0]]))
         return readable, *self._model.read(grids[: tf.shape(image)[0]])
 
-    def _search(
+    def search(
         self, readable: tf.Tensor, states: list[tf.Tensor], looked_at: list[tf.Tensor],
         beam_width: tf.Tensor, max_length: tf.Tensor,
     ) -> decoding.Found:  # fmt: skip
+        """The likeliest captions of pictures that the model has been told of."""
         return decoding.write(
             self._model.write,
             states,

@@ -131,7 +131,7 @@ class Layer:
         Raises:
             ValueError: the call has not so many real steps.
         """
-        taken = seen.layer.steps_taken(seen.inputs, seen.states, seen.mask)
+        taken = seen.layer.steps_taken(seen.inputs, seen.states, seen.mask, seen.after)
         arrays = {
             name: ops.convert_to_numpy(ops.cast(taken[name], "float32"))[0]
             for name in MEANINGS

@@ -36,10 +36,8 @@ def small(source: str, *more: str) -> list[str]:
     ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def write_pictures(folder: Path) -> Path:
     """A table beside a folder of pictures: two captions each, and three rows that are no use."""
-    folder = tmp_path_factory.mktemp("data")
     (folder / "pictures").mkdir()
     rows = []
     for i, (colour, kind, shift) in enumerate(itertools.product(COLOURS, SHAPES, range(-5, 6))):
@@ -53,6 +51,11 @@ def folder(tmp_path_factory) -> Path:
     with (folder / "captions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["image", "caption"], *rows])
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+import test_captioning_end_to_end as captioning
 from commands import Command, ok, resume_and_compare, unfold, wait_for
 from mlflow import MlflowClient
 from test_end_to_end import small, write_reviews
@@ -125,6 +126,43 @@ def test_killed_at_any_moment(number, reviews, whole, tmp_path):
     seen = ["", "epoch 1/", f"epoch {EPOCHS}/"][number % 3]
     kill_when(home, reviews, seen, rng.uniform(0, whole[2] if not seen else whole[2] / 2))
     assert_recovers(home, reviews, whole[1])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("grids", [1, 40, 80])
+def test_killed_while_the_cache_of_pictures_is_written(grids, photos, captioned, tmp_path):
+    """What is in the cache then is whole, and the next training ends as if nothing had been."""
+    home = tmp_path / "home"
+    home.mkdir()
+    command = Command(home, "train", "captioning", *captioning.small(photos))
+    while len(cached(home)) < grids:
+        assert command.process.exitcode is None, command.err.read_text()
+        time.sleep(0.002)
+    os.kill(command.process.pid, signal.SIGKILL)
+    command.wait()
+    left, whole = cached(home), cached(captioned[0])
+    assert grids <= len(left) < len(whole)
+    for name, path in left.items():
+        assert path.read_bytes() == whole[name].read_bytes()
+    again = ok(unfold(home, "train", "captioning", "--json", *captioning.small(photos)))
+    assert again["scores"] == captioned[1]["scores"]
+    assert cached(home).keys() == whole.keys()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(captioning.write_pictures(tmp_path_factory.mktemp("photos")) / "captions.csv")
+
+
+@pytest.fixture(scope="module")
+def captioned(photos: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    home = tmp_path_factory.mktemp("home")
+    return home, ok(unfold(home, "train", "captioning", "--json", *captioning.small(photos)))
+
+
+def cached(home: Path) -> dict[str, Path]:
+    """The finished files of the features' cache, by name."""
+    return {p.name: p for p in (home / "features").rglob("[!.]*") if p.is_file()}
 
 
 @pytest.mark.faults

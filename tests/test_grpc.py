@@ -17,6 +17,10 @@ from google.protobuf.wrappers_pb2 import Int64Value
 from servers import SETTINGS, Server, export, serving, wait
 
 from pipelines import cli
+from pipelines.serving import protos
+from pipelines.serving.config import LimitsConfig
+from pipelines.serving.errors import RequestError
+from pipelines.serving.tensors import Spec
 
 pytest.importorskip("tensorflow_serving")
 
@@ -284,6 +288,54 @@ def test_bytes_that_are_no_message(client, raw):
     assert client.predict(asking())
 
 
+@pytest.mark.parametrize(
+    ("dtype", "values", "found"),
+    [
+        ("float16", {"half_val": [0x3C00, 0xC000]}, [1.0, -2.0]),
+        ("float64", {"double_val": [1, 2]}, [1.0, 2.0]),
+        ("int8", {"int_val": [-128, 127]}, [-128, 127]),
+        ("int8", {"int_val": [-129, 0]}, "cannot hold"),
+        ("uint16", {"int_val": [-1, 0]}, "cannot hold"),
+        ("float16", {"half_val": [65536, 0]}, "cannot hold"),
+        ("float16", {"half_val": [0x7C00, 0]}, "not finite"),
+        ("int64", {"int64_val": [-(2**63), 2**63 - 1]}, [-(2**63), 2**63 - 1]),
+        ("uint32", {"uint32_val": [2**32 - 1]}, [2**32 - 1] * 2),
+        ("uint64", {"tensor_content": b"\xff" * 16}, [2**64 - 1] * 2),
+        ("bool", {"bool_val": [True, False]}, [True, False]),
+        ("bool", {"tensor_content": b"\1\0"}, [True, False]),
+        ("bool", {"tensor_content": b"\1\2"}, "neither"),
+        ("object", {"string_val": [b"\xff\0"]}, [b"\xff\0"] * 2),
+        ("complex64", {"scomplex_val": [1, 2, 3, 4]}, "cannot be sent"),
+    ],
+)
+def test_every_type(dtype, values, found):
+    spec = Spec(np.dtype(dtype), (None,))
+    given = {"x": tensor(tf.as_dtype(np.dtype(dtype)), [2], **values)}
+    if isinstance(found, str):
+        with pytest.raises(RequestError, match=found):
+            protos.arrays(given, {"x": spec}, LimitsConfig())
+    else:
+        array = protos.arrays(given, {"x": spec}, LimitsConfig())["x"]
+        assert (array.tolist(), array.dtype) == (found, spec.dtype)
+        again = {"x": protos.proto(array)}
+        assert protos.arrays(again, {"x": spec}, LimitsConfig())["x"].tolist() == found
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ([1] * 33, "33 dimensions"),
+        ([0, *[10_000] * 20], "too large together"),
+        ([256, 10_000, 10_000], "limits.body_bytes"),
+        ([257], "limits.rows"),
+    ],
+)
+def test_shapes_where_any_is_taken(shape, said):
+    given = {"x": tensor(tf.float32, shape, float_val=[1.0] if 0 not in shape else [])}
+    with pytest.raises(RequestError, match=said):
+        protos.arrays(given, {"x": Spec(np.dtype("float32"), None)}, LimitsConfig())
+
+
 def test_packed_messages_are_not_taken(client):
     packed = asking({"text": ["a" * 1000] * 20})
     code, _ = client.refused(packed, compression=grpc.Compression.Gzip)
@@ -348,10 +400,8 @@ def test_a_client_that_gives_up_leaves_nothing_behind(client):
         client.predictions.Predict(forever, timeout=0.3)
     assert error.value.code() == Code.DEADLINE_EXCEEDED
     assert client.predict(asking({"steps": [3]}, "slow"))["last"] == [3]
-    wait(
-        lambda: "unfold_requests_in_progress 0.0" in client.server.get("/metrics").text,
-        5,
-    )
+    idle = "unfold_requests_in_progress 0.0"
+    wait(lambda: idle in client.server.get("/metrics").text, 5)
 
 
 def test_the_log_holds_no_texts_and_metrics_count(client):

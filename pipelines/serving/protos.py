@@ -87,6 +87,8 @@ def _shape(name: str, given: Any, spec: Spec, limits: LimitsConfig) -> list[int]
         bound, key = (limits.steps, "steps") if place else (limits.rows, "rows")
         if size > bound:
             raise too_much(f"{name}: {size} entries", bound, key)
+    if math.prod(size or 1 for size in shape) >= 2**60:  # also where another size is 0
+        raise RequestError(400, f"{name}: the sizes of the shape are too large together")
     return shape
 
 

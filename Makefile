@@ -47,7 +47,7 @@ $(READY): pyproject.toml requirements/$(KIND).txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode requirements/$(KIND).txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . uv 'tensorflow-serving-api>=2.21,<2.22'
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 
@@ -86,8 +86,8 @@ explain-%: $(READY) ## Show gates, states and the answer step by step: INPUT="..
 	@test "$${INPUT+set}" = set || { echo 'error: give the input: make $@ INPUT="..."' >&2; exit 2; }
 	@$(BIN)/unfold explain $* $(run_flags) $(config_flags) $(set_flags) $(json_flags) -- "$$INPUT"
 
-serve: $(READY) ## Serve exported models as TensorFlow Serving does (MODELS="...", PORT=8501, HOST, CONFIG, SET)
-	@$(BIN)/unfold serve $(MODELS) $(config_flags) $(set_flags) $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
+serve: $(READY) ## Serve exported models as TensorFlow Serving does (MODELS="...", PORT=8501, GRPC=8500, HOST, CONFIG, SET)
+	@$(BIN)/unfold serve $(MODELS) $(config_flags) $(set_flags) $(if $(PORT),--port $(PORT)) $(if $(GRPC),--grpc-port $(GRPC)) $(if $(HOST),--host $(HOST))
 
 export-%: $(READY) ## Write exports/TASK/VERSION, a SavedModel for serving (default: the champion)
 	@$(BIN)/unfold export $* $(run_flags) $(config_flags) $(json_flags)

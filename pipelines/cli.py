@@ -135,11 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("track", _track, "Send a run to MLflow that could not be sent before.")
     sub.add_argument("--run", metavar="ID", help="default: the latest finished run")
 
-    sub = command("serve", _serve, "Serve exported models over HTTP.", task=False)
+    sub = command("serve", _serve, "Serve exported models over HTTP, and gRPC.", task=False)
     sub.add_argument("names", nargs="*", metavar="NAME", help="models; all exported by default")
     sub.add_argument("--config", metavar="FILE", help="default: configs/serving.yaml")
     sub.add_argument("--host", help="default: the config's, which is this machine only")
     sub.add_argument("--port", type=int, help="default: the config's, which is 8501")
+    sub.add_argument("--grpc-port", type=int, help="speak gRPC too; default: the config's, or not")
     overrides(sub)
 
     sub = command("compare", _compare, "Train a config's variants side by side.")
@@ -330,7 +331,8 @@ def _track(args: argparse.Namespace, console: Console) -> None:
 
 
 def _serve(args: argparse.Namespace, console: Console) -> None:
-    chosen = [f"{key}={v}" for key in ("host", "port") if (v := getattr(args, key)) is not None]
+    keys = ("host", "port", "grpc_port")
+    chosen = [f"{key}={v}" for key in keys if (v := getattr(args, key)) is not None]
     file = configs.found(Path("configs/serving.yaml"), args.config)
     config = configs.load(file, ServingConfig, [*args.set, *chosen])
     devices.select("cpu")

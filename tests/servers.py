@@ -10,11 +10,73 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import requests
+import tensorflow as tf
+
+from pipelines.files import new_folder
+
+#: Small ones, so that a test can meet them.
+SETTINGS = [
+    "poll_seconds=0.1", "limits.body_bytes=200000", "limits.rows=20", "limits.text_bytes=1000",
+    "limits.steps=50", "limits.most.beam_width=4", "limits.receive_seconds=1",
+    "limits.answer_seconds=3", "limits.connections=60", "limits.concurrent=12",
+]  # fmt: skip
+
+
+class Tiny(tf.Module):
+    """A model of every kind of signature that a server meets."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = tf.Variable(factor)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def text(self, text):
+        size = tf.strings.length(text, unit="UTF8_CHAR")
+        return {
+            "loud": tf.strings.upper(text, encoding="utf-8"),
+            "raw_bytes": text,
+            "score": self.factor * tf.cast(size, tf.float32),
+            "pair": tf.stack([size, -size], axis=1),
+        }
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None, 2], tf.float32, name="series"),
+            tf.TensorSpec([None], tf.int32, name="beam_width"),
+        ]
+    )
+    def series(self, series, beam_width):
+        # All rows have the first one's width, as a search over a batch has the widest one's.
+        width = tf.cast(beam_width[:1], tf.float32)
+        return {"sum": self.factor * width * tf.reduce_sum(series, axis=[1, 2])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def checked(self, x):
+        with tf.control_dependencies([tf.debugging.assert_less(x, 10.0, message="too large")]):
+            return {"y": self.factor * x}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="steps")])
+    def slow(self, steps):
+        last = tf.while_loop(lambda i: i < steps[0], lambda i: i + 1, [tf.constant(0)])[0]
+        return {"last": tf.fill(tf.shape(steps), last)}
+
+    @tf.function(input_signature=[])
+    def about(self):
+        return {"names": tf.constant(["a", "b"]), "nan": tf.constant([float("nan"), 0.1])}
+
+
+ALL = ("series", "checked", "slow", "about")
+
+
+def export(folder: Path, factor: float = 1.0, signatures: Sequence[str] = ALL) -> None:
+    model = Tiny(factor)
+    functions = {n: getattr(model, n) for n in signatures}
+    with new_folder(folder) as work:
+        tf.saved_model.save(model, str(work), {"serving_default": model.text, **functions})
 
 
 @contextlib.contextmanager

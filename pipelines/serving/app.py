@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request, WebSocket
@@ -20,12 +19,13 @@ from starlette.requests import ClientDisconnect
 from pipelines.serving import schema, tensors
 from pipelines.serving.config import LimitsConfig, ServingConfig
 from pipelines.serving.errors import RequestError
-from pipelines.serving.metrics import LOGGER, Metrics, log
+from pipelines.serving.metrics import Metrics
+from pipelines.serving.models import Servable
+from pipelines.serving.predictor import Call, Predictor, signature
 from pipelines.serving.streams import Streams
+from pipelines.serving.tensors import Arrays
 from pipelines.serving.versions import Library, Version
 
-#: Bodies up to so many bytes are read and written at once; a larger one would hold others up.
-_SMALL = 65_536
 #: As TensorFlow Serving names the codes of a version's status.
 _OK, _FAILED = "OK", "INTERNAL"
 
@@ -45,83 +45,56 @@ class _Part(Convertor[str]):
 register_url_convertor("part", _Part())
 
 
-class Predictor:
-    """Answers requests for predictions, within the limits."""
-
-    def __init__(self, library: Library, limits: LimitsConfig, metrics: Metrics) -> None:
-        self._library, self._limits, self._metrics = library, limits, metrics
-        self._active = 0
-
-    async def __call__(self, request: Request, name: str, number: int | None) -> bytes:
-        """
-        Raises:
-            RequestError: what is wrong with the request, or which limit it meets.
-        """
-        if self._active >= self._limits.concurrent:
-            raise RequestError(429, "too many requests at the same time (limits.concurrent)")
-        self._active += 1
-        self._metrics.in_progress.inc()
-        try:
-            body = await self._receive(request)
-            version = self._library.find(name, number)
-            with version.used():
-                return await self._answer(version, body)
-        finally:
-            self._active -= 1
-            self._metrics.in_progress.dec()
-
-    async def _receive(self, request: Request) -> bytes:
-        most = self._limits.body_bytes
-        refusal = RequestError(413, f"the body is longer than {most} bytes (limits.body_bytes)")
-        try:
-            if int(request.headers.get("content-length", 0)) > most:
-                raise refusal
-        except ValueError:
-            raise RequestError(400, "Content-Length is not a number") from None
-        chunks, size = [], 0
-        try:
-            async with asyncio.timeout(self._limits.receive_seconds):
-                async for chunk in request.stream():
-                    chunks.append(chunk)
-                    size += len(chunk)
-                    if size > most:
-                        raise refusal
-        except TimeoutError:
-            raise RequestError(
-                408, "the body did not arrive in time (limits.receive_seconds)"
-            ) from None
-        except ClientDisconnect:
-            raise RequestError(400, "the client left before the end of the body") from None
-        return b"".join(chunks)
-
-    async def _answer(self, version: Version, body: bytes) -> bytes:
-        assert version.servable is not None
-        signatures = version.servable.signatures
-
-        def read() -> tuple[tensors.Request, tensors.Arrays]:
-            asked = tensors.parse(body)
-            if asked.signature not in signatures:
-                raise RequestError(
-                    400, f'Serving signature name: "{asked.signature}" not found in signature def'
-                )
-            return asked, tensors.arrays(asked, signatures[asked.signature].inputs, self._limits)
-
-        asked, inputs = read() if len(body) <= _SMALL else await asyncio.to_thread(read)
-        outputs = await version.batchers[asked.signature](inputs, self._limits.answer_seconds)
-        if sum(a.nbytes for a in outputs.values()) <= _SMALL:
-            return tensors.body(outputs, asked.format)
-        return await asyncio.to_thread(tensors.body, outputs, asked.format)
+async def _received(request: Request, limits: LimitsConfig) -> bytes:
+    """
+    Raises:
+        RequestError: the body is too long, too slow or not whole.
+    """
+    most = limits.body_bytes
+    refusal = RequestError(413, f"the body is longer than {most} bytes (limits.body_bytes)")
+    try:
+        if int(request.headers.get("content-length", 0)) > most:
+            raise refusal
+    except ValueError:
+        raise RequestError(400, "Content-Length is not a number") from None
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(limits.receive_seconds):
+            async for chunk in request.stream():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > most:
+                    raise refusal
+    except TimeoutError:
+        raise RequestError(
+            408, "the body did not arrive in time (limits.receive_seconds)"
+        ) from None
+    except ClientDisconnect:
+        raise RequestError(400, "the client left before the end of the body") from None
+    return b"".join(chunks)
 
 
-def create(library: Library, config: ServingConfig, metrics: Metrics) -> FastAPI:
-    """The application. It loads models while it runs, and from its start on."""
+def create(
+    library: Library, config: ServingConfig, metrics: Metrics, rpc_address: str | None = None
+) -> FastAPI:
+    """The application. It loads models while it runs, and from its start on.
+
+    Args:
+        rpc_address: where it listens to gRPC too.
+    """
+    predictor = Predictor(library, config, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.get_running_loop().create_task(library.watch())
-        yield
-        watching.cancel()
-        await library.close()
+        async with AsyncExitStack() as ends:
+            ends.push_async_callback(library.close)
+            if rpc_address is not None:
+                from pipelines.serving import rpc  # what it needs is not always installed
+
+                await ends.enter_async_context(rpc.serving(rpc_address, library, config, predictor))
+            watching = asyncio.get_running_loop().create_task(library.watch())
+            ends.callback(watching.cancel)
+            yield
 
     app = FastAPI(
         title="Unfold",
@@ -132,27 +105,27 @@ def create(library: Library, config: ServingConfig, metrics: Metrics) -> FastAPI
         docs_url=None,
         redoc_url=None,
     )
-    predictor = Predictor(library, config.limits, metrics)
     streams = Streams(library, config, metrics)
 
     async def answered(request: Request, name: str, number: int | None = None) -> Response:
-        started = time.perf_counter()
-        status, content, headers = 200, b"", {}
+        call = Call(name, number)
+
+        async def answer() -> bytes:
+            body = await _received(request, config.limits)
+
+            def read(servable: Servable) -> tuple[str, Arrays, Callable[[Arrays], bytes]]:
+                asked = tensors.parse(body)
+                specs = signature(servable.signatures, asked.signature).inputs
+                inputs = tensors.arrays(asked, specs, config.limits)
+                return asked.signature, inputs, lambda outputs: tensors.body(outputs, asked.format)
+
+            return await predictor.ask(call, len(body), read)
+
         try:
-            content = await predictor(request, name, number)
+            return Response(await predictor(call, answer), media_type="application/json")
         except RequestError as error:
-            status, content = error.status, _error(str(error))
-            headers = {"Retry-After": "1"} if status in (429, 503) else {}
-        except Exception:  # noqa: BLE001 - the client learns that it failed, the log where
-            status, content = 500, _error("internal error")
-            LOGGER.exception("request failed", extra={"fields": {"model": name}})
-        seconds = time.perf_counter() - started
-        known = name if name in library.names else ""
-        metrics.requests.labels(known, str(status)).inc()
-        metrics.seconds.labels(known).observe(seconds)
-        if config.log_requests:
-            log("request", model=known, version=number, status=status, ms=round(seconds * 1e3, 2))
-        return Response(content, status, headers, "application/json")
+            headers = {"Retry-After": "1"} if error.status in (429, 503) else {}
+            return Response(_error(str(error)), error.status, headers, "application/json")
 
     asked: dict[str, Any] = {"responses": schema.refusals(*schema.REFUSALS)}
     found: dict[str, Any] = {"responses": schema.refusals(400, 404, 503)}

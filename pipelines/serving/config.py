@@ -67,6 +67,8 @@ class ServingConfig(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(8501, ge=0, le=65535)
+    #: Where gRPC is spoken too; nowhere if None.
+    grpc_port: int | None = Field(None, ge=0, le=65535)
     #: Newest versions of a model that are served side by side.
     versions: int = Field(1, ge=1)
     #: Seconds between two looks for new versions.

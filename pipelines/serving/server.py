@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import socket
 from collections.abc import Sequence
 
@@ -25,7 +26,8 @@ def run(names: Sequence[str], config: ServingConfig) -> None:
         names: of the models; all there are, if empty.
 
     Raises:
-        UserError: there is nothing to serve, or the address cannot be listened to.
+        UserError: there is nothing to serve, an address cannot be listened to, or what gRPC needs
+            is not installed.
     """
     root = home() / "exports"
     for name in names:
@@ -34,14 +36,14 @@ def run(names: Sequence[str], config: ServingConfig) -> None:
     if not any(root.glob("[!.]*/[0-9]*/saved_model.pb")):
         raise UserError(f"no exports in {root} yet: make export-TASK")
     listening = _listen(config.host, config.port)
+    rpc_address = None if config.grpc_port is None else _rpc_address(config.host, config.grpc_port)
     log_as_json()
     gc.freeze()  # what is there now stays: collecting what a model leaves is then a short pause
     tf.get_logger().setLevel("ERROR")  # its loader tells everybody of its other loader
     metrics = Metrics()
-    app = create(Library(root, names, config, metrics), config, metrics)
+    app = create(Library(root, names, config, metrics), config, metrics, rpc_address)
     host, port = listening.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    log("listening", address=f"http://{shown}:{port}", exports=str(root))
+    log("listening", address=f"http://{_address(host, port)}", exports=str(root))
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -64,3 +66,18 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address, family=family, backlog=2048)
     except OSError as error:
         raise UserError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+
+
+def _rpc_address(host: str, port: int) -> str:
+    """Where gRPC can listen: it takes no socket that is there, and says little if it fails."""
+    if importlib.util.find_spec("tensorflow_serving") is None:
+        raise UserError(
+            "gRPC needs TensorFlow Serving's messages: "
+            "pip install --no-deps 'tensorflow-serving-api>=2.21,<2.22'"
+        )
+    with _listen(host, port) as free:
+        return _address(free.getsockname()[0], port)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

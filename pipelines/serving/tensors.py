@@ -83,12 +83,17 @@ def arrays(request: Request, specs: Mapping[str, Spec], limits: LimitsConfig) ->
     """
     columns = (_of_rows if request.format == "row" else _of_columns)(request.given, specs, limits)
     found = {name: _array(name, value, specs[name], limits) for name, value in columns.items()}
-    for name, most in limits.most.model_dump().items():
-        if name in found and not specs[name].is_text and found[name].size:
-            asked = found[name].max()
-            if asked > most:
-                raise _too_much(f"{name}: {asked}", most, f"most.{name}")
+    check_most(found, limits)
     return found
+
+
+def check_most(inputs: Arrays, limits: LimitsConfig) -> None:
+    """Raises: RequestError (400) if one of ``limits.most`` is exceeded."""
+    for name, most in limits.most.model_dump().items():
+        if name in inputs and inputs[name].dtype.kind != "O" and inputs[name].size:
+            asked = inputs[name].max()
+            if asked > most:
+                raise too_much(f"{name}: {asked}", most, f"most.{name}")
 
 
 def body(outputs: Arrays, format: Format) -> bytes:
@@ -135,7 +140,7 @@ def _of_rows(rows: Any, specs: Mapping[str, Spec], limits: LimitsConfig) -> dict
     if not rows:
         raise RequestError(400, "no values in 'instances'")
     if len(rows) > limits.rows:
-        raise _too_much(f"{len(rows)} rows", limits.rows, "rows")
+        raise too_much(f"{len(rows)} rows", limits.rows, "rows")
     named = [isinstance(row, dict) and set(row) != {"b64"} for row in rows]
     if not any(named):
         if len(specs) != 1:
@@ -167,7 +172,7 @@ def _array(name: str, value: Any, spec: Spec, limits: LimitsConfig) -> np.ndarra
     if spec.shape is not None:
         fits = len(shape) == len(spec.shape) or (0 in shape and len(shape) < len(spec.shape))
         if not fits or any(s not in (None, n) for s, n in zip(spec.shape, shape, strict=False)):
-            raise RequestError(400, f"{name}: {_expected(spec)}, not {_shown(shape)}")
+            raise RequestError(400, f"{name}: {expected(spec)}, not {shown(shape)}")
         # Of an empty list, what its items would be is not known.
         shape += [size or 0 for size in spec.shape[len(shape) :]]
     return _filled(name, items, spec, limits).reshape(shape)
@@ -183,10 +188,10 @@ def _flat(name: str, value: Any, spec: Spec, limits: LimitsConfig) -> tuple[list
             raise RequestError(400, f"{name}: the lists are of unequal length or depth")
         bound, key = (limits.steps, "steps") if shape else (limits.rows, "rows")
         if size > bound:
-            raise _too_much(f"{name}: a list of {size}", bound, key)
+            raise too_much(f"{name}: a list of {size}", bound, key)
         shape.append(size)
         if spec.shape is not None and len(shape) > len(spec.shape):
-            raise RequestError(400, f"{name}: {_expected(spec)}, and the lists are nested deeper")
+            raise RequestError(400, f"{name}: {expected(spec)}, and the lists are nested deeper")
         level = list(chain.from_iterable(level))
     return level, shape
 
@@ -198,7 +203,7 @@ def _filled(name: str, items: list[Any], spec: Spec, limits: LimitsConfig) -> np
         out[:] = [_bytes(name, item) for item in items]
         longest = max(map(len, out), default=0)
         if longest > limits.text_bytes:
-            raise _too_much(f"{name}: {longest} bytes", limits.text_bytes, "text_bytes")
+            raise too_much(f"{name}: {longest} bytes", limits.text_bytes, "text_bytes")
         return out
     wanted: dict[str, set[type]] = {"b": {bool}, "f": {int, float}}
     allowed = wanted.get(dtype.kind, {int})
@@ -248,7 +253,7 @@ def _as_list(value: Any) -> Any:
     return value.tolist()
 
 
-def _too_much(what: str, bound: int, key: str) -> RequestError:
+def too_much(what: str, bound: int, key: str) -> RequestError:
     return RequestError(400, f"{what}, and the limit is {bound} (limits.{key})")
 
 
@@ -256,11 +261,11 @@ def _names(specs: Mapping[str, Spec]) -> str:
     return "{" + ", ".join(sorted(specs)) + "}"
 
 
-def _expected(spec: Spec) -> str:
-    return f"a {_word(spec)} tensor of shape {_shown(spec.shape)} is expected"
+def expected(spec: Spec) -> str:
+    return f"a {_word(spec)} tensor of shape {shown(spec.shape)} is expected"
 
 
-def _shown(shape: Any) -> str:
+def shown(shape: Any) -> str:
     return "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
 
 

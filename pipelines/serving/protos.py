@@ -1,0 +1,133 @@
+"""TensorProto, as TensorFlow Serving's gRPC has it, to arrays and back.
+
+Nothing is built of what a client sends before its type, its sizes and its length are known to fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines.serving.config import LimitsConfig
+from pipelines.serving.errors import RequestError
+from pipelines.serving.tensors import Arrays, Spec, check_most, expected, shown, too_much
+
+#: Where a TensorProto has its values one by one.
+_FIELDS = {
+    "float16": "half_val",
+    "float32": "float_val",
+    "float64": "double_val",
+    "int8": "int_val",
+    "int16": "int_val",
+    "int32": "int_val",
+    "int64": "int64_val",
+    "uint8": "int_val",
+    "uint16": "int_val",
+    "uint32": "uint32_val",
+    "uint64": "uint64_val",
+    "bool": "bool_val",
+    "object": "string_val",
+}
+
+
+def arrays(given: Mapping[str, Any], specs: Mapping[str, Spec], limits: LimitsConfig) -> Arrays:
+    """The inputs of a request, checked against a signature and the limits.
+
+    Args:
+        given: TensorProtos by name.
+
+    Raises:
+        RequestError: 400, naming the input and what is wrong with it.
+    """
+    if given.keys() != specs.keys():
+        raise RequestError(400, f"the inputs must be {{{', '.join(sorted(specs))}}}")
+    found = {name: _array(name, given[name], spec, limits) for name, spec in specs.items()}
+    check_most(found, limits)
+    return found
+
+
+def proto(array: np.ndarray) -> Any:
+    """A TensorProto."""
+    return tf.make_tensor_proto(array, tf.as_dtype(array.dtype), array.shape)
+
+
+def _array(name: str, tensor: Any, spec: Spec, limits: LimitsConfig) -> np.ndarray:
+    if spec.dtype.name not in _FIELDS:
+        raise RequestError(400, f"{name}: a tensor of {spec.dtype} cannot be sent")
+    if tensor.dtype != tf.as_dtype(spec.dtype).as_datatype_enum:
+        raise RequestError(400, f"{name}: {expected(spec)}, and the dtype is another")
+    shape = _shape(name, tensor.tensor_shape, spec, limits)
+    if tensor.tensor_content:
+        flat = _of_content(name, tensor.tensor_content, spec, math.prod(shape))
+    else:
+        values = getattr(tensor, _FIELDS[spec.dtype.name])
+        flat = _of_values(name, values, spec, math.prod(shape), limits)
+    if spec.dtype.kind == "f" and not np.isfinite(flat).all():
+        raise RequestError(400, f"{name}: a number that is not finite")
+    return flat.reshape(shape)
+
+
+def _shape(name: str, given: Any, spec: Spec, limits: LimitsConfig) -> list[int]:
+    if given.unknown_rank:
+        raise RequestError(400, f"{name}: the shape is unknown")
+    rank = len(given.dim)
+    if rank > 32 if spec.shape is None else rank != len(spec.shape):
+        what = "fewer dimensions are expected" if spec.shape is None else expected(spec)
+        raise RequestError(400, f"{name}: {what}, not {rank} dimensions")
+    shape = [int(dim.size) for dim in given.dim]
+    if any(size < 0 for size in shape):
+        raise RequestError(400, f"{name}: a negative size in the shape")
+    if any(s not in (None, n) for s, n in zip(spec.shape or (), shape, strict=False)):
+        raise RequestError(400, f"{name}: {expected(spec)}, not {shown(shape)}")
+    for place, size in enumerate(shape):
+        bound, key = (limits.steps, "steps") if place else (limits.rows, "rows")
+        if size > bound:
+            raise too_much(f"{name}: {size} entries", bound, key)
+    if math.prod(size or 1 for size in shape) >= 2**60:  # also where another size is 0
+        raise RequestError(400, f"{name}: the sizes of the shape are too large together")
+    return shape
+
+
+def _of_content(name: str, content: bytes, spec: Spec, size: int) -> np.ndarray:
+    if spec.is_text:
+        raise RequestError(400, f"{name}: strings are sent as string_val")
+    if len(content) != size * spec.dtype.itemsize:
+        raise RequestError(400, f"{name}: tensor_content is not as long as the shape says")
+    if spec.dtype.kind == "b" and max(content) > 1:
+        raise RequestError(400, f"{name}: a truth value is neither 0 nor 1")
+    little = np.frombuffer(content, spec.dtype.newbyteorder("<"))
+    return little.astype(spec.dtype)
+
+
+def _of_values(name: str, values: Any, spec: Spec, size: int, limits: LimitsConfig) -> np.ndarray:
+    count = len(values)
+    if count > size or (size and not count):
+        raise RequestError(400, f"{name}: {count} values where the shape has {size}")
+    # The last one stands for those that are left out. A short request could become a large array.
+    each = len(values[-1]) + 8 if spec.is_text and count else spec.dtype.itemsize
+    if (size - count) * each > limits.body_bytes:
+        raise too_much(f"{name}: what is left out", limits.body_bytes, "body_bytes")
+    if spec.is_text:
+        longest = max(map(len, values), default=0)
+        if longest > limits.text_bytes:
+            raise too_much(f"{name}: {longest} bytes", limits.text_bytes, "text_bytes")
+        found = np.empty(count, object)
+        found[:] = list(values)
+    elif spec.dtype == np.float16:
+        found = _whole(name, values, np.dtype(np.uint16)).view(np.float16)
+    elif spec.dtype.kind in "iu":
+        found = _whole(name, values, spec.dtype)
+    else:
+        found = np.fromiter(values, spec.dtype, count)
+    return found if count == size else np.concatenate([found, np.repeat(found[-1:], size - count)])
+
+
+def _whole(name: str, values: Any, dtype: np.dtype[Any]) -> np.ndarray:
+    info = np.iinfo(dtype)
+    if len(values) and not info.min <= min(values) <= max(values) <= info.max:
+        raise RequestError(400, f"{name}: a number that {dtype} cannot hold")
+    return np.fromiter(values, dtype, len(values))

@@ -336,6 +336,13 @@ def test_shapes_where_any_is_taken(shape, said):
         protos.arrays(given, {"x": Spec(np.dtype("float32"), None)}, LimitsConfig())
 
 
+def test_values_are_where_clients_of_tensorflow_serving_look(client):
+    outputs = client.predictions.Predict(asking({"text": ["grün", "ab"]}), timeout=20).outputs
+    assert list(outputs["pair"].int_val) == [4, -4, 2, -2]
+    np.testing.assert_allclose(outputs["score"].float_val, [0.4, 0.2])
+    assert list(outputs["loud"].string_val) == ["GRÜN".encode(), b"AB"]
+
+
 def test_packed_messages_are_not_taken(client):
     packed = asking({"text": ["a" * 1000] * 20})
     code, _ = client.refused(packed, compression=grpc.Compression.Gzip)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from pipelines.serving.config import LimitsConfig
 from pipelines.serving.errors import RequestError
@@ -51,8 +52,19 @@ def arrays(given: Mapping[str, Any], specs: Mapping[str, Spec], limits: LimitsCo
 
 
 def proto(array: np.ndarray) -> Any:
-    """A TensorProto."""
-    return tf.make_tensor_proto(array, tf.as_dtype(array.dtype), array.shape)
+    """A TensorProto.
+
+    Its values are one by one, as in TensorFlow Serving's answers: clients read ``float_val``.
+    """
+    dtype = tf.as_dtype(array.dtype)
+    if array.dtype.name not in _FIELDS:
+        return tf.make_tensor_proto(array, dtype, array.shape)
+    shape = tf.TensorShape(array.shape).as_proto()
+    answer = TensorProto(dtype=dtype.as_datatype_enum, tensor_shape=shape)
+    flat = array.ravel()
+    values = flat.view(np.uint16) if flat.dtype == np.float16 else flat
+    getattr(answer, _FIELDS[array.dtype.name]).extend(values.tolist())
+    return answer
 
 
 def _array(name: str, tensor: Any, spec: Spec, limits: LimitsConfig) -> np.ndarray:

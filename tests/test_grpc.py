@@ -336,6 +336,31 @@ def test_shapes_where_any_is_taken(shape, said):
         protos.arrays(given, {"x": Spec(np.dtype("float32"), None)}, LimitsConfig())
 
 
+@pytest.mark.parametrize("end", [b"", b"\xff" * 10])
+def test_many_empty_inputs_are_refused_before_they_are_read(client, end):
+    method = client.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+    with pytest.raises(grpc.RpcError) as error:
+        method(b"\x12\x00" * 50_000 + end)
+    assert error.value.code() == Code.INVALID_ARGUMENT
+    assert "too many parts" in error.value.details()
+
+
+@pytest.mark.parametrize("kind", range(8))
+def test_parts_are_counted_whatever_their_kind(kind):
+    part = {0: b"\xff\x01", 1: b"8 bytes.", 2: b"\x01a", 5: b"four"}.get(kind, b"")
+    raw = bytes([2 << 3 | kind]) + part
+    assert not protos.is_crowded(raw * 1000)
+    assert protos.is_crowded(raw * 1001) == (kind not in (6, 7))  # those there are not
+    assert not protos.is_crowded(asking({"text": ["a" * 1000] * 2000}).SerializeToString())
+
+
+def test_values_are_where_clients_of_tensorflow_serving_look(client):
+    outputs = client.predictions.Predict(asking({"text": ["grün", "ab"]}), timeout=20).outputs
+    assert list(outputs["pair"].int_val) == [4, -4, 2, -2]
+    np.testing.assert_allclose(outputs["score"].float_val, [0.4, 0.2])
+    assert list(outputs["loud"].string_val) == ["GRÜN".encode(), b"AB"]
+
+
 def test_packed_messages_are_not_taken(client):
     packed = asking({"text": ["a" * 1000] * 20})
     code, _ = client.refused(packed, compression=grpc.Compression.Gzip)
@@ -356,7 +381,7 @@ def test_a_message_that_is_slow_or_missing(client):
     assert "limits.receive_seconds" in call.details()
     refused.set()
     call = client.channel.stream_unary(method).future(iter([]))
-    assert call.code() == Code.INVALID_ARGUMENT
+    assert call.code() == Code.RESOURCE_EXHAUSTED
     host, port = client.address.split(":")
     with socket.create_connection((host, int(port))) as connection:  # HTTP/1 disturbs nobody
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -414,8 +439,9 @@ def test_the_log_holds_no_texts_and_metrics_count(client):
     client.predict(asking({"text": ["a secret"]}))
     client.refused(asking({"secret": ["a secret"]}))
     client.refused(asking({"text": ["secret" * 1000]}))
+    client.refused(asking({"text": ["secret" * 100_000]}))
     assert counted() == before + 1
-    assert client.server.events("request")[-1]["status"] == 400
+    assert [e["status"] for e in client.server.events("request")[-3:]] == [400, 400, 413]
     assert "secret" not in (client.server.home / "log").read_text()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from pipelines.serving.config import LimitsConfig
 from pipelines.serving.errors import RequestError
@@ -32,6 +33,10 @@ _FIELDS = {
     "bool": "bool_val",
     "object": "string_val",
 }
+#: Parts of a message, such as its inputs, at most.
+_PARTS = 1_000
+#: How many bytes a part has that is no varint and tells no length, by its wire type.
+_FIXED = {1: 8, 3: 0, 4: 0, 5: 4}
 
 
 def arrays(given: Mapping[str, Any], specs: Mapping[str, Spec], limits: LimitsConfig) -> Arrays:
@@ -51,8 +56,53 @@ def arrays(given: Mapping[str, Any], specs: Mapping[str, Spec], limits: LimitsCo
 
 
 def proto(array: np.ndarray) -> Any:
-    """A TensorProto."""
-    return tf.make_tensor_proto(array, tf.as_dtype(array.dtype), array.shape)
+    """A TensorProto.
+
+    Its values are one by one, as in TensorFlow Serving's answers: clients read ``float_val``.
+    """
+    dtype = tf.as_dtype(array.dtype)
+    if array.dtype.name not in _FIELDS:
+        return tf.make_tensor_proto(array, dtype, array.shape)
+    shape = tf.TensorShape(array.shape).as_proto()
+    answer = TensorProto(dtype=dtype.as_datatype_enum, tensor_shape=shape)
+    flat = array.ravel()
+    values = flat.view(np.uint16) if flat.dtype == np.float16 else flat
+    getattr(answer, _FIELDS[array.dtype.name]).extend(values.tolist())
+    return answer
+
+
+def is_crowded(raw: bytes) -> bool:
+    """Whether a message has more parts than a request needs, told before it is read.
+
+    An input without anything has two bytes, and takes more than a hundred once it is read.
+    """
+    place = parts = 0
+    try:
+        while place < len(raw):
+            parts += 1
+            if parts > _PARTS:
+                return True
+            tag, place = _varint(raw, place)
+            kind = tag & 7
+            if kind in (0, 2):
+                number, place = _varint(raw, place)
+                place += number if kind == 2 else 0
+            else:
+                place += _FIXED[kind]
+    except (IndexError, KeyError):
+        return False  # broken from here on; who reads it says so
+    return False
+
+
+def _varint(raw: bytes, place: int) -> tuple[int, int]:
+    """A number, and where it ends."""
+    number = 0
+    for shift in range(0, 70, 7):
+        byte = raw[place + shift // 7]
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, place + shift // 7 + 1
+    raise IndexError
 
 
 def _array(name: str, tensor: Any, spec: Spec, limits: LimitsConfig) -> np.ndarray:

@@ -156,11 +156,17 @@ class _Services:
             async with asyncio.timeout(self._limits.receive_seconds):
                 raw = await anext(messages)
         except StopAsyncIteration:
-            raise RequestError(400, "no message") from None
+            # gRPC itself does not hand a message on that is too long, and tells the client so.
+            most = self._limits.body_bytes
+            raise RequestError(
+                413, f"no message, or one longer than {most} bytes (limits.body_bytes)"
+            ) from None
         except TimeoutError:
             raise RequestError(
                 408, "the message did not arrive in time (limits.receive_seconds)"
             ) from None
+        if protos.is_crowded(raw):
+            raise RequestError(400, "the message has too many parts")
         try:
             return await beside(len(raw), kind.FromString, raw), len(raw)
         except DecodeError:

@@ -2,6 +2,7 @@
 
     make bench                      # all subjects
     python -m benchmarks.layers     # this one
+    python -m benchmarks.layers --quick  # of it, what training on full-length batches takes
 
 One row for each shape (batch, T, inputs, units): milliseconds, the best of interleaved rounds,
 so that a slow moment of the machine hits all alike. The peers: ``keras.layers`` in a TensorFlow
@@ -214,14 +215,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", default="LSTM,GRU,SimpleRNN")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="training steps, full length")
     options = parser.parse_args()
+    cells = options.cells.split(",")
+    if options.quick:
+        tables = [measure(cell, True, False, False, options.rounds) for cell in cells]
+        report("training_steps", tables)
+        return
     tables = [
         measure(cell, train, ragged, False, options.rounds)
-        for cell in options.cells.split(",")
+        for cell in cells
         for train in (True, False)
         for ragged in (False, True)
     ]
-    if "LSTM" in options.cells:
+    if "LSTM" in cells:
         tables.append(measure("LSTM", True, True, True, options.rounds))
     report("layers", tables)
 

@@ -37,7 +37,7 @@ def uniform(seeds: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
             fn_output_signature=tf.TensorSpec([None], tf.float32),
         )[:-1]
 
-    return tf.cond(tf.size(seeds) == 1, lambda: draw(seeds[0])[None], each)
+    return tf.cond(tf.size(seeds) == 1, lambda: draw(tf.gather(seeds, 0))[None], each)
 
 
 def choose(

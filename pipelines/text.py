@@ -199,7 +199,7 @@ class Tokenizer(Vocabulary):
     def pieces(
         self, texts: Sequence[tf.Tensor], read: tf.Tensor
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """The ids of the next pieces of texts, right-padded, and the words read up to each one's end.
+        """The ids of the next pieces of texts, right-padded, and the words read up to their ends.
 
         Of ``max_tokens`` it keeps the ``head``; where the end of a text counts, it keeps all,
         because no end is known.

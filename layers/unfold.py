@@ -218,6 +218,8 @@ class Unfolded(keras.layers.RNN):
             take = self._portable
         else:
             take = getattr(self, f"_{route.name}")
+            if not training and x.shape[1] is None and initial_state is not None:
+                take = functools.partial(self._one_or_more, take)
         hidden, last_states = take(x, states, mask, kept_x, kept_h)
         if carried is not None:
             carried.after[self.name] = list(last_states)
@@ -344,6 +346,22 @@ class Unfolded(keras.layers.RNN):
         )
         after, ends = time_major(after), np.cumsum([0, *sizes])
         return [after[..., a:b] for a, b in itertools.pairwise(ends)], last_states
+
+    def _one_or_more(self, several, x, states, mask, kept_x=None, kept_h=None):
+        """As ``several``, but a single step, as of a stream, is taken without loop and kernel."""
+
+        def flat(hidden, last):
+            return [*([hidden] if self.return_sequences else []), *last]
+
+        def one():
+            now = None if mask is None else mask[:, :1]
+            return flat(*self._portable(x[:, :1], states, now, kept_x, kept_h))
+
+        def more():
+            return flat(*several(x, states, mask, kept_x, kept_h))
+
+        taken = ops.cond(ops.shape(x)[1] == 1, one, more)
+        return (taken[0], taken[1:]) if self.return_sequences else (None, taken)
 
     def _by_hand(self, x, states, mask, kept_x=None, kept_h=None):
         """As `_portable`."""

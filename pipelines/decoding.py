@@ -26,12 +26,18 @@ NotingStep = Callable[[tf.Tensor, list[tf.Tensor]], tuple[tf.Tensor, list[tf.Ten
 
 def uniform(seeds: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """``<float>[batch, count]`` in [0, 1), each row drawn from its own seed ``<int32>[batch]``."""
-    drawn = tf.map_fn(
-        lambda seed: tf.random.stateless_uniform([count], tf.stack([seed, 0])),
-        tf.concat([seeds, [0]], axis=0),  # one more, because a map over nothing has no shape
-        fn_output_signature=tf.TensorSpec([None], tf.float32),
-    )
-    return drawn[:-1]
+
+    def draw(seed: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_uniform([count], tf.stack([seed, 0]))
+
+    def each() -> tf.Tensor:
+        return tf.map_fn(
+            draw,
+            tf.concat([seeds, [0]], axis=0),  # one more, because a map over nothing has no shape
+            fn_output_signature=tf.TensorSpec([None], tf.float32),
+        )[:-1]
+
+    return tf.cond(tf.size(seeds) == 1, lambda: draw(tf.gather(seeds, 0))[None], each)
 
 
 def choose(
@@ -76,10 +82,11 @@ class Written(NamedTuple):
 
     Attributes:
         ids: ``<int32>[batch, time]``, 0 behind the end of a row.
-        states: what ``step`` gave with the scores of the id after the last one.
+        logits, states: of the id after the last one, as ``step`` gave them.
     """
 
     ids: tf.Tensor
+    logits: tf.Tensor
     states: list[tf.Tensor]
 
 
@@ -98,6 +105,8 @@ def sample(
 ) -> Written:
     """Continue texts: each output is the next input.
 
+    A row that has ended is given padding, which has to leave its states as they are.
+
     Args:
         logits: ``<float>[batch, vocabulary]``, the scores of the first id.
         states: what ``step`` takes with it.
@@ -111,36 +120,53 @@ def sample(
     chances = uniform(seed, longest + tf.maximum(tf.reduce_max(drawn), 0))
     place = drawn[:, None] + tf.range(longest)[None]
     chances = tf.transpose(tf.gather(chances, place, axis=1, batch_dims=1))
-    # Of no column at all the number of rows could not be told: the first is dropped again.
-    written = tf.TensorArray(tf.int32, size=1, dynamic_size=True, element_shape=[None])
-    written = written.write(0, tf.zeros_like(max_length))
 
-    def goes_on(t: Any, running: Any, *_: Any) -> Any:
-        return (t < longest) & tf.reduce_any(running)
-
-    def body(t: Any, running: Any, logits: Any, states: Any, written: Any) -> Any:
-        ids = choose(logits, chances[t], temperature, top_k=top_k, top_p=top_p)
+    def write(t: Any, running: Any, logits: Any, states: Any) -> Any:
+        chance = tf.gather(chances, t)
+        ids = choose(logits, chance, temperature, top_k=top_k, top_p=top_p)
         running = running & (ids != end) & (t < max_length)
         ids = tf.where(running, ids, PADDING)
-        logits, states = step(ids, states)
-        return t + 1, running, logits, states, written.write(t + 1, ids)
+        following, states = step(ids, states)
+        return running, tf.where(running[:, None], following, logits), states, ids
 
-    # The number of rows may be known here and not to the step, or the other way round.
-    rows = tf.TensorShape([None])
-    *_, states, written = tf.while_loop(
-        goes_on,
-        body,
-        (0, max_length > 0, logits, list(states), written),
-        shape_invariants=(
-            tf.TensorShape([]),
-            rows,
-            rows.concatenate(logits.shape[1:]),
-            [rows.concatenate(s.shape[1:]) for s in states],
-            tf.TensorShape(None),
-        ),
-        parallel_iterations=1,
-    )
-    return Written(tf.transpose(written.stack())[:, 1:], list(states))
+    def none() -> Any:
+        return tf.zeros([tf.size(seed), 0], tf.int32), logits, list(states)
+
+    def one() -> Any:
+        _, after, last, ids = write(0, max_length > 0, logits, list(states))
+        return ids[:, None], after, last
+
+    def several() -> Any:
+        # Of no column at all the number of rows could not be told: the first is dropped again.
+        written = tf.TensorArray(tf.int32, size=1, dynamic_size=True, element_shape=[None])
+        written = written.write(0, tf.zeros_like(max_length))
+
+        def goes_on(t: Any, running: Any, *_: Any) -> Any:
+            return (t < longest) & tf.reduce_any(running)
+
+        def body(t: Any, running: Any, logits: Any, states: Any, written: Any) -> Any:
+            running, logits, states, ids = write(t, running, logits, states)
+            return t + 1, running, logits, states, written.write(t + 1, ids)
+
+        # The number of rows may be known here and not to the step, or the other way round.
+        rows = tf.TensorShape([None])
+        *_, after, last, written = tf.while_loop(
+            goes_on,
+            body,
+            (0, max_length > 0, logits, list(states), written),
+            shape_invariants=(
+                tf.TensorShape([]),
+                rows,
+                rows.concatenate(logits.shape[1:]),
+                [rows.concatenate(s.shape[1:]) for s in states],
+                tf.TensorShape(None),
+            ),
+            parallel_iterations=1,
+        )
+        return tf.transpose(written.stack())[:, 1:], after, last
+
+    # A client that takes token by token is spared the loop, which takes longer than the token.
+    return Written(*tf.switch_case(tf.minimum(longest, 2), [none, one, several]))
 
 
 class Found(NamedTuple):

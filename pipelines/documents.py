@@ -30,10 +30,9 @@ END_MARK = ""
 END = RESERVED
 #: At level subword the next entries: every byte, those of ASCII being its characters.
 BYTES = [bytes([b]).decode("utf-8", "surrogateescape") for b in range(256)]
-#: What the end of a text is that may become something else when the text goes on, by level:
-#: nothing, or all from the last space on.
+#: What the end of a text is that may become something else when the text goes on: all from the
+#: last space on. A character is never open.
 _OPEN_ENDS = {
-    "character": "",
     "word": r"[\s\p{Z}\x{e000}][^\s\p{Z}\x{e000}]*",
     "subword": " [^ ]*",
 }
@@ -102,6 +101,9 @@ class Documents(Vocabulary):
 
         Read one after the other with `piece`, both give the ids of the whole.
         """
+        if self.level == "character":
+            texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
+            return texts, tf.zeros_like(texts)
         return settle(texts, _OPEN_ENDS[self.level])
 
     def piece(self, texts: tf.Tensor, fresh: tf.Tensor) -> tf.RaggedTensor:

@@ -60,9 +60,7 @@ def split_words(texts: tf.Tensor, *, lowercase: bool) -> tf.RaggedTensor:
     texts = tf.strings.regex_replace(texts, _OPENING, r"\1 \2 ")
     texts = tf.strings.regex_replace(texts, _CLOSING, r" \1 \2")
     texts = tf.strings.regex_replace(texts, r"[\s\p{Z}\p{C}]+", " ")
-    words = tf.strings.split(tf.strings.strip(texts), sep=" ")
-    # Splitting an empty string at a separator gives one empty word.
-    return tf.ragged.boolean_mask(words, tf.strings.length(words) > 0)
+    return tf.strings.split(texts)
 
 
 def lower(texts: tf.Tensor) -> tf.Tensor:
@@ -198,21 +196,29 @@ class Tokenizer(Vocabulary):
         """
         return settle(texts, *_OPEN_ENDS)
 
-    def piece(self, texts: tf.Tensor, read: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The ids of the next piece of texts, right-padded, and how many words were read with it.
+    def pieces(
+        self, texts: Sequence[tf.Tensor], read: tf.Tensor
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """The ids of the next pieces of texts, right-padded, and the words read up to their ends.
 
         Of ``max_tokens`` it keeps the ``head``; where the end of a text counts, it keeps all,
         because no end is known.
 
         Args:
-            read: ``<int32>[batch]``, words before the piece.
+            texts: ``<string>[batch]`` each, one piece behind the other.
+            read: ``<int32>[batch]``, words before the pieces.
         """
-        words = split_words(texts, lowercase=self.lowercase)
-        ids = self._padded(words.with_values(self._table.lookup(words.values)))
-        if self.max_tokens is not None and self.keep == "head":
-            place = read[:, None] + tf.range(tf.shape(ids)[1])[None]
-            ids = tf.where(place < self.max_tokens, ids, PADDING)
-        return ids, read + tf.cast(words.row_lengths(), tf.int32)
+        # All in one pass: of a few words the operations cost what they are, not what they do.
+        words = split_words(tf.concat(texts, axis=0), lowercase=self.lowercase)
+        found = self._padded(words.with_values(self._table.lookup(words.values)))
+        ids, counts = tf.split(found, len(texts)), []
+        for i, piece in enumerate(ids):
+            if self.max_tokens is not None and self.keep == "head":
+                place = read[:, None] + tf.range(tf.shape(piece)[1])[None]
+                ids[i] = tf.where(place < self.max_tokens, piece, PADDING)
+            read += tf.math.count_nonzero(piece, axis=1, dtype=tf.int32)
+            counts.append(read)
+        return ids, counts
 
     def _cut(self, words: tf.RaggedTensor) -> tf.RaggedTensor:
         limit = self.max_tokens

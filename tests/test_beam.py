@@ -123,7 +123,7 @@ def test_a_beam_of_one_is_greedy(seed, longest):
         return model.step(ids, states)[:2]
 
     logits, states = step(tf.fill([4], END), model.states)
-    greedy, _ = decoding.sample(
+    greedy = decoding.sample(
         step,
         logits,
         states,
@@ -131,7 +131,7 @@ def test_a_beam_of_one_is_greedy(seed, longest):
         max_length=tf.fill([4], longest),
         temperature=tf.zeros([4]),
         seed=tf.zeros([4], tf.int32),
-    )
+    ).ids
     assert [row[0] for row in found] == [[i for i in row if i] for row in greedy.numpy().tolist()]
 
 

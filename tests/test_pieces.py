@@ -120,7 +120,7 @@ def read():
     def step(open_, piece, so_far):
         settled, open_ = reads.settle(open_ + piece)
         zero = tf.constant([0])
-        found = [reads.piece(texts, zero)[0] for texts in (settled, open_)]
+        found, _ = reads.pieces([settled, open_], zero)
         return open_, *found, reads.padded(so_far)
 
     return step

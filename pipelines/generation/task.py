@@ -222,10 +222,9 @@ class Writer:
         prompt = tf.strings.unicode_transcode(prompt, "UTF-8", "UTF-8", errors="replace")
         rows = tf.shape(prompt)
         temperature, max_length, seed = _bounded(rows, temperature, max_length, seed)
-        last, states = self._read(*self._begin(rows[0]), self._processor(prompt))
         ids = decoding.sample(
             self._step,
-            *self._step(last, states),
+            *self._read(self._nothing(rows[0]), self._begun(prompt)),
             end=END,
             max_length=max_length,
             temperature=temperature,
@@ -237,16 +236,15 @@ class Writer:
 
     def next(self, prompt: tf.Tensor) -> dict[str, tf.Tensor]:
         """The likeliest tokens after each prompt, and their probabilities."""
-        begun = self._begin(tf.shape(prompt)[0])
-        return self._likeliest(*self._read(*begun, self._processor(prompt)))
+        scores, _ = self._read(self._nothing(tf.shape(prompt)[0]), self._begun(prompt))
+        return self._likeliest(scores)
 
     def start(self) -> pieces.State:
         """What `go_on` begins with."""
-        last, states = self._begin(tf.constant(1))
+        scores, states = self._step(tf.constant([END]), self._nothing(1))
         return {
-            # The last token is not in the states yet: the scores of the next one come with it.
             **{f"cells_{i}": state for i, state in enumerate(states)},
-            "last": last,
+            "scores": scores,
             "open": tf.constant([""]),
             "before": tf.constant([""]),
             "drawn": tf.constant([0]),
@@ -275,14 +273,13 @@ class Writer:
         settled = tf.where(most > 0, read, settled)
         open_ = tf.where(most > 0, "", open_)
 
-        fresh = (state["before"] == "") & (state["last"] == END)
+        fresh = (state["before"] == "") & (state["drawn"] == 0)
         cells = [state[f"cells_{i}"] for i in range(len(self._network.inputs) - 1)]
-        last, cells = self._read(state["last"], cells, self._processor.piece(settled, fresh))
-        logits, after = self._step(last, cells)
+        scores, cells = self._read_on(state["scores"], cells, settled, fresh)
         written = decoding.sample(
-            _remembering(self._step),
-            logits,
-            [*after, *cells, last],
+            self._step,
+            scores,
+            cells,
             end=END,
             max_length=most,
             temperature=temperature,
@@ -291,52 +288,71 @@ class Writer:
             top_k=self._sampling.top_k,
             top_p=self._sampling.top_p,
         )
-        *cells, last = written.states[len(cells) :]
         count = tf.math.count_nonzero(written.ids, axis=1, dtype=tf.int32)
         before = _last_character(state["before"] + settled)
         text = self._processor.join(written.ids, after=before)
         text = tf.strings.substr(text, tf.strings.length(before), tf.strings.length(text))
         ended |= count < most
-        end = self._processor.piece(open_, fresh & (settled == ""))
-        return {"text": text, "ended": ended} | self._likeliest(*self._read(last, cells, end)), {
-            **{f"cells_{i}": cell for i, cell in enumerate(cells)},
-            "last": last,
+        following, _ = self._read_on(written.logits, written.states, open_, fresh & (settled == ""))
+        return {"text": text, "ended": ended} | self._likeliest(following), {
+            **{f"cells_{i}": cell for i, cell in enumerate(written.states)},
+            "scores": written.logits,
             "open": open_,
             "before": _last_character(before + text),
             "drawn": state["drawn"] + count,
             "ended": ended,
         }
 
-    def _likeliest(self, last: tf.Tensor, states: list[tf.Tensor]) -> dict[str, tf.Tensor]:
-        logits, _ = self._step(last, states)
-        best = tf.math.top_k(tf.nn.softmax(logits), min(NEXT, self._processor.size - RESERVED))
+    def _likeliest(self, scores: tf.Tensor) -> dict[str, tf.Tensor]:
+        best = tf.math.top_k(tf.nn.softmax(scores), min(NEXT, self._processor.size - RESERVED))
         return {"tokens": self._processor.names(best.indices), "probabilities": best.values}
 
-    def _begin(self, rows: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The token that stands before every text, and the state before it is read."""
-        zeros = [tf.zeros([rows, s.shape[-1]]) for s in self._network.inputs[1:]]
-        return tf.fill([rows], END), zeros
+    def _nothing(self, rows: tf.Tensor | int) -> list[tf.Tensor]:
+        """The states before anything was read."""
+        return [tf.zeros([rows, s.shape[-1]]) for s in self._network.inputs[1:]]
+
+    def _begun(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """The ids of texts, behind the token that stands before every text."""
+        ids = self._processor(texts)
+        return tf.concat([tf.fill([ids.nrows(tf.int32), 1], END), ids], axis=1)
 
     def _read(
-        self, last: tf.Tensor, states: list[tf.Tensor], ids: tf.RaggedTensor
+        self, states: list[tf.Tensor], ids: tf.RaggedTensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The last token once ``ids`` were read, and the state before it is read.
+        """The scores of what comes next once ``ids`` were read, and the states then; the scores of
+        a row without ids mean nothing."""
 
-        Args:
-            last, states: of what was read before.
-        """
-        ids = tf.concat([tf.RaggedTensor.from_tensor(last[:, None]), ids], axis=1)
         # All but the last token for the states only: of so many steps no scores are computed.
-        before = ids[:, :-1].to_tensor(PADDING)
-        before = tf.pad(before, [[0, 0], [0, 1]])
-        _, states = models.read_on(self._network, before, states)
-        return ids[:, -1:].values, states
+        def before() -> list[tf.Tensor]:
+            return self._on(ids[:, :-1].to_tensor(PADDING), states)[1]
+
+        if states:
+            states = tf.cond(tf.reduce_max(ids.row_lengths()) > 1, before, lambda: states)
+        last = ids[:, -1:].to_tensor(PADDING, shape=[None, 1])
+        return self._step(last[:, 0], states)
+
+    def _read_on(
+        self, scores: tf.Tensor, states: list[tf.Tensor], texts: tf.Tensor, fresh: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Scores and states once the next pieces of texts were read, too, which may be empty."""
+
+        def read() -> tuple[tf.Tensor, list[tf.Tensor]]:
+            ids = self._processor.piece(texts, fresh)
+            found, after = self._read(states, ids)
+            return tf.where(ids.row_lengths()[:, None] > 0, found, scores), after
+
+        return tf.cond(tf.reduce_any(texts != ""), read, lambda: (scores, states))
 
     def _step(self, ids: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        logits, states = models.read_on(self._network, ids[:, None], states)
+        logits, states = self._on(ids[:, None], states)
         # Padding and unknown are never written.
         written = tf.range(self._processor.size) >= RESERVED
         return tf.where(written, logits[:, -1], -1e9), states
+
+    def _on(self, ids: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        logits, states = models.read_on(self._network, ids, states)
+        # Cells of half precision give halves, and the state is of one dtype throughout.
+        return logits, [tf.cast(s, tf.float32) for s in states]
 
 
 def _bounded(
@@ -349,23 +365,6 @@ def _bounded(
     temperature = tf.where(tf.math.is_nan(temperature), 0.0, temperature)
     temperature = tf.clip_by_value(temperature, 0.0, HOTTEST)
     return temperature, tf.clip_by_value(max_length, 0, LONGEST), seed
-
-
-def _remembering(step: decoding.Step) -> decoding.Step:
-    """``step`` with the state before the last token, and that token, kept behind its states."""
-
-    def remember(ids: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        half = len(states) // 2
-        now, before, last = states[:half], states[half:-1], states[-1]
-        logits, after = step(ids, now)
-        goes_on = ids != PADDING
-        before, now = (
-            [tf.where(goes_on[:, None], new, old) for new, old in zip(*pair, strict=True)]
-            for pair in ((now, before), (after, now))
-        )
-        return logits, [*now, *before, tf.where(goes_on, ids, last)]
-
-    return remember
 
 
 def _last_character(texts: tf.Tensor) -> tf.Tensor:

@@ -24,7 +24,7 @@ from pipelines.sentiment.config import SentimentConfig
 from pipelines.sentiment.processor import TextClasses
 from pipelines.sentiment.records import LabelledText
 from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task
-from pipelines.text import UNKNOWN, Ragged
+from pipelines.text import PADDING, UNKNOWN, Ragged
 
 #: Texts that are answered after every epoch.
 _EXAMPLES = 5
@@ -133,20 +133,22 @@ class Sentiment(Task):
             return {"labels": labels}
 
         def start() -> pieces.State:
-            none = tf.constant([""])
-            ids, words = tokenizer.piece(none, tf.constant([0]))
-            _, state = pieces.read_on(model, ids, None)
-            return {**state, "words": words, "open": none}
+            none = tf.constant([0])
+            _, state = pieces.read_on(model, tf.fill([1, 1], PADDING), None)
+            return {**state, "words": none, "open": tf.constant([""])}
 
         def step(
             given: dict[str, tf.Tensor], state: pieces.State
         ) -> tuple[dict[str, tf.Tensor], pieces.State]:
             settled, open_ = tokenizer.settle(state["open"] + given["text"])
-            ids, words = tokenizer.piece(settled, state["words"])
-            _, after = pieces.read_on(model, ids, state)
+            (ids, end), (words, _) = tokenizer.pieces([settled, open_], state["words"])
+            logits, after = pieces.read_on(model, ids, state)
             # The end is read as if no more came, and read again with what does come.
-            ids, _ = tokenizer.piece(open_, words)
-            logits, _ = pieces.read_on(model, ids, after)
+            logits = tf.cond(
+                tf.reduce_any(end != PADDING),
+                lambda: pieces.read_on(model, end, after)[0],
+                lambda: logits,
+            )
             return answer(logits), {**after, "words": words, "open": open_}
 
         text = tf.TensorSpec([None], tf.string, name="text")

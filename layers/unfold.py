@@ -304,18 +304,8 @@ class Unfolded(keras.layers.RNN):
 
     def _portable(self, x, states, mask, kept_x=None, kept_h=None):
         """Hidden states [batch, time, units] (None if not returned) and the last states."""
-        x, mask, cuts = self._time_major(x, mask)
-        xs, step = self._inputs_and_step(x, kept_x, kept_h)
-        hidden, last_states = unfold(
-            step,
-            xs,
-            states,
-            mask=mask,
-            cuts=cuts,
-            unroll=self.unroll,
-            record=(lambda states: states[0]) if self.return_sequences else None,
-        )
-        return None if hidden is None else time_major(hidden), last_states
+        record = (lambda states: states[0]) if self.return_sequences else None
+        return self._loop(record, x, states, mask, kept_x, kept_h)
 
     def _watched(self, watching, x, states, mask, kept_x=None, kept_h=None):
         """As `_portable`, all states kept, see `layers.watch`."""
@@ -325,27 +315,29 @@ class Unfolded(keras.layers.RNN):
         return after[0], last_states
 
     def _states_over_time(self, x, states, mask, kept_x=None, kept_h=None, nudges=None):
-        """Each state after every step, [batch, time, units], and the last states.
+        """Each state after every step, [batch, time, units], and the last states."""
+
+        def record(states):
+            return ops.concatenate(states, axis=-1)
+
+        after, last_states = self._loop(record, x, states, mask, kept_x, kept_h, nudges)
+        ends = np.cumsum([0, *(s.shape[-1] for s in states)])
+        return [after[..., a:b] for a, b in itertools.pairwise(ends)], last_states
+
+    def _loop(self, record, x, states, mask, kept_x=None, kept_h=None, nudges=None):
+        """What is recorded of each step, [batch, time, ...], and the last states.
 
         ``nudges`` [batch, time, units of all states] are added to the states.
         """
         x, mask, cuts = self._time_major(x, mask)
         xs, step = self._inputs_and_step(x, kept_x, kept_h)
-        sizes = [s.shape[-1] for s in states]
         if nudges is not None:
-            step = nudged(step, sizes)
+            step = nudged(step, [s.shape[-1] for s in states])
             xs = ops.concatenate([xs, time_major(nudges)], axis=-1)
-        after, last_states = unfold(
-            step,
-            xs,
-            states,
-            mask=mask,
-            cuts=cuts,
-            unroll=self.unroll,
-            record=lambda states: ops.concatenate(states, axis=-1),
+        recorded, last_states = unfold(
+            step, xs, states, mask=mask, cuts=cuts, unroll=self.unroll, record=record
         )
-        after, ends = time_major(after), np.cumsum([0, *sizes])
-        return [after[..., a:b] for a, b in itertools.pairwise(ends)], last_states
+        return None if recorded is None else time_major(recorded), last_states
 
     def _one_or_more(self, several, x, states, mask, kept_x=None, kept_h=None):
         """As ``several``, but a single step, as of a stream, is taken without loop and kernel."""

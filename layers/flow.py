@@ -67,10 +67,26 @@ def flows(loss):
     Raises:
         NotImplementedError: on a backend other than TensorFlow and JAX.
     """
+    return _flows(*_of_backend().gradients(loss))
+
+
+def repeated(loss):
+    """A function that gives `flows` of ``loss`` as often as it is called, for weights that change.
+
+    TensorFlow compiles it once, at the first call; ``loss`` has to be one that it can compile.
+    """
+    look = _of_backend().repeated(loss)
+    return lambda: _flows(*look())
+
+
+def _of_backend():
     own = of_backend("flow")
     if own is None:
         raise NotImplementedError(f"no gradients of states on {keras.backend.backend()}")
-    calls, gradients = own.gradients(loss)
+    return own
+
+
+def _flows(calls, gradients):
     found = {}
     for name, seen in calls.items():
         gradient = np.asarray(ops.convert_to_numpy(gradients[name]), np.float64)

@@ -1,5 +1,7 @@
 """∂L/∂h_t on JAX: see `layers.flow`."""
 
+import functools
+
 import jax
 import keras
 
@@ -20,3 +22,8 @@ def gradients(loss):
 
     nudges = {name: no_nudges(*seen[:3]) for name, seen in watch.seen.items()}
     return watch.seen, jax.grad(nudged_loss)(nudges)
+
+
+def repeated(loss):
+    """`gradients` of ``loss``, as a function."""
+    return functools.partial(gradients, loss)

@@ -62,7 +62,7 @@ def watch():
 def no_nudges(layer, inputs, states):
     """Zeros <float>[batch, time, units × states]."""
     width = sum(state.shape[-1] for state in states)
-    return ops.zeros((*inputs.shape[:2], width), dtype=layer.compute_dtype)
+    return ops.zeros((*ops.shape(inputs)[:2], width), dtype=layer.compute_dtype)
 
 
 def nudged(step, sizes):

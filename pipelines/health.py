@@ -16,8 +16,9 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
 
-from layers.flow import Flow, flows
+from layers.flow import Flow, repeated
 from pipelines import figures
 from pipelines.tasks import Table
 from pipelines.text import PADDING
@@ -69,19 +70,21 @@ class Examiner:
     def __init__(
         self, model: keras.Model, loss: keras.losses.Loss, batches: tf.data.Dataset
     ) -> None:
-        self._model, self._loss = model, loss
         inputs, targets = max(batches.take(_BATCHES), key=_worth)[:2]
         if keras.backend.backend() != "tensorflow":
             inputs, targets = tf.nest.map_structure(lambda t: t.numpy(), (inputs, targets))
-        self._inputs, self._targets = inputs, _last_only(targets)
+        last = _last_only(targets)
+        self._flows = repeated(lambda: loss(last, model(inputs, training=False)))
 
     def __call__(self) -> Health:
-        found = flows(lambda: self._loss(self._targets, self._model(self._inputs, training=False)))
+        found = self._flows()
         health = Health({}, {}, {})
         for name, flow in found.items():
             health.norms[name] = norms = flow.norms()
             health.metrics[f"health/decay/{name}"] = decay(norms)
-            health.metrics |= _of_weights(name, flow)
+            # On two busy cores eigenvalues took thirty times as long in two threads as in one.
+            with threadpool_limits(1, user_api="blas"):
+                health.metrics |= _of_weights(name, flow)
             health.metrics |= _of_gates(name, flow)
             if said := diagnosis(name, norms, gated=len(flow.seen.layer.cell.gate_order) > 1):
                 health.warnings[name] = said

@@ -118,7 +118,7 @@ test: $(READY) ## Run all tests, the layers on both backends
 	$(BIN)/python -m pytest $(side_by_side)
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(side_by_side) tests/layers
 
-faults: $(READY) ## Kill training, export and registration at 24 moments, fill the disk, stop the MLflow server
+faults: $(READY) ## Kill training, caching, export and registration at 27 moments, fill the disk, stop the MLflow server
 	$(BIN)/python -m pytest -m faults tests/test_faults.py
 
 audit: $(READY) ## Look up known weaknesses of what is installed (asks a database on the network)

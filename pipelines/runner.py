@@ -282,10 +282,8 @@ def _score(
 
 def _evaluate(task: Task, config: Experiment, splits: Splits, run: Run, served: Any) -> Evaluation:
     processor = task.load_processor(run.need("processor"))
-    path = run.need("model.keras")
-    with run.understood():
-        model = keras.models.load_model(path)
-        evaluation = task.evaluate(config, processor, model, served, splits)
+    model = keras.models.load_model(run.need("model.keras"))
+    evaluation = task.evaluate(config, processor, model, served, splits)
     # Texts are written by a TensorFlow graph.
     if keras.backend.backend() == "tensorflow":
         for number, given in enumerate(task.to_explain(config, splits, _EXPLAINED), 1):
@@ -346,7 +344,8 @@ def evaluate(run: Run, config: Experiment) -> dict[str, Any]:
     run.need("model.keras")
     splits = task.load(config)
     served = export.load(run.need("savedmodel"))
-    evaluation = _evaluate(task, config, splits, run, served)
+    with run.understood():
+        evaluation = _evaluate(task, config, splits, run, served)
     found = {"run": run.id, "records": len(splits.test), **evaluation.scores}
     return found | ({"verdict": evaluation.verdict} if evaluation.verdict else {})
 

@@ -29,7 +29,11 @@ fetch = test -f /$(2) || test -f $(VENV)/debian/$(2) || { \
 # A file of tests stays together: what it sets up serves all of its tests.
 side_by_side := -n 2 --dist loadscope --no-loadscope-reorder
 
+# As it is given, dollars too; where it is not, it is not there: exported, it would be, and empty.
+ifneq ($(origin INPUT),undefined)
+override INPUT := $(value INPUT)
 export INPUT
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test faults audit bench serve lab lint format requirements ui track clean dictionary emoji

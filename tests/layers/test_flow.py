@@ -8,7 +8,7 @@ from comparing import BATCH, KINDS, TIME, UNITS, data, make, random_states, thin
 from keras import ops
 
 from layers import LSTM, Bidirectional, SimpleRNN
-from layers.flow import flows
+from layers.flow import flows, repeated
 
 LENGTHS = [6, 0, 3, 1]
 
@@ -79,6 +79,20 @@ def test_every_layer_of_a_model_is_found_and_nothing_is_changed():
     # The backward layer's first step in its order is the last of the text.
     assert all(np.abs(f.gradients["hidden_state"]).sum(axis=(0, 2)).all() for f in found.values())
     np.testing.assert_array_equal(ops.convert_to_numpy(model(x)), before)
+
+
+def test_a_second_look_sees_the_weights_of_then():
+    layer = make("LSTM", return_sequences=True)
+    x, states = data(), random_states(layer)
+    loss, _ = random_loss(layer, x, LENGTHS, initial_state=states)
+    look = repeated(loss)
+    for factor in (1.0, 0.5):
+        layer.set_weights([factor * w for w in layer.get_weights()])
+        (seen,), (expected,) = look().values(), flows(loss).values()
+        for name, gradient in expected.gradients.items():
+            np.testing.assert_allclose(seen.gradients[name], gradient, rtol=1e-4, atol=1e-6)
+        for one, other in zip(seen.seen.after, expected.seen.after, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_a_carried_state_stays_where_it_was():

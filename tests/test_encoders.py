@@ -107,12 +107,14 @@ def test_features_are_computed_once_and_again_where_they_are_damaged(lite, pictu
     pixels, _ = images.reader(64)(tf.constant([path.read_bytes() for _, path in pictures]))
     expected = np.asarray(lite(pixels)).reshape(5, 4, 1280)
     np.testing.assert_allclose(grids, expected, atol=0.01, rtol=1e-3)
-    before = files[0].read_bytes()
-    files[0].write_bytes(before[:-1])  # cut
+    files[0].write_bytes(files[0].read_bytes()[:-1])  # cut
     files[1].write_bytes(b"\1" + files[1].read_bytes()[1:])  # a bit turned
     files[2].unlink()
     assert kept.prepare(pictures) == 3
-    assert files[0].read_bytes() == before
+    # Three pictures at once are not summed in the order of five: the last bits may differ.
+    again = kept.load(tf.constant([str(f) for f in files])).numpy()
+    np.testing.assert_allclose(again[:3], grids[:3], atol=0.01, rtol=1e-3)
+    np.testing.assert_array_equal(again[3:], grids[3:])
     assert not [p for p in (tmp_path / "features").rglob("*") if p.name.startswith(".")]
 
 

@@ -6,7 +6,7 @@
 The load: 32 clients, each of which asks for the class of a text of 50 words, waits for the answer
 and asks again; the default config's model, with random weights (they do not change the time).
 Then the same while new versions come and old ones go. The soak mixes all tasks that are exported,
-malformed requests, clients that leave and new versions, and watches the server's memory.
+streams, malformed requests, clients that leave and new versions, and watches the server's memory.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import numpy as np
 import psutil
+from websockets.asyncio.client import connect
 
 from benchmarks.measure import Table, report
 from pipelines.files import new_folder
@@ -240,7 +241,10 @@ async def soak(port: int, process: psutil.Process, exports: Path, minutes: float
     rng = random.Random(1)
     some = texts(64)
     tasks = [p.name for p in sorted(exports.iterdir()) if p.name in ASKED]
-    found: dict[str, list[float]] = {name: [] for name in (*tasks, "malformed", "left")}
+    others = ["malformed", "left"]
+    if "generation" in tasks:
+        others.append("stream")
+    found: dict[str, list[float]] = {name: [] for name in (*tasks, *others)}
     failed = dict.fromkeys(found, 0)
     memory: list[tuple[float, float]] = []
     until = time.monotonic() + minutes * 60
@@ -255,6 +259,8 @@ async def soak(port: int, process: psutil.Process, exports: Path, minutes: float
             gone = await asyncio.open_connection("127.0.0.1", port)
             gone[1].write(request(f"/v1/models/{task}:predict", ASKED[task](rng, some), port))
             gone[1].close()
+        elif kind == "stream":
+            failed[kind] += not await streamed(port)
         else:
             raw = request(f"/v1/models/{kind}:predict", ASKED[kind](rng, some), port)
             status, body = await ask(connection, raw)
@@ -280,10 +286,10 @@ async def soak(port: int, process: psutil.Process, exports: Path, minutes: float
             await asyncio.sleep(RENEW_EVERY)
             await asyncio.to_thread(again, exports / task)
 
-    others = [asyncio.create_task(watch()), asyncio.create_task(renew())]
+    beside = [asyncio.create_task(watch()), asyncio.create_task(renew())]
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
-    for other in others:
-        other.cancel()
+    for task in beside:
+        task.cancel()
     table = Table(f"{minutes:g} minutes of mixed load, {CLIENTS} clients", list(found))
     for kind, times in found.items():
         p50, p99 = np.percentile(times, [50, 99]) * 1e3
@@ -299,6 +305,18 @@ async def soak(port: int, process: psutil.Process, exports: Path, minutes: float
     )
     print([round(mb) for _, mb in memory], flush=True)
     return [table, grown]
+
+
+async def streamed(port: int) -> bool:
+    """Compose a few notes over a stream; whether each had its answer."""
+    async with connect(f"ws://127.0.0.1:{port}/v1/models/generation:stream") as socket:
+        for note in "GABcd":
+            await socket.send(
+                json.dumps({"text": note, "max_length": 2, "temperature": 0.8, "seed": 1})
+            )
+            if "error" in json.loads(await socket.recv()):
+                return False
+    return True
 
 
 def _picture(rng: random.Random) -> str:

@@ -118,7 +118,7 @@ demo: $(READY) ## Try every trained task on a web page (PORT=7860)
 	@$(BIN)/python -c 'import gradio' 2>/dev/null || $(BIN)/uv pip install --quiet --python $(BIN)/python 'gradio>=6,<7'
 	@$(BIN)/unfold demo $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
 
-test: $(READY) ## Run all tests, the layers on both backends
+test: $(READY) ## Run all tests but the faults, the layers on both backends
 	$(BIN)/python -m pytest $(side_by_side)
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(side_by_side) tests/layers
 
@@ -128,7 +128,7 @@ faults: $(READY) ## Kill training, caching, export and registration at 27 moment
 audit: $(READY) ## Look up known weaknesses of what is installed (asks a database on the network)
 	$(BIN)/uv tool run --from 'pip-audit>=2.9,<3' pip-audit --requirement requirements/$(KIND).txt --no-deps --disable-pip
 
-bench: $(READY) ## Measure layers, memory, export, an IMDb epoch and windows beside their peers (quiet machine)
+bench: $(READY) ## Measure layers, memory, export, an IMDb epoch, windows and streams (quiet machine; more in benchmarks/)
 	$(BIN)/python -m benchmarks.layers
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.serving

@@ -9,7 +9,8 @@ a review at most, batches of 32, Adam at 1e-3.
 - keras, padded: ``keras.layers`` on reviews padded to 400 tokens with a mask, as tutorials have it;
 - torch, packed: ``torch.nn.LSTM`` on packed sequences, where torch is installed.
 
-Each is compiled and warm before its epoch is timed. Accuracy is on 2,500 reviews held out.
+Each is compiled and warm before its epoch is timed; the better of two rounds, the ways taking
+turns. Accuracy is on 2,500 reviews held out.
 """
 
 import importlib.util
@@ -39,6 +40,7 @@ from pipelines.text import Ragged
 
 DEFAULT = Path(__file__).parents[1] / "configs/sentiment/default.yaml"
 VOCABULARY, EMBEDDING, UNITS, TOKENS, BATCH, BUCKETS = 20_000, 100, 64, 400, 32, 12
+ROUNDS = 2
 
 
 def load():
@@ -137,11 +139,11 @@ def main():
     ways = {"unfold": unfold, "keras, padded": keras_padded}
     if importlib.util.find_spec("torch"):
         ways["torch, packed"] = torch_packed
-    results = {name: way(train, test) for name, way in ways.items()}
+    rounds = [{name: way(train, test) for name, way in ways.items()} for _ in range(ROUNDS)]
     table = Table("IMDb, one epoch of 22,500 reviews: seconds, and accuracy after it", ["seconds"])
-    table.add("seconds", {name: seconds for name, (seconds, _) in results.items()})
+    table.add("seconds", {name: min(found[name][0] for found in rounds) for name in ways})
     table.keys.append("accuracy")
-    table.rows.append({name: accuracy for name, (_, accuracy) in results.items()})
+    table.rows.append({name: rounds[0][name][1] for name in ways})
     report("imdb_epoch", [table])
 
 

@@ -36,6 +36,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import numpy as np
 import psutil
 from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
 
 from benchmarks.measure import Table, report
 from pipelines.files import new_folder
@@ -260,7 +261,11 @@ async def soak(port: int, process: psutil.Process, exports: Path, minutes: float
             gone[1].write(request(f"/v1/models/{task}:predict", ASKED[task](rng, some), port))
             gone[1].close()
         elif kind == "stream":
-            failed[kind] += not await streamed(port)
+            try:
+                failed[kind] += not await streamed(port)
+            except (OSError, WebSocketException) as error:
+                failed[kind] += 1
+                print(kind, error, flush=True)
         else:
             raw = request(f"/v1/models/{kind}:predict", ASKED[kind](rng, some), port)
             status, body = await ask(connection, raw)

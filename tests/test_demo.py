@@ -42,9 +42,9 @@ def write_data(folder: Path) -> None:
     (folder / "prices.csv").write_text("\n".join(["date,close", *rows]))
 
 
-def write_run(name: str, **sections: object) -> None:
+def write_run(task_name: str, finished: str = "2026-01-01", **sections: object) -> None:
     """A finished run of a small model that has learned nothing."""
-    task = get_task(name)
+    task = get_task(task_name)
     config = task.config.model_validate({"name": "live", **sections})
     splits = task.load(config)
     processor = task.prepare(config, splits)
@@ -53,7 +53,21 @@ def write_run(name: str, **sections: object) -> None:
     run = Run.create(config, processor, data={})
     endpoints = task.endpoints(config, processor, model)
     export.write(run.folder / "savedmodel", model, endpoints, processor.resources())
-    run.update(status="finished", finished="2026-01-01T00:00:00")
+    run.update(status="finished", finished=finished)
+
+
+def test_a_tab_tells_the_run_that_answers_it(tmp_path, monkeypatch):
+    write_data(tmp_path)
+    from pipelines.demo import page
+
+    monkeypatch.setenv("UNFOLD_HOME", str(tmp_path))
+    source = {"source": str(tmp_path / "reviews.csv")}
+    for name, day in (("default", "2026-01-03"), ("live", "2026-01-01"), ("live", "2026-01-02")):
+        write_run("sentiment", finished=day, name=name, data=source, model=SMALL)
+    answering = page._latest("sentiment")
+    assert (answering.info["config_name"], answering.info["finished"]) == ("live", "2026-01-02")
+    assert answering.id in page._told("sentiment")
+    assert page._told("generation").startswith("**Not trained yet:**")
 
 
 @pytest.fixture(scope="module")

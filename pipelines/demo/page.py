@@ -1,7 +1,12 @@
-"""The page: a tab for each task, answered as `predict` answers, by the latest finished run."""
+"""The page: a tab for each task, answered as `predict` answers, by the latest finished run.
+
+Sentiment is answered by the latest run of the config ``live``, if there is one: it reads forwards,
+so its label can follow each word.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import html
 import os
@@ -48,28 +53,26 @@ class Model:
         return self.task.predict(self.config, self.served, given)
 
 
-def find(name: str, config: str | None = None) -> Model:
-    """The latest finished run of a task; one that is finished later is found later.
+def find(name: str) -> Model:
+    """The model that a tab asks; one whose run is finished later is found later.
 
     Raises:
         UserError: there is none; it names the command that trains one.
     """
-    run = Run.find(name, None, config)
-    return _load(name, run.folder)
+    return _load(name, _latest(name).folder)
+
+
+def _latest(name: str) -> Run:
+    if name == "sentiment":
+        with contextlib.suppress(UserError):
+            return Run.find(name, None, "live")
+    return Run.find(name, None)
 
 
 @functools.cache
 def _load(name: str, folder: Path) -> Model:
     run = Run(folder)
     return Model(get_task(name), run.config(), export.load(run.need("savedmodel")))
-
-
-def _find_reader() -> Model:
-    """One that reads forwards, if there is one."""
-    try:
-        return find("sentiment", "live")
-    except UserError:
-        return find("sentiment")
 
 
 def build() -> gr.Blocks:
@@ -105,7 +108,7 @@ def launch(host: str, port: int) -> None:
 def _told(name: str) -> str:
     """Which model a tab asks, or what to do so that it has one."""
     try:
-        run = Run.find(name, None)
+        run = _latest(name)
     except UserError as error:
         return f"**Not trained yet:** {error}"
     return f"Run `{run.id}`."
@@ -156,7 +159,7 @@ def follow(text: str, before: Followed | None) -> tuple[dict[str, float], str, F
 
     A model that reads forwards goes on from where it was; any other reads every beginning.
     """
-    model = _find_reader()
+    model = find("sentiment")
     labels = [raw.decode() for raw in model.served.signatures["labels"]()["labels"].numpy()]
     if "step" in model.served.signatures:
         goes_on = before is not None and before.folder is model and text.startswith(before.text)

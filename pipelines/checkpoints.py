@@ -75,6 +75,8 @@ class Checkpoints:
     def __init__(self, folder: Path, warn: Callable[[str], object]) -> None:
         self._folder, self._warn = folder, warn
         self._last, self._before = folder / "checkpoint.npz", folder / "checkpoint-before.npz"
+        self._coming = folder / "checkpoint-next.npz"
+        self._damaged: set[Path] = set()
         self._needs: list[int] = []
 
     def best(self, epoch: int) -> Path:
@@ -83,6 +85,8 @@ class Checkpoints:
 
     def latest(self) -> Saved | None:
         """The last checkpoint that can be read, with its best weights; None if there is none."""
+        if self._coming.exists():  # it was written whole, and the process killed before its place
+            self._move_up()
         problems = []
         for path in (self._last, self._before):
             if not path.exists():
@@ -91,9 +95,11 @@ class Checkpoints:
                 found = read_variables(path)
                 read_variables(self.best(found[1]["best_epoch"]))
             except FileNotFoundError as error:
+                self._damaged.add(path)
                 problems.append(f"{Path(error.filename).name} is missing")
                 continue
             except DamagedError as error:
+                self._damaged.add(path)
                 problems.append(str(error))
                 continue
             if problems:
@@ -110,16 +116,19 @@ class Checkpoints:
 
     def save(self, variables: list[Any], meta: dict[str, Any]) -> None:
         """``meta`` has ``epoch`` and ``best_epoch``."""
-        coming = self._folder / "checkpoint-next.npz"
-        save_variables(coming, variables, meta)
-        if self._last.exists():
-            self._last.replace(self._before)
-        coming.replace(self._last)
+        save_variables(self._coming, variables, meta)
+        self._move_up()
         self._needs = [*self._needs, meta["best_epoch"]][-2:]
         needed = {self.best(epoch) for epoch in self._needs}
         for path in self._folder.glob("best-*.npz"):
             if path not in needed:
                 path.unlink()
+
+    def _move_up(self) -> None:
+        if self._last.exists() and self._last not in self._damaged:
+            self._last.replace(self._before)
+        self._coming.replace(self._last)
+        self._damaged.clear()
 
 
 def _to_numpy(variable: Any) -> np.ndarray:

@@ -152,7 +152,7 @@ class Cluster:
         """
         if self.number == 0:
             self._client.key_value_set(f"unfold/{what}", value)
-        elif self._client.blocking_key_value_get(f"unfold/{what}", _START * 1000) != value:
+        elif self._awaited(f"unfold/{what}") != value:
             raise UserError(
                 f"process {self.number} has another {what} than process 0; all must have the same "
                 "config and data"
@@ -166,7 +166,19 @@ class Cluster:
             assert text is not None
             self._client.key_value_set(key, text)
             return text
-        return str(self._client.blocking_key_value_get(key, _START * 1000))
+        return self._awaited(key)
+
+    def _awaited(self, key: str) -> str:
+        """What process 0 says under ``key``, however long it has to do before: where it is lost
+        meanwhile, this process is ended."""
+        import jax
+
+        while True:
+            try:
+                return str(self._client.blocking_key_value_get(key, _START * 1000))
+            except jax.errors.JaxRuntimeError as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -193,9 +205,14 @@ class Cluster:
             raise LostError(self._lost) from None
 
     def leave(self) -> None:
-        """Leave, together with all others; from here on each process is on its own."""
+        """Leave, together with all others; from here on each process is on its own.
+
+        Process 0 may still have to write what the others have helped to make. They give signs of
+        life until then: JAX's own end waits for a minute only, and nobody would hear them there.
+        """
         import jax
 
+        self.tell("the end" if self.number == 0 else None)
         self._done.set()
         jax.distributed.shutdown()
         self.left = True

@@ -389,6 +389,7 @@ def explain(run: Run, config: Experiment, given: str) -> tuple[dict[str, Any], l
 def track(run: Run, console: Console) -> None:
     """Send a run to MLflow that could not be sent, or not whole, while it was trained."""
     ended = {"finished": "FINISHED", "tried": "FINISHED", "failed": "FAILED"}
-    status = ended.get(run.info["status"], "KILLED")
-    if not Tracker(run, run.config(), console).finish(status):
-        raise UserError(f"run {run.id} was not sent")
+    with run.held():  # a training that goes on sends what it does itself
+        status = ended.get(run.info["status"], "KILLED")
+        if not Tracker(run, run.config(), console).finish(status):
+            raise UserError(f"run {run.id} was not sent")

@@ -18,6 +18,7 @@ import pytest
 from commands import interrupt, ok, resume_and_compare, unfold, variables
 
 from pipelines import cli
+from pipelines.runs import Run
 
 GOOD = ["wonderful", "brilliant", "touching", "funny", "superb", "delightful"]
 BAD = ["dull", "awful", "tedious", "boring", "terrible", "lifeless"]
@@ -344,6 +345,9 @@ def test_an_unreachable_tracking_server_costs_a_warning_not_the_training(tmp_pat
     result = ok(lost)
     assert lost.stderr.count("warning: MLflow at http://127.0.0.1:9 cannot be used") == 1
     assert ok(unfold(tmp_path, "evaluate", "sentiment", "--json"))["run"] == result["run"]
+    with Run(Path(result["folder"])).held():  # as if it were being trained
+        held = unfold(tmp_path, "track", "sentiment", "--run", result["run"])
+    assert (held.returncode, "is being trained already" in held.stderr) == (2, True)
     sent = unfold(tmp_path, "track", "sentiment", "--run", result["run"])
     assert sent.returncode == 0, sent.stderr
     from mlflow import MlflowClient

@@ -345,6 +345,36 @@ def test_many_empty_inputs_are_refused_before_they_are_read(client, end):
     assert "too many parts" in error.value.details()
 
 
+def field(number: int, content: bytes) -> bytes:
+    """A field with a length, on the wire."""
+    size, digits = len(content), []
+    while True:
+        digits.append(size & 127 | (128 if size > 127 else 0))
+        size >>= 7
+        if not size:
+            return bytes([number << 3 | 2, *digits]) + content
+
+
+@pytest.mark.parametrize(
+    ("inner", "is_crowded"),
+    [
+        (field(15, field(3, b"") * 50_000), True),  # variants, which hold tensors
+        (field(14, b""), True),  # resources
+        (field(2, field(2, b"") * 100_000), True),  # sizes of a shape
+        (field(8, b"a") * 100_000, True),  # texts
+        (field(8, b"a") * 90_000, False),
+        (field(5, b"\0\0\0\0" * 100_000), False),  # numbers, packed
+    ],
+)
+def test_what_an_input_holds_is_counted_too(inner, is_crowded):
+    tensor_ = bytes([1 << 3, 7]) + field(2, field(2, b"\x08\x01")) + field(8, b"a") + inner
+    raw = field(2, field(1, b"text") + field(2, tensor_))
+    predict_pb2.PredictRequest.FromString(raw)  # so it would be read
+    assert protos.is_crowded(raw) == is_crowded
+    # What is broken before it hides nothing.
+    assert protos.is_crowded(field(2, b"a") + raw) == is_crowded
+
+
 @pytest.mark.parametrize("kind", range(8))
 def test_parts_are_counted_whatever_their_kind(kind):
     part = {0: b"\xff\x01", 1: b"8 bytes.", 2: b"\x01a", 5: b"four"}.get(kind, b"")

@@ -102,6 +102,37 @@ def test_a_lost_process_ends_the_other_and_one_alone_goes_on(tmp_path):
     assert ended["scores"]["accuracy"] >= 0.95
 
 
+LEAVING = """
+import sys, time
+from pipelines import cluster
+joined = cluster.join(cluster.Place(sys.argv[1], 2, int(sys.argv[2])))
+cluster._SILENCE, cluster._START = 5.0, 2
+if joined.number == 0:
+    time.sleep(9)
+joined.agree("config", "the same")
+if joined.number == 0:
+    time.sleep(9)  # it writes what they have trained
+joined.leave()
+cluster.end(0)
+"""
+
+
+def test_the_others_wait_for_the_one_that_writes():
+    """Longer than a lost process is waited for, and than they wait for one word of it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", LEAVING, address, number],
+            env=os.environ | JAX, stderr=subprocess.PIPE, text=True,
+        )
+        for number in "01"
+    ]  # fmt: skip
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+
+
 def test_what_one_began_two_go_on_with(tmp_path):
     chosen = small(write_reviews(tmp_path / "reviews.csv"), *QUICK, "train.distribute=jax")
     alone = ok(anew(tmp_path / "alone", "train", "sentiment", "--json", *chosen, **JAX))

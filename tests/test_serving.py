@@ -410,19 +410,24 @@ def test_new_versions_are_taken_up_under_load_without_an_error(tmp_path):
         shutil.copytree(tmp_path / "whole", models / "3", dirs_exist_ok=True)
         wait(lambda: served(3) and ended(2))
         # What is gone stays until there is something else.
-        shutil.rmtree(models / "3")
-        shutil.rmtree(models / "2")
-        shutil.rmtree(models / "1")
+        for version in "123":  # the newest one last: an older one would be there in between
+            shutil.rmtree(models / version)
         time.sleep(0.5)
         export(models / "4", factor=4.0)
         wait(lambda: served(4) and ended(3))
+        # Other files under the same number are taken up, broken ones are not.
+        (models / "4" / "saved_model.pb").write_bytes(b"broken")
+        wait(lambda: len(server.events("version skipped")) == 2)
+        shutil.rmtree(models / "4")
+        export(models / "4", factor=5.0)
+        wait(lambda: len([e for e in server.events("version served") if e["version"] == 4]) == 2)
         time.sleep(0.2)
         for client in clients:
             client.ended.set()
         for client in clients:
             client.join()
             assert client.failed == []
-            assert set(client.scores) == {1.0, 2.0, 3.0, 4.0}
+            assert set(client.scores) == {1.0, 2.0, 3.0, 4.0, 5.0}
             assert client.scores == sorted(client.scores)
         states = server.get("/v1/models/tiny").json()["model_version_status"]
         assert {s["version"]: s["state"] for s in states}["4"] == "AVAILABLE"

@@ -121,6 +121,16 @@ def answers(signature: Any, asked: list[dict[str, Any]], **config: Any) -> list[
     return asyncio.run(run())
 
 
+def test_what_a_signature_does_not_say_is_not_asked_for():
+    specs = {"x": Spec(FLOATS, None)}
+    deep = "[" * 33 + "1" + "]" * 33
+    with pytest.raises(RequestError, match="more than 32 deep"):
+        tensors.arrays(tensors.parse(b'{"inputs": %b}' % deep.encode()), specs, LIMITS)
+    found = tensors.arrays(tensors.parse(b'{"inputs": [[1, 2]]}'), specs, LIMITS)
+    np.testing.assert_array_equal(found["x"], [[1.0, 2.0]])
+    assert tensors.expected(specs["x"]) == "a float32 tensor of shape any is expected"
+
+
 def test_what_comes_meanwhile_is_one_batch_up_to_its_limit():
     signature = Doubling()
     asked = [{"x": [i, i + 20]} for i in range(5)]

@@ -156,9 +156,10 @@ def test_what_cannot_be_streamed_is_refused(server, path, status, says):
 
 def test_pages_of_other_hosts_may_not(server):
     _, address, _ = server
-    with pytest.raises(InvalidStatus) as refused:
-        stream(address, origin="http://example.org")
-    assert refused.value.response.status_code == 403
+    for origin in ("http://example.org", "http://[", "null"):
+        with pytest.raises(InvalidStatus) as refused:
+            stream(address, origin=origin)
+        assert refused.value.response.status_code == 403
     with stream(address, origin="http://127.0.0.1:7860") as socket:
         ask(socket, text="good")
 

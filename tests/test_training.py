@@ -408,6 +408,43 @@ def test_damaged_checkpoint_costs_an_epoch(damage, tmp_path, capfd):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_damaged_checkpoint_does_not_replace_the_one_before(tmp_path):
+    warned: list[str] = []
+    variables = [keras.Variable(np.zeros(3, np.float32))]
+    saved = checkpoints.Checkpoints(tmp_path, warned.append)
+    for epoch in (1, 2):
+        saved.save_best(epoch, variables)
+        saved.save(variables, {"epoch": epoch, "best_epoch": epoch})
+    (tmp_path / "checkpoint.npz").write_bytes(b"damaged")
+    saved = checkpoints.Checkpoints(tmp_path, warned.append)
+    assert saved.latest()[1]["epoch"] == 1
+    saved.save_best(2, variables)
+    saved.save(variables, {"epoch": 2, "best_epoch": 2})
+    (tmp_path / "checkpoint.npz").write_bytes(b"damaged again")
+    assert checkpoints.Checkpoints(tmp_path, warned.append).latest()[1]["epoch"] == 1
+    assert len(warned) == 2
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_a_checkpoint_that_was_written_whole_is_found_wherever_it_is(moved, tmp_path):
+    """Killed between writing it and giving it its name, before or after the last one is moved."""
+    variables = [keras.Variable(np.zeros(3, np.float32))]
+    saved = checkpoints.Checkpoints(tmp_path, pytest.fail)
+    for epoch in (1, 2):
+        saved.save_best(epoch, variables)
+        saved.save(variables, {"epoch": epoch, "best_epoch": epoch})
+    saved.save_best(3, variables)
+    last = tmp_path / "checkpoint.npz"
+    checkpoints.save_variables(
+        tmp_path / "checkpoint-next.npz", variables, {"epoch": 3, "best_epoch": 3}
+    )
+    if moved:
+        last.replace(tmp_path / "checkpoint-before.npz")
+    assert checkpoints.Checkpoints(tmp_path, pytest.fail).latest()[1]["epoch"] == 3
+    last.write_bytes(b"damaged")
+    assert checkpoints.Checkpoints(tmp_path, lambda text: None).latest()[1]["epoch"] == 2
+
+
 def test_without_any_good_checkpoint_training_starts_anew(tmp_path, capfd):
     fit(linear(), line_feed(), REGRESSION, tmp_path, epochs=2)
     first = linear()

@@ -5,8 +5,9 @@ Nothing is built of what a client sends before its type, its sizes and its lengt
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,15 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from pipelines.serving.config import LimitsConfig
 from pipelines.serving.errors import RequestError
-from pipelines.serving.tensors import Arrays, Spec, check_most, expected, shown, too_much
+from pipelines.serving.tensors import (
+    MOST_DIMENSIONS,
+    Arrays,
+    Spec,
+    check_most,
+    expected,
+    shown,
+    too_much,
+)
 
 #: Where a TensorProto has its values one by one.
 _FIELDS = {
@@ -33,8 +42,13 @@ _FIELDS = {
     "bool": "bool_val",
     "object": "string_val",
 }
-#: Parts of a message, such as its inputs, at most.
-_PARTS = 1_000
+#: Parts of a message at most, and of its inputs all together. Numbers come packed, as one part;
+#: texts do not.
+_PARTS, _INNER_PARTS = 1_000, 100_000
+#: Fields of a PredictRequest, of an entry of its inputs, and of a TensorProto.
+_INPUTS, _VALUE, _SHAPE = 2, 2, 2
+#: Of a TensorProto: resources and variants, which hold messages themselves.
+_FOREIGN = {14, 15}
 #: How many bytes a part has that is no varint and tells no length, by its wire type.
 _FIXED = {1: 8, 3: 0, 4: 0, 5: 4}
 
@@ -72,26 +86,60 @@ def proto(array: np.ndarray) -> Any:
 
 
 def is_crowded(raw: bytes) -> bool:
-    """Whether a message has more parts than a request needs, told before it is read.
+    """Whether a PredictRequest has more parts than a request needs, told before it is read.
 
-    An input without anything has two bytes, and takes more than a hundred once it is read.
+    An input without anything has two bytes, and takes more than a hundred once it is read; so does
+    whatever stands in those fields of a tensor that no signature of ours has.
     """
-    place = parts = 0
+    inner = 0
     try:
-        while place < len(raw):
-            parts += 1
-            if parts > _PARTS:
+        for outer, (field, entry) in enumerate(_parts(raw, 0, len(raw)), start=1):
+            if outer > _PARTS:
                 return True
-            tag, place = _varint(raw, place)
-            kind = tag & 7
-            if kind in (0, 2):
-                number, place = _varint(raw, place)
-                place += number if kind == 2 else 0
-            else:
-                place += _FIXED[kind]
+            if field != _INPUTS:
+                continue
+            with contextlib.suppress(IndexError, KeyError):  # nor is the rest of it read
+                for is_foreign in _inside(raw, entry):
+                    inner += 1
+                    if is_foreign or inner > _INNER_PARTS:
+                        return True
     except (IndexError, KeyError):
         return False  # broken from here on; who reads it says so
     return False
+
+
+def _inside(raw: bytes, entry: tuple[int, int]) -> Iterator[bool]:
+    """Of each part of an entry of the inputs, whether no signature of ours has its like."""
+    for field_of_entry, value in _parts(raw, *entry):
+        yield False
+        if field_of_entry != _VALUE:
+            continue
+        for field_of_tensor, content in _parts(raw, *value):
+            yield field_of_tensor in _FOREIGN
+            if field_of_tensor == _SHAPE:
+                yield from (False for _ in _parts(raw, *content))
+
+
+def _parts(raw: bytes, place: int, end: int) -> Iterator[tuple[int, tuple[int, int]]]:
+    """The number of each field of a message, and where its content begins and ends.
+
+    Raises:
+        IndexError, KeyError: it is no message.
+    """
+    while place < end:
+        tag, place = _varint(raw, place)
+        kind = tag & 7
+        if kind == 2:
+            size, place = _varint(raw, place)
+        elif kind == 0:
+            size = _varint(raw, place)[1] - place
+        else:
+            size = _FIXED[kind]
+        if place + size > end:
+            raise IndexError
+        # What has no length of its own has no parts.
+        yield tag >> 3, (place, place + size if kind == 2 else place)
+        place += size
 
 
 def _varint(raw: bytes, place: int) -> tuple[int, int]:
@@ -125,7 +173,7 @@ def _shape(name: str, given: Any, spec: Spec, limits: LimitsConfig) -> list[int]
     if given.unknown_rank:
         raise RequestError(400, f"{name}: the shape is unknown")
     rank = len(given.dim)
-    if rank > 32 if spec.shape is None else rank != len(spec.shape):
+    if rank > MOST_DIMENSIONS if spec.shape is None else rank != len(spec.shape):
         what = "fewer dimensions are expected" if spec.shape is None else expected(spec)
         raise RequestError(400, f"{name}: {what}, not {rank} dimensions")
     shape = [int(dim.size) for dim in given.dim]

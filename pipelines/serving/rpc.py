@@ -165,7 +165,7 @@ class _Services:
             raise RequestError(
                 408, "the message did not arrive in time (limits.receive_seconds)"
             ) from None
-        if protos.is_crowded(raw):
+        if await beside(len(raw), protos.is_crowded, raw):
             raise RequestError(400, "the message has too many parts")
         try:
             return await beside(len(raw), kind.FromString, raw), len(raw)

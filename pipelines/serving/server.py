@@ -14,7 +14,7 @@ from pipelines.errors import UserError
 from pipelines.runs import home
 from pipelines.serving.app import create
 from pipelines.serving.config import ServingConfig
-from pipelines.serving.connections import protocol
+from pipelines.serving.connections import protocol, stream_protocol
 from pipelines.serving.metrics import Metrics, log, log_as_json
 from pipelines.serving.versions import Library
 
@@ -52,7 +52,7 @@ def run(names: Sequence[str], config: ServingConfig) -> None:
             server_header=False,
             timeout_keep_alive=60,
             http=protocol(config.limits),
-            ws="websockets-sansio",
+            ws=stream_protocol(config.limits),
             ws_max_size=config.streams.message_bytes,
             timeout_graceful_shutdown=int(config.limits.answer_seconds) + 1,
         )

@@ -3,7 +3,7 @@
 Each message is the next inputs of the row, as an object of JSON; each is answered by its outputs,
 or by ``{"error": …}``, which leaves the state as it was. What ends a stream from this side has a
 close code of RFC 6455: 1001 the server ends, 1003 bytes that are no text, 1008 a limit, 1009 a
-message that is too long, 1011 an error of the server's.
+message that is too long, 1011 an error of the server's, 1013 it has too much to do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipelines.serving.metrics import LOGGER, Metrics, log
 from pipelines.serving.tensors import Arrays
 from pipelines.serving.versions import Library, Version
 
-_UNSUPPORTED, _LIMIT, _FAILED = 1003, 1008, 1011
+_UNSUPPORTED, _LIMIT, _FAILED, _LATER = 1003, 1008, 1011, 1013
 
 
 class Streams:
@@ -55,7 +55,7 @@ class Streams:
         try:
             with version.used():
                 await socket.accept()
-                state = await version.batchers["start"]({}, self._config.limits.answer_seconds)
+                state = await self._begin(version)
                 while True:
                     message = await self._receive(socket)
                     state = await self._step(socket, version, message, state)
@@ -83,7 +83,8 @@ class Streams:
         """
         # A browser tells which page it is that asks; any page may try.
         origin = socket.headers.get("origin")
-        if origin and urlsplit(origin).hostname != urlsplit(f"//{socket.headers['host']}").hostname:
+        own = _host(f"//{socket.headers.get('host', '')}")
+        if origin and (own is None or _host(origin) != own):
             raise RequestError(403, "a page of another host may not open streams")
         version = self._library.find(name, number)
         assert version.servable is not None
@@ -94,6 +95,12 @@ class Streams:
         if self._open >= self._config.streams.concurrent:
             raise RequestError(429, "too many streams at the same time (streams.concurrent)")
         return version
+
+    async def _begin(self, version: Version) -> Arrays:
+        try:
+            return await version.batchers["start"]({}, self._config.limits.answer_seconds)
+        except RequestError as error:
+            raise _EndError(_LATER if error.status == 504 else _FAILED, str(error)) from None
 
     async def _receive(self, socket: WebSocket) -> str:
         seconds = self._config.streams.idle_seconds
@@ -143,6 +150,13 @@ class _EndError(Exception):
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
         self.code, self.reason = code, reason
+
+
+def _host(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
 
 
 def _parse(message: str) -> dict[str, object]:

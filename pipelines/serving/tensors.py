@@ -24,6 +24,8 @@ from pipelines.serving.errors import RequestError
 #: Outputs with such a name are bytes and not text.
 BYTES = "_bytes"
 DEFAULT = "serving_default"
+#: Of a tensor, where a signature does not say how many it has.
+MOST_DIMENSIONS = 32
 
 Format = Literal["row", "column"]
 Arrays = dict[str, np.ndarray]
@@ -190,6 +192,8 @@ def _flat(name: str, value: Any, spec: Spec, limits: LimitsConfig) -> tuple[list
         if size > bound:
             raise too_much(f"{name}: a list of {size}", bound, key)
         shape.append(size)
+        if spec.shape is None and len(shape) > MOST_DIMENSIONS:
+            raise RequestError(400, f"{name}: lists nested more than {MOST_DIMENSIONS} deep")
         if spec.shape is not None and len(shape) > len(spec.shape):
             raise RequestError(400, f"{name}: {expected(spec)}, and the lists are nested deeper")
         level = list(chain.from_iterable(level))
@@ -266,6 +270,8 @@ def expected(spec: Spec) -> str:
 
 
 def shown(shape: Any) -> str:
+    if shape is None:
+        return "any"
     return "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
 
 

@@ -2,8 +2,9 @@
 
 ``ROOT/NAME/NUMBER/`` with a SavedModel is a version. Of each model the newest ones that can be
 loaded are served. A new one is loaded and warmed beside the old one, then new requests go to it;
-the old one answers those that it has and is closed. One that cannot be loaded is told, skipped,
-and tried again when its files change.
+the old one answers those that it has and is closed. So it is where the files of a version change.
+One that cannot be loaded is told, skipped, and tried again when its files change, or a while later:
+what was missing may have been memory.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from typing import Literal
 from pipelines.serving.batching import Batcher
 from pipelines.serving.config import ServingConfig
 from pipelines.serving.errors import RequestError
-from pipelines.serving.metrics import Metrics, log
+from pipelines.serving.metrics import LOGGER, Metrics, log
 from pipelines.serving.models import Servable, give_back
 
 State = Literal["LOADING", "AVAILABLE", "UNLOADING", "END"]
+#: Seconds until a version that could not be loaded is tried again as it is.
+_RETRY = 60.0
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,14 @@ class Version:
     Attributes:
         state: in TensorFlow Serving's words.
         error: why it could not be loaded.
-        folder: as it was when it was loaded, or could not be.
+        folder: as it was when it was last tried to load it.
+        tried: when that was, by the loop's clock.
     """
 
     name: str
     number: int
     folder: Folder
+    tried: float
     state: State = "LOADING"
     error: str = ""
     servable: Servable | None = None
@@ -133,6 +138,8 @@ class Library:
                 await self.look()
             except OSError as error:
                 log("the exports cannot be read", logging.ERROR, reason=error.strerror)
+            except Exception:  # noqa: BLE001 - what is served goes on, and the next look may do
+                LOGGER.exception("a look at the exports failed")
             await asyncio.sleep(self._config.poll_seconds)
 
     async def look(self) -> None:
@@ -171,21 +178,29 @@ class Library:
         self, known: dict[int, Version], name: str, number: int, folder: Folder
     ) -> bool:
         """Whether a version answers requests; it is loaded if need be."""
-        old = known.get(number)
-        if old is not None and old.state == "AVAILABLE":
-            return True
-        if old is not None and (old.state == "UNLOADING" or (old.error and old.folder == folder)):
-            return False  # not yet gone, or as broken as it was
-        version = known[number] = Version(name, number, folder)
         loop = asyncio.get_running_loop()
         started = loop.time()
+        old = known.get(number)
+        is_served = old is not None and old.state == "AVAILABLE"
+        if old is not None and old.folder == folder:
+            if is_served and not old.error:
+                return True
+            if old.error and started - old.tried < _RETRY:
+                return is_served  # as broken as it was
+        version = Version(name, number, folder, started)
+        if not is_served:
+            known[number] = version
         try:
             servable = await loop.run_in_executor(self._loader, Servable, name, number, folder.path)
         except Exception as error:  # noqa: BLE001 - whatever a broken folder makes TensorFlow raise
-            version.state, version.error = "END", f"{type(error).__name__}: {str(error)[:300]}"
+            reason = f"{type(error).__name__}: {str(error)[:300]}"
             self._metrics.loads.labels(name, "failed").inc()
-            log("version skipped", logging.ERROR, model=name, version=number, reason=version.error)
-            return False
+            log("version skipped", logging.ERROR, model=name, version=number, reason=reason)
+            if old is not None and is_served:  # with the files that it had before
+                old.folder, old.tried, old.error = folder, started, reason
+            else:
+                version.state, version.error = "END", reason
+            return is_served
         note = self._metrics.batch_rows.labels(name).observe
         version.batchers = {
             key: Batcher(
@@ -194,6 +209,9 @@ class Library:
             for key, signature in servable.signatures.items()
         }
         version.servable, version.state = servable, "AVAILABLE"
+        known[number] = version
+        if old is not None and is_served:
+            self._let_go(old)
         self._metrics.loads.labels(name, "loaded").inc()
         seconds = round(loop.time() - started, 3)
         log("version served", model=name, version=number, seconds=seconds)

@@ -166,6 +166,14 @@ def describe(run: Run) -> str:
     return "\n\n".join(lines)
 
 
+def _log_numbers(client: Any, run_id: str, numbers: dict[str, float]) -> None:
+    """Numbers of a whole run. One that was sent before would be a second point of a curve."""
+    known = client.get_run(run_id).data.metrics
+    for name, value in numbers.items():
+        if known.get(name) != value:
+            client.log_metric(run_id, name, value)
+
+
 class Tracker:
     """Tells MLflow about one run."""
 
@@ -191,7 +199,7 @@ class Tracker:
             if info["status"] == "finished":
                 self._publish_results(run_id)
             if "best" in info and "monitor" in info:
-                self._client.log_metric(run_id, f"best/{info['monitor']}", info["best"])
+                _log_numbers(self._client, run_id, {f"best/{info['monitor']}": info["best"]})
             self._client.set_tag(run_id, "unfold.status", info["status"])
             self._client.set_tag(run_id, _NOTE, describe(self._run))
             # A clock that was set back must not make a run end before it began.
@@ -306,11 +314,9 @@ class Tracker:
         if self._sent.get("results"):
             return
         info = self._run.info
-        for name, value in info["scores"].items():
-            self._client.log_metric(run_id, f"test/{name}", value)
-        for name in COSTS:
-            if name in info:
-                self._client.log_metric(run_id, f"cost/{name}", info[name])
+        numbers = {f"test/{name}": value for name, value in info["scores"].items()}
+        numbers |= {f"cost/{name}": info[name] for name in COSTS if name in info}
+        _log_numbers(self._client, run_id, numbers)
         for folder in ("figures", "tables", "processor"):
             if (self._run.folder / folder).is_dir():
                 self._client.log_artifacts(run_id, str(self._run.folder / folder), folder)
@@ -387,8 +393,7 @@ class GroupTracker:
                 if child := run.info.get("mlflow", {}).get("run_id"):
                     self._client.set_tag(child, "mlflow.parentRunId", run_id)
             self._client.set_tag(run_id, _NOTE, note)
-            for name, value in metrics.items():
-                self._client.log_metric(run_id, name, value)
+            _log_numbers(self._client, run_id, metrics)
             for file in files:
                 self._client.log_artifact(run_id, str(file))
             self._client.set_terminated(run_id, status)

@@ -6,6 +6,8 @@ Written in a TensorFlow process with no GPU visible, from the run's ``model.kera
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -54,8 +56,26 @@ def write(
             archive.add_endpoint(
                 name, endpoint.function, input_signature=list(endpoint.inputs.values())
             )
-        archive.write_out(str(work), verbose=False)
+        with _disk_errors(folder):
+            archive.write_out(str(work), verbose=False)
         check(work)
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """What TensorFlow raises where a disk is full, as Python raises it.
+
+    Raises:
+        OSError: in its place.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        said = str(error.message).rpartition("; ")[2].strip()  # of the system, after the path
+        number = next((n for n in errno.errorcode if os.strerror(n) == said), None)
+        if number is None:
+            raise
+        raise OSError(number, said, str(folder)) from None
 
 
 def ops(folder: Path) -> set[str]:

@@ -86,8 +86,8 @@ def _mlflow() -> Any:
     """MLflow, told of the store."""
     import mlflow
 
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    for noisy in ("mlflow", "alembic"):  # what they raise is told here; they print how it came
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     mlflow.set_tracking_uri(store_uri())
     mlflow.set_registry_uri(store_uri())
     return mlflow

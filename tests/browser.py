@@ -203,12 +203,16 @@ class Page:
 
     def click(self, selector: str) -> None:
         """The middle of the first element that a CSS selector finds; scrolled to, if it must be."""
-        found = self.evaluate(
+        middle = (
             f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
             " if (!e) return null; e.scrollIntoView({block: 'center', inline: 'center'});"
             " const r = e.getBoundingClientRect();"
             " return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
+        found, before = self.evaluate(middle), None
+        while found != before:  # a box above it may still grow with what was typed
+            time.sleep(0.1)
+            found, before = self.evaluate(middle), found
         if found is None:
             raise LookupError(f"nothing is found by {selector}")
         x, y = found

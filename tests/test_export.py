@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import resource
 import shutil
 
 import keras
@@ -134,6 +136,21 @@ def test_an_op_that_a_cpu_server_lacks_is_refused(tmp_path):
         export.write(
             tmp_path / "m", network, {"serving_default": export.Endpoint(classify, spec)}, []
         )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_is_an_error_of_the_disk(tmp_path):
+    config = make_config("gru")
+    network, processor = make(config)
+    endpoints = TASK.endpoints(config, processor, network)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large.*m'") as error:
+            export.write(tmp_path / "m", network, endpoints, processor.resources())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.errno == errno.EFBIG
     assert list(tmp_path.iterdir()) == []
 
 

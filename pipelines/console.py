@@ -70,7 +70,7 @@ class Console:
         out.print(title, soft_wrap=True)
         if not rows:
             return
-        table = Table(box=box.SIMPLE)
+        table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True)
         for i, column in enumerate(columns):
             table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
         for row in rows:

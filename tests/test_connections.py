@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import socket
@@ -49,9 +48,8 @@ def running() -> Iterator[tuple[uvicorn.Server, int]]:
         )
     )  # fmt: skip
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(
-            target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True
-        )
+        # With the event loop that a server has.
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         wait(lambda: server.started)
         yield server, listening.getsockname()[1]

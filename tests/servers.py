@@ -125,6 +125,15 @@ class Server:
         return socket.create_connection((host, int(port)), timeout=20)
 
 
+def received(connection: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    data = b""
+    with contextlib.suppress(ConnectionError):
+        while chunk := connection.recv(65536):
+            data += chunk
+    return data
+
+
 def wait(condition: Any, seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while not condition():

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import uvicorn
-from servers import wait
+from servers import received, wait
 from starlette.responses import Response
 
 from pipelines.serving.config import LimitsConfig
@@ -71,15 +71,6 @@ def connect(running):
     wait(lambda: not running[0].server_state.connections)
 
 
-def rest(connection: socket.socket) -> bytes:
-    """All that comes until the server closes."""
-    data = b""
-    with contextlib.suppress(ConnectionError):
-        while chunk := connection.recv(65536):
-            data += chunk
-    return data
-
-
 @pytest.mark.parametrize("late", [b"a", b"\r\n"], ids=["the body", "nothing of meaning"])
 def test_what_comes_after_the_answer_keeps_no_connection(connect, late):
     connection = connect()
@@ -89,7 +80,7 @@ def test_what_comes_after_the_answer_keeps_no_connection(connect, late):
     while not answer.endswith(b"early"):
         answer += connection.recv(1000)
     connection.sendall(late)
-    assert rest(connection) == b""  # and no TimeoutError
+    assert received(connection) == b""  # and no TimeoutError
 
 
 def test_a_client_that_does_not_read_its_answer_is_cut_off(connect, running):
@@ -97,7 +88,7 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off(connect, running):
     connection.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
     wait(lambda: running[0].server_state.connections)
     wait(lambda: not running[0].server_state.connections)
-    assert len(rest(connection)) < len(LARGE)
+    assert len(received(connection)) < len(LARGE)
 
 
 def test_a_stream_that_is_not_read_is_cut_off(connect, running):
@@ -123,7 +114,7 @@ def test_a_stream_that_is_not_read_is_cut_off(connect, running):
 def test_a_handshake_that_cannot_be_read_is_answered(connect, asked):
     connection = connect()
     connection.sendall(asked)
-    head, _, body = rest(connection).partition(b"\r\n\r\n")
+    head, _, body = received(connection).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert set(json.loads(body)) == {"error"}
 
@@ -133,7 +124,7 @@ def test_streams_are_connections_too(connect, running):
     wait(lambda: len(running[0].server_state.connections) == 6)
     connection = connect()
     connection.sendall(HANDSHAKE % (b"/", b"", b""))
-    head, _, body = rest(connection).partition(b"\r\n\r\n")
+    head, _, body = received(connection).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 ")
     assert "limits.connections" in json.loads(body)["error"]
     assert len(held) == 6

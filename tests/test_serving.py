@@ -7,7 +7,6 @@ import contextlib
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from typing import Any
 
 import pytest
 import requests
-from servers import SETTINGS, Server, export, serving, wait
+from servers import SETTINGS, Server, export, received, serving, wait
 
 from pipelines import cli
 
@@ -198,14 +197,6 @@ def test_a_body_that_is_too_long_is_refused_and_the_server_lives(server):
 
     assert "limits.body_bytes" in error(server.post(endless()), 413)
     assert server.post({"instances": ["a"]}).status_code == 200
-
-
-def received(connection: socket.socket) -> bytes:
-    data = b""
-    with contextlib.suppress(ConnectionError):
-        while chunk := connection.recv(65536):
-            data += chunk
-    return data
 
 
 @pytest.mark.parametrize(

@@ -489,6 +489,32 @@ def test_the_end_waits_for_answers(tmp_path):
         client.channel.close()
 
 
+def test_the_end_takes_nothing_more_while_http_is_answered(tmp_path):
+    export(tmp_path / "exports" / "tiny" / "1")
+    patient = "limits.answer_seconds=60"
+    with serving(tmp_path, *SETTINGS, patient, "grpc_port=0") as server:
+        client = Client(server)
+        assert client.predict(asking({"text": ["a"]}))
+        with ThreadPoolExecutor(1) as pool:
+            body = {"signature_name": "slow", "instances": [2_000_000]}
+            long = pool.submit(server.post, body)
+            busy = "unfold_requests_in_progress 1.0"
+            wait(lambda: busy in server.get("/metrics").text, 5)
+            server.process.terminate()
+
+            def refused() -> bool:
+                try:
+                    client.predict(asking({"text": ["a"]}))
+                except grpc.RpcError as error:
+                    return error.code() == Code.UNAVAILABLE
+                return False
+
+            wait(refused, 10)
+            assert not long.done()
+            assert long.result().json() == {"predictions": [2_000_000]}
+        client.channel.close()
+
+
 def test_what_cannot_be_served_is_told_in_a_line(client, monkeypatch, capfd):
     def told(*arguments: str) -> str:
         monkeypatch.setenv("UNFOLD_HOME", str(client.server.home))

@@ -91,7 +91,9 @@ def create(
             if rpc_address is not None:
                 from pipelines.serving import rpc  # what it needs is not always installed
 
-                await ends.enter_async_context(rpc.serving(rpc_address, library, config, predictor))
+                app.state.stop_rpc = await ends.enter_async_context(
+                    rpc.serving(rpc_address, library, config, predictor)
+                )
             watching = asyncio.get_running_loop().create_task(library.watch())
             ends.callback(watching.cancel)
             yield

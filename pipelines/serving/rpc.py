@@ -55,8 +55,11 @@ Method = Callable[[Messages, Any], Awaitable[bytes]]
 @asynccontextmanager
 async def serving(
     address: str, library: Library, config: ServingConfig, predictor: Predictor
-) -> AsyncIterator[None]:
-    """Answer gRPC at an address; at the end, those who have asked get their answers."""
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Answer gRPC at an address; at the end, those who have asked get their answers.
+
+    Yields: what begins that end earlier: nothing more is taken from then on.
+    """
     limits = config.limits
     server = grpc.aio.server(
         options=[
@@ -83,10 +86,14 @@ async def serving(
     port = server.add_insecure_port(address)
     await server.start()
     log("listening to gRPC", address=f"{address.rpartition(':')[0]}:{port}")
-    try:
-        yield
-    finally:
+
+    async def stop() -> None:
         await server.stop(limits.answer_seconds + 1)
+
+    try:
+        yield stop
+    finally:
+        await stop()
 
 
 class _Services:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib.util
 import socket
@@ -44,7 +45,7 @@ def run(names: Sequence[str], config: ServingConfig) -> None:
     app = create(Library(root, names, config, metrics), config, metrics, rpc_address)
     host, port = listening.getsockname()[:2]
     log("listening", address=f"http://{_address(host, port)}", exports=str(root))
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,
             log_config=None,
@@ -58,6 +59,17 @@ def run(names: Sequence[str], config: ServingConfig) -> None:
         )
     )
     server.run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Once it ends, nothing more is taken over gRPC either, while what was taken is answered."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        stop = getattr(self.config.app.state, "stop_rpc", None)  # type: ignore[union-attr]
+        async with asyncio.TaskGroup() as both:
+            if stop is not None:
+                both.create_task(stop())
+            await super().shutdown(sockets)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -126,7 +126,7 @@ faults: $(READY) ## Kill training, caching, export and registration at 27 moment
 	$(BIN)/python -m pytest -m faults tests/test_faults.py
 
 audit: $(READY) ## Look up known weaknesses of what is installed (asks a database on the network)
-	$(BIN)/uv tool run --from 'pip-audit>=2.9,<3' pip-audit --requirement requirements/$(KIND).txt --no-deps --disable-pip
+	$(BIN)/uv tool run --from 'pip-audit>=2.9,<3' pip-audit --requirement requirements/$(KIND).txt --no-deps --disable-pip --strict
 
 bench: $(READY) ## Measure layers, memory, export, an IMDb epoch, windows and streams (quiet machine; more in benchmarks/)
 	$(BIN)/python -m benchmarks.layers

@@ -12,11 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from servers import export
 
-from pipelines.serving import schema, tensors
+from pipelines.serving import schema, tensors, versions
 from pipelines.serving.batching import Batcher
-from pipelines.serving.config import BatchingConfig, LimitsConfig
+from pipelines.serving.config import BatchingConfig, LimitsConfig, ServingConfig
 from pipelines.serving.errors import RequestError
+from pipelines.serving.metrics import Metrics
+from pipelines.serving.models import Servable
 from pipelines.serving.tensors import Spec
 
 LIMITS = LimitsConfig()
@@ -119,6 +122,34 @@ def answers(signature: Any, asked: list[dict[str, Any]], **config: Any) -> list[
             return (await asyncio.gather(*calls, return_exceptions=True))[1:]
 
     return asyncio.run(run())
+
+
+def test_what_could_not_be_loaded_is_tried_again_later(tmp_path, monkeypatch):
+    export(tmp_path / "tiny" / "1", signatures=["checked"])
+    tried = []
+
+    def once_without_memory(*args: Any) -> versions.Servable:
+        tried.append(args)
+        if len(tried) == 1:
+            raise MemoryError
+        return Servable(*args)
+
+    monkeypatch.setattr(versions, "Servable", once_without_memory)
+
+    async def run() -> None:
+        library = versions.Library(tmp_path, [], ServingConfig(), Metrics())
+        for _ in range(2):  # not at once: it costs as much as a good one
+            await library.look()
+            assert [(v.state, v.error) for v in library.versions("tiny")] == [
+                ("END", "MemoryError: ")
+            ]
+        assert len(tried) == 1
+        monkeypatch.setattr(versions, "_RETRY", 0.0)
+        await library.look()
+        assert library.find("tiny").state == "AVAILABLE"
+        await library.close()
+
+    asyncio.run(run())
 
 
 def test_what_a_signature_does_not_say_is_not_asked_for():

@@ -21,6 +21,12 @@ import numpy as np
 
 from pipelines.tasks import NAMES
 
+#: The environment of a command on JAX. These trainings are short: most of one is compiling.
+JAX = {
+    "KERAS_BACKEND": "jax",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+}
+
 #: Commands are forked from a process that has imported what they need, ten seconds of work that
 #: each would do again. It has computed nothing, and TensorFlow starts in each of them anew.
 _forked = multiprocessing.get_context("forkserver")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import asked_of_mlflow, interrupt, ok, resume_and_compare, stands_alone, unfold
+from commands import JAX, asked_of_mlflow, interrupt, ok, resume_and_compare, stands_alone, unfold
 from pictures import COLOURS, SHAPES, encoded, scene, shape
 from PIL import Image
 
@@ -160,7 +160,7 @@ def test_jax_trains_the_same_task_and_tensorflow_exports_it(source, tmp_path):
     result = ok(
         unfold(
             tmp_path, "train", "captioning", "--json", *small(source, *settings),
-            KERAS_BACKEND="jax",
+            **JAX,
         )
     )  # fmt: skip
     assert result["scores"]["cross_entropy"] < 3

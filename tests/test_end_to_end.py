@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from commands import interrupt, ok, resume_and_compare, unfold, variables
+from commands import JAX, interrupt, ok, resume_and_compare, unfold, variables
 
 from pipelines import cli
 from pipelines.runs import Run
@@ -210,9 +210,7 @@ def test_the_saved_config_reproduces_the_run_to_the_bit(trained, reviews, tmp_pa
 
 
 def test_jax_trains_the_same_task_and_tensorflow_exports_it(reviews, tmp_path):
-    result = ok(
-        unfold(tmp_path, "train", "sentiment", "--json", *small(reviews), KERAS_BACKEND="jax")
-    )
+    result = ok(unfold(tmp_path, "train", "sentiment", "--json", *small(reviews), **JAX))
     assert result["scores"]["accuracy"] >= 0.95
     info = json.loads((Path(result["folder"]) / "run.json").read_text())
     assert info["backend"] == "jax"

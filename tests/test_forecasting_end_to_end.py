@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import asked_of_mlflow, interrupt, ok, resume_and_compare, stands_alone, unfold
+from commands import JAX, asked_of_mlflow, interrupt, ok, resume_and_compare, stands_alone, unfold
 
 #: A model that a test trains in seconds.
 SMALL = [
@@ -157,7 +157,7 @@ def test_jax_trains_paths_that_tensorflow_draws(source, base, tmp_path):
             tmp_path, "train", "forecasting", "--json", *base,
             *small(source, "model.decode=autoregressive", "data.ratios={}", "train.epochs=2",
                    "forecast.paths=50", "model.head=quantiles"),
-            KERAS_BACKEND="jax",
+            **JAX,
         )
     )  # fmt: skip
     assert 0.6 < result["scores"]["coverage_80"] < 0.98

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from commands import asked_of_mlflow, interrupt, ok, resume_and_compare, unfold
+from commands import JAX, asked_of_mlflow, interrupt, ok, resume_and_compare, unfold
 from servers import serving
 
 SUBJECTS = ["The sun", "The moon", "A star"]
@@ -152,7 +152,7 @@ def test_jax_trains_the_same_task_and_tensorflow_exports_it(lines, tmp_path):
     result = ok(
         unfold(
             tmp_path, "train", "generation", "--json", *small(lines, "train.epochs=2"),
-            KERAS_BACKEND="jax",
+            **JAX,
         )
     )  # fmt: skip
     assert result["scores"]["cross_entropy"] < 2

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import test_forecasting_end_to_end as forecasting
-from commands import anew, ok, variables
+from commands import JAX, anew, ok, variables
 from test_end_to_end import small, write_reviews
 
 from pipelines import config as configs
@@ -25,8 +25,6 @@ from pipelines.parallel import filled
 from pipelines.sentiment.config import SentimentConfig
 
 source = forecasting.source
-
-JAX = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 #: Little for JAX to compile, which is most of the time of these trainings.
 QUICK = ["train.health=0", "train.buckets=1", "model.bidirectional=false"]

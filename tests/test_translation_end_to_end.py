@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from commands import asked_of_mlflow, interrupt, ok, resume_and_compare, stands_alone, unfold
+from commands import JAX, asked_of_mlflow, interrupt, ok, resume_and_compare, stands_alone, unfold
 
 WORDS = {
     "dog": "Hund", "cat": "Katze", "bird": "Vogel", "horse": "Pferd", "fish": "Fisch",
@@ -127,7 +127,7 @@ def test_jax_trains_the_same_task_and_tensorflow_exports_it(source, tmp_path):
             tmp_path, "train", "translation", "--json",
             *small(source, "train.epochs=2", "model.level=subword", "text.vocabulary=400",
                    "model.decoder.attention=none"),
-            KERAS_BACKEND="jax",
+            **JAX,
         )
     )  # fmt: skip
     assert result["scores"]["cross_entropy"] < 4

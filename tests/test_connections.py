@@ -39,7 +39,7 @@ async def app(scope, receive, send):
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[uvicorn.Server, int]]:
-    limits = LimitsConfig(connections=6, receive_seconds=1)
+    limits = LimitsConfig(connections=6, receive_seconds=2)
     server = uvicorn.Server(
         uvicorn.Config(
             app, log_config=None, lifespan="off", timeout_keep_alive=1,

@@ -25,14 +25,14 @@ def captions(run, pictures, beam):
     import keras
     import tensorflow as tf
 
-    from pipelines.captioning.task import TASK, Narrator
-    from pipelines.features import Features
-    from pipelines.runs import home
+    from pipelines.captioning.task import TASK, CaptioningServing
+    from pipelines.engine.core.paths import home
+    from pipelines.engine.models.feature_cache import Features
 
     config = run.config()
     processor = TASK.load_processor(run.need("processor"))
     model = keras.models.load_model(run.need("model.keras"))
-    narrator = Narrator(config, processor, model)
+    narrator = CaptioningServing(config, processor, model)
     kept = Features(model.encoder, config.model.encoder.size, home() / "features")
     kept.prepare([(p.digest, p.file) for p in pictures])
 
@@ -69,18 +69,18 @@ def main():
     parser.add_argument("--scores", metavar="ID", nargs="+", help="several runs, their scores")
     options = parser.parse_args()
 
-    from pipelines.runs import Run
+    from pipelines.engine.runs.run import Run
 
     if options.scores:
         scores([Run.find("captioning", name) for name in options.scores])
         return
 
     from benchmarks.measure import Table, report
-    from pipelines import export
     from pipelines.captioning import evaluation, records
+    from pipelines.engine.export import savedmodel
 
     run = Run.find("captioning", options.run)
-    serve = export.load(run.need("savedmodel")).signatures["serving_default"]
+    serve = savedmodel.load(run.need("savedmodel")).signatures["serving_default"]
     pictures = records.load(run.config()).test[:PICTURES]
     files, references = [p.file for p in pictures], [p.captions for p in pictures]
     table = Table(f"{len(files):,} pictures of {run.config().name}, by beam", BEAMS)

@@ -24,12 +24,12 @@ def main():
     options = parser.parse_args()
 
     from benchmarks.measure import Table, report
-    from pipelines import export
-    from pipelines.runs import Run
+    from pipelines.engine.export import savedmodel
+    from pipelines.engine.runs.run import Run
     from pipelines.translation import evaluation
 
     run = Run.find("translation", options.run)
-    serve = export.load(run.need("savedmodel")).signatures["serving_default"]
+    serve = savedmodel.load(run.need("savedmodel")).signatures["serving_default"]
     with (run.folder / "tables" / "translations.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))[:TEXTS]
     texts, references = [r["input"] for r in rows], [r["reference"] for r in rows]

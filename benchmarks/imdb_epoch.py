@@ -31,12 +31,12 @@ import tensorflow as tf
 
 import layers
 from benchmarks.measure import Table, report
-from pipelines import config as configs
-from pipelines import training
-from pipelines.batches import Buckets, shuffled
-from pipelines.models import ValidPool
+from pipelines.engine.config import loader as configs
+from pipelines.engine.data.bucketing import Buckets, shuffled
+from pipelines.engine.data.ragged import Ragged
+from pipelines.engine.models.blocks import ValidPool
+from pipelines.engine.training import loop
 from pipelines.sentiment.task import TASK
-from pipelines.text import Ragged
 
 DEFAULT = Path(__file__).parents[1] / "configs/sentiment/default.yaml"
 VOCABULARY, EMBEDDING, UNITS, TOKENS, BATCH, BUCKETS = 20_000, 100, 64, 400, 32, 12
@@ -84,7 +84,7 @@ def padded(rows: Ragged) -> np.ndarray:
 
 def timed_fit(model, warm, data, held_out):
     """Seconds of one epoch, compiled before and from the first weights on, and the accuracy."""
-    warm, data, held_out = (training.without_tuning(d) for d in (warm, data, held_out))
+    warm, data, held_out = (loop.without_tuning(d) for d in (warm, data, held_out))
     start = model.get_weights()
     model.fit(warm, verbose=0)
     model.set_weights(start)

@@ -39,7 +39,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from benchmarks.measure import Table, report
-from pipelines.files import new_folder
+from pipelines.engine.core.files import new_folder
 
 ROOT = Path(__file__).parents[1]
 CLIENTS = 32
@@ -138,7 +138,7 @@ async def _ready(process: Any, port: int, path: str) -> None:
 
 def texts(count: int) -> list[str]:
     """Of 50 words of reviews each."""
-    from pipelines import config as configs
+    from pipelines.engine.config import loader as configs
     from pipelines.sentiment.task import TASK
 
     config = configs.load(ROOT / "configs/sentiment/default.yaml", TASK.config)
@@ -149,14 +149,14 @@ def texts(count: int) -> list[str]:
 
 def export_sentiment(folder: Path) -> None:
     """The default config's model with random weights, as a run would be exported."""
-    from pipelines import config as configs
-    from pipelines import export
+    from pipelines.engine.config import loader as configs
+    from pipelines.engine.export import savedmodel
     from pipelines.sentiment.task import TASK
 
     config = configs.load(ROOT / "configs/sentiment/default.yaml", TASK.config)
     processor = TASK.prepare(config, TASK.load(config))
     model = TASK.build(config, processor)
-    export.write(folder, model, TASK.endpoints(config, processor, model), processor.resources())
+    savedmodel.write(folder, model, TASK.endpoints(config, processor, model), processor.resources())
 
 
 def again(folder: Path) -> Path:
@@ -224,8 +224,8 @@ async def _reloading(port: int, asked: list[bytes], folder: Path) -> dict[str, f
 def _mlflow_model(exports: Path, target: Path) -> None:
     import mlflow
 
-    from pipelines import mlflow_model
-    from pipelines.export import mlflow_signature
+    from pipelines.engine.export.savedmodel import mlflow_signature
+    from pipelines.engine.runs import mlflow_model
 
     newest = max(exports.iterdir(), key=lambda p: p.stat().st_mtime)
     mlflow.pyfunc.save_model(
@@ -388,7 +388,7 @@ def main() -> None:
     if args.soak is None:
         compare()
         return
-    from pipelines.runs import home
+    from pipelines.engine.core.paths import home
 
     with server(["pipelines.cli", "serve"], "/readyz") as (port, process):
         whole = psutil.Process(process.pid)

@@ -18,8 +18,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import tensorflow as tf
 
 from benchmarks.measure import Table, best_of, report
-from pipelines import config as configs
-from pipelines import export
+from pipelines.engine.config import loader as configs
+from pipelines.engine.export import savedmodel
 from pipelines.sentiment.task import TASK
 
 DEFAULT = Path(__file__).parents[1] / "configs/sentiment/default.yaml"
@@ -35,8 +35,10 @@ def main():
     words = sum(len(text.split()) for text in texts) / len(texts)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "model"
-        export.write(target, model, TASK.endpoints(config, processor, model), processor.resources())
-        served = export.load(target)
+        savedmodel.write(
+            target, model, TASK.endpoints(config, processor, model), processor.resources()
+        )
+        served = savedmodel.load(target)
         signature = served.signatures["serving_default"]
         table = Table(f"One call on reviews of {words:.0f} words on average, ms", BATCHES)
         for batch in BATCHES:

@@ -25,14 +25,14 @@ import numpy as np
 from websockets.asyncio.client import connect
 
 from benchmarks.measure import Table, report
-from pipelines import config as configs
-from pipelines import export
-from pipelines.documents import Documents
+from pipelines.engine.config import loader as configs
+from pipelines.engine.export import savedmodel
+from pipelines.engine.tasks.catalog import get_config, get_task
+from pipelines.engine.text.tokenizer import DocumentTokenizer
 from pipelines.forecasting import model as forecasters
 from pipelines.forecasting.processor import Scales
 from pipelines.forecasting.records import Part, Series
 from pipelines.sentiment.processor import TextClasses
-from pipelines.tasks import get_config, get_task
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 STEPS, TOGETHER = 1000, 16
@@ -46,7 +46,7 @@ def models():
     processor = TextClasses(config.text, WORDS, ["negative", "positive"])
     yield config, processor, get_task("sentiment").build(config, processor)
     config = configs.load(CONFIGS / "generation/default.yaml", get_config("generation"), [])
-    processor = Documents.fit([TUNE] * config.text.min_count, config.text, "character")
+    processor = DocumentTokenizer.fit([TUNE] * config.text.min_count, config.text, "character")
     yield config, processor, get_task("generation").build(config, processor)
     config = configs.load(CONFIGS / "forecasting/default.yaml", get_config("forecasting"), [])
     columns = 1 + len(config.data.columns) + 2 * len(config.data.ratios)
@@ -117,7 +117,7 @@ def main():
             endpoints = get_task(config.task).endpoints(config, processor, model)
             inputs[config.task] = endpoints["step"].inputs
             target = Path(folder) / "exports" / config.task / "1"
-            export.write(target, model, endpoints, processor.resources())
+            savedmodel.write(target, model, endpoints, processor.resources())
         process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.cli", "serve", "--port", "0"],
             env=os.environ | {"UNFOLD_HOME": folder}, stderr=subprocess.PIPE, text=True,

@@ -29,9 +29,9 @@ def trained(window):
     """Seconds an epoch, MB and nats a character, in this process."""
     import keras
 
-    from pipelines import config as configs
-    from pipelines import training
-    from pipelines.console import Console
+    from pipelines.engine.config import loader as configs
+    from pipelines.engine.core.console import Console
+    from pipelines.engine.training import loop
     from pipelines.generation.task import TASK
 
     settings = [f"train.window={window}", f"train.epochs={EPOCHS}", "model.units=[256]"]
@@ -43,7 +43,7 @@ def trained(window):
     feed = TASK.feed(config, processor, splits)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
-        state = training.fit(
+        state = loop.fit(
             model,
             feed,
             TASK.objective(config),

@@ -20,8 +20,8 @@ from keras import ops
 # The loop under keras.layers.RNN; the public keras.ops.scan is slower in a TensorFlow graph.
 from keras.src import backend
 
-from layers.carry import carry
-from layers.watch import Seen, nudged, watch
+from layers.recorder import CallRecord, current_recorder, perturbed
+from layers.streaming import current_state
 
 TALL = 256  # inputs; 15-20 % of a training step at 256 inputs and 512 units, a loss below 128
 
@@ -194,7 +194,7 @@ class Unfolded(keras.layers.RNN):
     def call(self, sequences, initial_state=None, mask=None, training=False, lengths=None):
         # Keras does it for TensorFlow, but not for JAX inside a transformation.
         sequences = ops.convert_to_tensor(sequences, dtype=self.compute_dtype)
-        carried = carry()
+        carried = current_state()
         if carried is not None:
             if self.go_backwards:
                 raise ValueError(f"{self.name} reads from the end: it cannot read in pieces")
@@ -211,7 +211,7 @@ class Unfolded(keras.layers.RNN):
         own = of_backend("bptt")
         route = self.route(training, compiled=own is not None and own.is_compiled(x))
         few = x.shape[1] in (0, 1)  # no loop to be quicker than
-        watching = watch()
+        watching = current_recorder()
         if watching is not None:
             take = functools.partial(self._watched, watching)
         elif few:
@@ -308,10 +308,10 @@ class Unfolded(keras.layers.RNN):
         return self._loop(record, x, states, mask, kept_x, kept_h)
 
     def _watched(self, watching, x, states, mask, kept_x=None, kept_h=None):
-        """As `_portable`, all states kept, see `layers.watch`."""
+        """As `_portable`, all states kept, see `layers.recorder`."""
         nudges = None if watching.nudge is None else watching.nudge(self, x, states)
         after, last_states = self._states_over_time(x, states, mask, kept_x, kept_h, nudges)
-        watching.see(Seen(self, x, states, mask, after))
+        watching.see(CallRecord(self, x, states, mask, after))
         return after[0], last_states
 
     def _states_over_time(self, x, states, mask, kept_x=None, kept_h=None, nudges=None):
@@ -332,7 +332,7 @@ class Unfolded(keras.layers.RNN):
         x, mask, cuts = self._time_major(x, mask)
         xs, step = self._inputs_and_step(x, kept_x, kept_h)
         if nudges is not None:
-            step = nudged(step, [s.shape[-1] for s in states])
+            step = perturbed(step, [s.shape[-1] for s in states])
             xs = ops.concatenate([xs, time_major(nudges)], axis=-1)
         recorded, last_states = unfold(
             step, xs, states, mask=mask, cuts=cuts, unroll=self.unroll, record=record
@@ -448,7 +448,7 @@ class Unfolded(keras.layers.RNN):
         return traced
 
     def steps_taken(self, x, states, mask, after):
-        """As `trace`, of a call as `layers.watch.Watch` has seen it, in its order of processing;
+        """As `trace`, of a call as `layers.recorder.Watch` has seen it, in its order of processing;
         where a step is padding, the hidden state is carried over too.
 
         Args:

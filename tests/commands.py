@@ -19,7 +19,7 @@ from unittest import mock
 
 import numpy as np
 
-from pipelines.tasks import NAMES
+from pipelines.engine.tasks.catalog import NAMES
 
 #: The environment of a command on JAX. These trainings are short: most of one is compiling.
 JAX = {
@@ -31,7 +31,7 @@ JAX = {
 #: each would do again. It has computed nothing, and TensorFlow starts in each of them anew.
 _forked = multiprocessing.get_context("forkserver")
 _forked.set_forkserver_preload(
-    ["pipelines.cli", "pipelines.runner", "mlflow.pyfunc", "sklearn.metrics"]
+    ["pipelines.cli", "pipelines.workflows.train", "mlflow.pyfunc", "sklearn.metrics"]
     + [f"pipelines.{task}.task" for task in NAMES]
 )
 
@@ -89,9 +89,9 @@ def _become(
         with path.open(mode) as file:
             os.dup2(file.fileno(), number)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    from pipelines import cli
+    from pipelines.cli import main
 
-    cli.main(list(arguments))
+    main.main(list(arguments))
 
 
 def unfold(
@@ -119,13 +119,13 @@ def anew(
 
 def unfold_in_process(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command inside this process, for what trains nothing here."""
-    from pipelines import cli
+    from pipelines.cli import main
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     out, err = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.main(list(arguments))
+            main.main(list(arguments))
     except SystemExit as end:
         code = int(end.code or 0)
     finally:

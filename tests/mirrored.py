@@ -17,10 +17,10 @@ import keras
 import numpy as np
 
 from layers import GRU
-from pipelines import losses, training
-from pipelines.config import TrainConfig
-from pipelines.console import Console
-from pipelines.parallel import Alone, Mirrored
+from pipelines.engine.config.schema import TrainConfig
+from pipelines.engine.core.console import Console
+from pipelines.engine.training import loop, losses
+from pipelines.engine.training.distribution import Mirrored, SingleDevice
 from pipelines.sentiment.config import ModelConfig
 from pipelines.sentiment.model import build
 
@@ -69,8 +69,8 @@ def classifier() -> keras.Model:
     return build(config, vocabulary=10, classes=2, seed=1)
 
 
-def classes() -> training.Objective:
-    return training.Objective(
+def classes() -> loop.Objective:
+    return loop.Objective(
         loss=losses.ClassCrossentropy(),
         metrics=lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         monitor="val_accuracy",
@@ -85,13 +85,13 @@ def main(folder: Path) -> None:
         ("tokens", tagger, losses.next_token()),
     ):
         ended = []
-        for parallel in (Alone(), Mirrored()):
+        for parallel in (SingleDevice(), Mirrored()):
             assert parallel.devices == 1 + len(ended)
             keras.utils.set_random_seed(1)
             with parallel.scope():
                 model = make()
             seen = parallel.seen(model, make)
-            state = training.fit(
+            state = loop.fit(
                 model, Feed(name == "tokens"), objective,
                 TrainConfig(
                     epochs=2, batch_size=5, learning_rate=0.5, clip_norm=0.05, optimizer="momentum"

@@ -12,8 +12,8 @@ import resource
 import sys
 from pathlib import Path
 
-from pipelines import config as configs
-from pipelines.tasks import get_config, get_task
+from pipelines.engine.config import loader as configs
+from pipelines.engine.tasks.catalog import get_config, get_task
 
 
 def batches(name: str, source: str, overrides: list[str]) -> tuple[int, int]:

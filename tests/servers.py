@@ -17,7 +17,7 @@ from typing import Any
 import requests
 import tensorflow as tf
 
-from pipelines.files import new_folder
+from pipelines.engine.core.files import new_folder
 
 #: Small ones, so that a test can meet them.
 SETTINGS = [

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.batches import Buckets, lengths_of, shuffled
-from pipelines.text import PADDING, Ragged
+from pipelines.engine.data.bucketing import Buckets, lengths_of, shuffled
+from pipelines.engine.data.ragged import PADDING, Ragged
 
 lengths_of_rows = st.lists(st.integers(0, 12), min_size=1, max_size=30)
 few = settings(max_examples=25)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import decoding
+from pipelines.engine.models import decoding
 
 END = 2
 #: Ids 0 (padding) and 1 (unknown) are never written; 3, 4, … are words.

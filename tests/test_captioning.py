@@ -15,17 +15,20 @@ from hypothesis import strategies as st
 from pictures import COLOURS, SHAPES, encoded, scene, shape
 from PIL import Image
 
-from pipelines import decoding, export, images
 from pipelines.captioning import evaluation, task
 from pipelines.captioning.config import CONFIG, CaptioningConfig, ModelConfig
 from pipelines.captioning.evaluation import asked
 from pipelines.captioning.model import Captioner, build
 from pipelines.captioning.records import Picture
-from pipelines.captioning.task import TASK, Narrator, PictureFeed
-from pipelines.documents import END
-from pipelines.errors import UserError
-from pipelines.losses import MaskedCrossentropy
-from pipelines.tasks import Prediction, Splits
+from pipelines.captioning.task import TASK, CaptioningServing, PictureFeed
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data import images
+from pipelines.engine.data.splits import Splits
+from pipelines.engine.export import savedmodel
+from pipelines.engine.models import decoding
+from pipelines.engine.tasks.base import Prediction
+from pipelines.engine.text.tokenizer import END
+from pipelines.engine.training.losses import MaskedCrossentropy
 
 CELLS = ["rnn", "gru", "lstm"]
 ATTENTION = ["additive", "none"]
@@ -352,11 +355,11 @@ def few(tmp_path) -> list[Picture]:
     return found
 
 
-def narrator(config: CaptioningConfig, pictures) -> Narrator:
+def narrator(config: CaptioningConfig, pictures) -> CaptioningServing:
     processor = TASK.prepare(config, Splits(pictures, pictures, pictures, "", {}))
     keras.utils.set_random_seed(3)
     model = build(config.model, eye(), vocabulary=processor.size, seed=3)
-    return Narrator(config, processor, model)
+    return CaptioningServing(config, processor, model)
 
 
 @pytest.mark.parametrize("attention", ATTENTION)
@@ -440,8 +443,8 @@ def test_bytes_are_bytes_to_mlflow(few, tmp_path):
     config = config_of()
     found = narrator(config, few)
     served = TASK.endpoints(config, found._processor, found._model)
-    export.write(tmp_path / "m", found._model, served, found._processor.resources())
-    signature = export.mlflow_signature(tmp_path / "m", config.binary)
+    savedmodel.write(tmp_path / "m", found._model, served, found._processor.resources())
+    signature = savedmodel.mlflow_signature(tmp_path / "m", config.binary)
     kinds = {c.name: c.type.name for c in signature.inputs}
     assert kinds == {"image": "binary", "beam_width": "integer", "max_length": "integer"}
 

@@ -14,12 +14,13 @@ from commands import unfold_in_process
 from mlflow import MlflowClient
 from test_end_to_end import SMALL, write_reviews
 
-from pipelines import compare, measures
-from pipelines import config as configs
-from pipelines.compare import Comparison, Variant
-from pipelines.errors import UserError
-from pipelines.runs import Run
-from pipelines.tasks import NAMES, get_config
+from pipelines.engine.config import loader as configs
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.runs import profiling
+from pipelines.engine.runs.run import Run
+from pipelines.engine.tasks.catalog import NAMES, get_config
+from pipelines.workflows import compare
+from pipelines.workflows.compare import Comparison, Variant
 
 ROOT = Path(__file__).parents[1]
 
@@ -241,10 +242,10 @@ def test_deviation_is_that_of_a_sample_and_rounded_to_what_it_tells():
 
 def test_a_process_knows_its_peak_and_not_that_of_its_parent():
     block = b"\1" * 300_000_000
-    grown = measures.peak_memory_mb()
+    grown = profiling.peak_memory_mb()
     assert grown > len(block) / 1e6
     del block
-    assert measures.peak_memory_mb() == pytest.approx(grown, rel=0.05)
+    assert profiling.peak_memory_mb() == pytest.approx(grown, rel=0.05)
     code = "from pipelines import measures; print(measures.peak_memory_mb())"
     child = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -253,6 +254,6 @@ def test_a_process_knows_its_peak_and_not_that_of_its_parent():
 
 
 def test_requests_are_taken_from_all_over_a_split():
-    assert measures.some(list(range(41)))[:3] == [0, 2, 4]
-    assert measures.some(list(range(41)))[-1] == 40
-    assert measures.some([7]) == [7]
+    assert profiling.some(list(range(41)))[:3] == [0, 2, 4]
+    assert profiling.some(list(range(41)))[-1] == 40
+    assert profiling.some([7]) == [7]

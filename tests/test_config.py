@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from pipelines import config as configs
-from pipelines.config import BucketTrainConfig, Section, Share
-from pipelines.errors import UserError
+from pipelines.engine.config import loader as configs
+from pipelines.engine.config.schema import BucketTrainConfig, Section, Share
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.tasks.catalog import get_config
 from pipelines.sentiment.config import ModelConfig, SentimentConfig, TextConfig, TextData
-from pipelines.tasks import get_config
 
 READY_MADE = sorted((Path(__file__).parents[1] / "configs").glob("*/*.yaml"))
 

@@ -14,7 +14,7 @@ from servers import received, wait
 from starlette.responses import Response
 
 from pipelines.serving.config import LimitsConfig
-from pipelines.serving.connections import protocol, stream_protocol
+from pipelines.serving.http_protocol import protocol, stream_protocol
 
 LARGE = b"a" * 20_000_000
 HANDSHAKE = (

@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.data import Problems, Row, fingerprint, read, split_shares
-from pipelines.errors import UserError
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data.sources.reading import read
+from pipelines.engine.data.sources.rows import Problems, Row
+from pipelines.engine.data.splits import fingerprint, split_shares
 
 
 @pytest.fixture

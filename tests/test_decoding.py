@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import decoding
+from pipelines.engine.models import decoding
 
 END = 2
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from browser import Browser, Page
 
-from pipelines import export
-from pipelines.runs import Run
-from pipelines.tasks import get_task
+from pipelines.engine.export import savedmodel
+from pipelines.engine.runs.run import Run
+from pipelines.engine.tasks.catalog import get_task
 
 pytest.importorskip("gradio", reason="the demo is an extra: pip install 'unfold[demo]'")
 
@@ -53,7 +53,7 @@ def write_run(task_name: str, finished: str = "2026-01-01", **sections: object) 
     model.build(None)
     run = Run.create(config, processor, data={})
     endpoints = task.endpoints(config, processor, model)
-    export.write(run.folder / "savedmodel", model, endpoints, processor.resources())
+    savedmodel.write(run.folder / "savedmodel", model, endpoints, processor.resources())
     run.update(status="finished", finished=finished)
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import data
-from pipelines.data import Problems, read
-from pipelines.ding import pairs
-from pipelines.errors import UserError
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data import sources
+from pipelines.engine.data.sources.ding import pairs
+from pipelines.engine.data.sources.reading import read
+from pipelines.engine.data.sources.rows import Problems
 
 
 def kept(line: str) -> list[tuple[str, str, str]]:
@@ -202,7 +203,7 @@ Haus {n} | Das Haus ist alt. :: house | The house is old.
 def folders(tmp_path, monkeypatch):
     """Two places, the first one empty."""
     roots = (tmp_path / "installed", tmp_path / "unpacked")
-    monkeypatch.setattr(data, "_DEBIAN", roots)
+    monkeypatch.setattr(sources, "_DEBIAN", roots)
     folders = tuple(root / "usr/share/trans" for root in roots)
     folders[1].mkdir(parents=True)
     (folders[1] / "de-en").write_text(TEXT, encoding="utf-8")
@@ -268,7 +269,7 @@ def test_columns_of_a_dictionary_are_its_languages(folders):
 
 
 def test_real_dictionary():
-    if data._from_debian("usr/share/trans/de-en") is None:
+    if sources._from_debian("usr/share/trans/de-en") is None:
         pytest.skip("no dictionary; `make dictionary` fetches it")
     found = rows("ding:de-en", "de", "en", "kind")
     kinds = [kind for *_, kind in found]

@@ -15,12 +15,14 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import config as configs
-from pipelines import disk
-from pipelines.batches import BucketFeed, Buckets, lengths_of, shuffled
-from pipelines.errors import UserError
-from pipelines.tasks import NAMES, get_config, get_task
-from pipelines.text import Ragged, count_words
+from pipelines.engine.config import loader as configs
+from pipelines.engine.config import schema
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data import disk
+from pipelines.engine.data.bucketing import BucketFeed, Buckets, lengths_of, shuffled
+from pipelines.engine.data.ragged import Ragged
+from pipelines.engine.tasks.catalog import NAMES, get_config, get_task
+from pipelines.engine.text.vocabulary import count_words
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ few = settings(max_examples=25)
 @given(records, st.data())
 @few
 def test_records_come_back_from_disk(found, data):
-    kept = disk.Kept(iter(found))
+    kept = disk.DiskRecords(iter(found))
     assert len(kept) == len(found)
     assert list(kept) == found
     start, stop = (data.draw(st.integers(-25, 25)) for _ in range(2))
@@ -47,22 +49,22 @@ def test_records_come_back_from_disk(found, data):
     assert list(taken) == [found[i] for i in which]
     if found:
         assert kept[-1] == found[-1]
-    texts = disk.each(lambda r: r.text, kept, taken)
-    assert isinstance(texts, disk.Each)
+    texts = disk.map_records(lambda r: r.text, kept, taken)
+    assert isinstance(texts, disk.MappedRecords)
     assert list(texts) == [r.text for r in [*found, *taken]]
     assert len(texts) == len(found) + len(which)
-    assert disk.each(lambda r: r.text, found) == [r.text for r in found]
+    assert disk.map_records(lambda r: r.text, found) == [r.text for r in found]
 
 
 def test_broken_text_comes_back_and_what_is_past_the_end_is_refused():
-    kept = disk.Kept([Record("half \ud800 of a pair\nand a line", 1, "a:1")])
+    kept = disk.DiskRecords([Record("half \ud800 of a pair\nand a line", 1, "a:1")])
     assert kept[0].text == "half \ud800 of a pair\nand a line"
     with pytest.raises(IndexError):
         kept[1]
 
 
 def test_nothing_is_left_on_disk(home):
-    kept = disk.Kept([Record("a", 1, "b")] * 1000)
+    kept = disk.DiskRecords([Record("a", 1, "b")] * 1000)
     assert len(kept) == 1000
     assert list(home.iterdir()) == []
 
@@ -70,7 +72,7 @@ def test_nothing_is_left_on_disk(home):
 def test_a_folder_that_cannot_be_written_to_is_named(home):
     home.write_text("a file")
     with pytest.raises(UserError, match=r"home: nothing can be kept on disk there"):
-        disk.Kept([Record("a", 1, "b")])
+        disk.DiskRecords([Record("a", 1, "b")])
 
 
 def on_disk(rows: Ragged) -> Ragged:
@@ -150,7 +152,7 @@ def test_a_buffer_shuffles():
 
 
 def test_only_rows_on_disk_are_shuffled_by_buffer():
-    config = configs.BucketTrainConfig(batch_size=10, buckets=1)
+    config = schema.BucketTrainConfig(batch_size=10, buckets=1)
     rows, targets = rows_of([2] * 100), np.arange(100, dtype=np.int32)
 
     def order(rows: Ragged) -> list[int]:
@@ -215,7 +217,7 @@ def test_a_task_has_the_same_data_from_disk(task, tmp_path):
         processor = kind.prepare(config, splits)
         found[keep] = splits, processor, kind.feed(config, processor, splits)
     (left, one, feed), (right, two, fed) = found["memory"], found["disk"]
-    assert isinstance(right.train, disk.Kept)
+    assert isinstance(right.train, disk.DiskRecords)
     assert isinstance(left.train, list)
     for split in ("train", "validation", "test"):
         assert list(getattr(right, split)) == getattr(left, split) != []

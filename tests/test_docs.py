@@ -10,8 +10,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from pipelines.engine.tasks.catalog import NAMES, get_config
 from pipelines.serving.config import ServingConfig
-from pipelines.tasks import NAMES, get_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

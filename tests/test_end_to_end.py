@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from commands import JAX, interrupt, ok, resume_and_compare, unfold, variables
 
-from pipelines import cli
-from pipelines.runs import Run
+from pipelines.cli import main
+from pipelines.engine.runs.run import Run
 
 GOOD = ["wonderful", "brilliant", "touching", "funny", "superb", "delightful"]
 BAD = ["dull", "awful", "tedious", "boring", "terrible", "lifeless"]
@@ -59,7 +59,7 @@ def unfold_here(tmp_path, monkeypatch, capfd):
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         capfd.readouterr()
         with pytest.raises(SystemExit) as end:
-            cli.main(list(arguments))
+            main.main(list(arguments))
         out, err = capfd.readouterr()
         return subprocess.CompletedProcess(arguments, int(end.value.code or 0), out, err)
 
@@ -143,7 +143,7 @@ def test_explain_shows_what_predict_answers(trained, monkeypatch, capfd):
 
     def run(*arguments: str) -> str:
         with pytest.raises(SystemExit) as end:
-            cli.main(["explain", "sentiment", *arguments])
+            main.main(["explain", "sentiment", *arguments])
         out, err = capfd.readouterr()
         assert end.value.code == 0, err
         return out

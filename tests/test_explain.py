@@ -13,11 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from layers.watch import Watch
-from pipelines.errors import UserError
-from pipelines.explain import picture
-from pipelines.explain.account import INPUTS, UNITS, Account, Attention, Layer, Part, data
-from pipelines.explain.page import files, page, stem
+from layers.recorder import Recorder
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.explain import plots
+from pipelines.engine.explain.explanation import (
+    INPUTS,
+    UNITS,
+    Attention,
+    Explanation,
+    LayerTrace,
+    Segment,
+    data,
+)
+from pipelines.engine.explain.page import files, page, stem
+from pipelines.engine.tasks.base import Task
 from pipelines.forecasting.task import TASK as FORECASTING
 from pipelines.generation.task import TASK as GENERATION
 from pipelines.sentiment import task as sentiment_task
@@ -25,7 +34,6 @@ from pipelines.sentiment.config import SentimentConfig, TextConfig
 from pipelines.sentiment.processor import TextClasses
 from pipelines.sentiment.task import TASK as SENTIMENT
 from pipelines.sentiment.task import probabilities
-from pipelines.tasks import Task
 from pipelines.translation.task import TASK as TRANSLATION
 
 VOCABULARY = ["film", "good", "bad", "wipe", "the", "a", "was", "and", "plot", "end"]
@@ -189,7 +197,7 @@ def test_a_page_fits_a_phone_and_asks_nobody_for_anything(browser, tmp_path, par
     )
     seen = Attention(weights, grid=(2, 2), picture=png)
     looking = replace(short, attention=seen, guesses=[[("a", 0.5)], []])
-    account = Account('<b>"&\n', "ü", [long, looking])
+    account = Explanation('<b>"&\n', "ü", [long, looking])
     write = files(lambda: account, "it", task="sentiment", run="1")["it.html"]
     write(tmp_path / "it.html")
     shown = browser.open((tmp_path / "it.html").as_uri(), width=width, dark=dark)
@@ -238,9 +246,9 @@ def test_layers_are_shown_as_they_trace_themselves(cell):
     """Both directions in the order of the input, padding left out, whatever the cell."""
     _, _, model = sentiment(cell=cell, bidirectional=True, units=[5, 3])
     ids = np.array([[4, 3, 2, 8, 0, 0]], np.int32)
-    with Watch().looking() as watch:
+    with Recorder().looking() as watch:
         model(ids, training=False)
-    layers = Part("reads", "", ["a"] * 4, watch, {}).layers
+    layers = Segment("reads", "", ["a"] * 4, watch, {}).layers
     assert [(a.name, a.backward) for a in layers] == [
         ("forward_recurrent_1", False), ("backward_recurrent_1", True),
         ("forward_recurrent_2", False), ("backward_recurrent_2", True),
@@ -257,14 +265,14 @@ def test_layers_are_shown_as_they_trace_themselves(cell):
     np.testing.assert_array_equal(back.before[-1], 0)
     np.testing.assert_array_equal(back.before[:-1], back.values["hidden_state"][1:])
     with pytest.raises(ValueError, match="4 real steps, but 3 tokens"):
-        _ = Part("reads", "", ["a"] * 3, watch, {}).layers
+        _ = Segment("reads", "", ["a"] * 3, watch, {}).layers
 
 
 def test_units_that_switch_and_what_switches_them():
     rng = np.random.default_rng(0)
     state = rng.normal(size=(9, 12)).astype("float32")
     before = np.concatenate([np.zeros((1, 12), "float32"), state])[:-1]
-    layer = Layer("recurrent_1", "LSTM", False, {"hidden_state": state}, before)
+    layer = LayerTrace("recurrent_1", "LSTM", False, {"hidden_state": state}, before)
     turns = np.abs(state - before)
     assert list(layer.order()) == sorted(range(12), key=lambda u: -turns[:, u].mean())
     found = layer.switches()
@@ -314,7 +322,7 @@ def test_a_model_without_memory_has_curves_only():
     config, processor, model = sentiment(cell="feedforward")
     account = SENTIMENT.explain(config, processor, model, "a good film")
     assert account.parts[0].layers == []
-    assert len(picture.draw(account).subfigs) == 1
+    assert len(plots.draw(account).subfigs) == 1
     assert '"layers": []' in page(account, task="sentiment", run="1")
 
 
@@ -329,7 +337,7 @@ def prepared(task: Task, config, splits):
 
 @pytest.fixture(scope="module")
 def translation():
-    from pipelines.tasks import Splits
+    from pipelines.engine.data.splits import Splits
     from pipelines.translation.records import Pair
 
     config = TRANSLATION.config.model_validate(
@@ -383,8 +391,8 @@ def test_a_translation_is_shown_as_it_is_spoken(translation):
 
 
 def test_a_text_is_shown_character_by_character():
+    from pipelines.engine.data.splits import Splits
     from pipelines.generation.records import Document
-    from pipelines.tasks import Splits
 
     config = GENERATION.config.model_validate(
         {
@@ -414,7 +422,7 @@ def test_a_text_is_shown_character_by_character():
 
 @pytest.mark.parametrize("decode", ["direct", "autoregressive"])
 def test_a_forecast_is_shown_tick_by_tick(decode, tmp_path):
-    from pipelines.tasks import Splits
+    from pipelines.engine.data.splits import Splits
 
     rng = np.random.default_rng(0)
     days = np.busday_offset("2020-01-01", np.arange(160))
@@ -467,15 +475,15 @@ def test_a_picture_of_a_long_text_shows_where_most_happens():
     part = SENTIMENT.explain(config, processor, model, "a " * 150).parts[0]
     curve = np.full(150, 0.5)
     curve[100:] = 0.9
-    start = picture.busiest(replace(part, curves={"good": curve}), part.layers)
-    assert start <= 100 < start + picture.STEPS
-    assert 0 <= start <= 150 - picture.STEPS
-    state = picture.busiest(replace(part, curves={}), part.layers)
+    start = plots.busiest(replace(part, curves={"good": curve}), part.layers)
+    assert start <= 100 < start + plots.STEPS
+    assert 0 <= start <= 150 - plots.STEPS
+    state = plots.busiest(replace(part, curves={}), part.layers)
     assert state == 0  # the state of always the same word moves most in the beginning
 
 
 def test_labels_are_short_and_visible():
-    assert [picture.label(t) for t in (" the", "\n", " ", "a b", "x" * 20)] == [
+    assert [plots.label(t) for t in (" the", "\n", " ", "a b", "x" * 20)] == [
         "the", "⏎", "␣", "a␣b", "x" * 13 + "…"
     ]  # fmt: skip
 

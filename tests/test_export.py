@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 from commands import stands_alone
 
-from pipelines import export
-from pipelines.config import Experiment
-from pipelines.errors import UserError
-from pipelines.runs import Run, publish
+from pipelines.engine.config.schema import Experiment
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.export import savedmodel
+from pipelines.engine.runs.run import Run, publish
 from pipelines.sentiment.config import CONFIG
 from pipelines.sentiment.processor import TextClasses
 from pipelines.sentiment.task import TASK
@@ -80,7 +80,7 @@ def test_a_moved_export_gives_the_exact_outputs_of_the_model(tmp_path, cell, mod
     # Compiled, as it is served: an eager call takes another way through the layers.
     expected = tf.function(endpoints["serving_default"].function)(tf.constant(TEXTS))
     home = tmp_path / "home"
-    export.write(home / "m", network, endpoints, processor.resources())
+    savedmodel.write(home / "m", network, endpoints, processor.resources())
     elsewhere = tmp_path / "elsewhere"
     shutil.move(home / "m", elsewhere)
     shutil.rmtree(home)
@@ -117,8 +117,8 @@ def test_an_export_holds_core_ops_only(tmp_path):
     network, processor = make(config)
     folder = tmp_path / "m"
     endpoints = TASK.endpoints(config, processor, network)
-    export.write(folder, network, endpoints, processor.resources())
-    found = export.ops(folder)
+    savedmodel.write(folder, network, endpoints, processor.resources())
+    found = savedmodel.ops(folder)
     assert "LookupTableFindV2" in found
     known = set(tf.raw_ops.__dict__)
     assert found - known == set()
@@ -133,8 +133,8 @@ def test_an_op_that_a_cpu_server_lacks_is_refused(tmp_path):
 
     spec = {"text": tf.TensorSpec([None], tf.string, name="text")}
     with pytest.raises(RuntimeError, match="PyFunc"):
-        export.write(
-            tmp_path / "m", network, {"serving_default": export.Endpoint(classify, spec)}, []
+        savedmodel.write(
+            tmp_path / "m", network, {"serving_default": savedmodel.Endpoint(classify, spec)}, []
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -147,7 +147,7 @@ def test_a_disk_that_is_full_is_an_error_of_the_disk(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.raises(OSError, match=r"File too large.*m'") as error:
-            export.write(tmp_path / "m", network, endpoints, processor.resources())
+            savedmodel.write(tmp_path / "m", network, endpoints, processor.resources())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert error.value.errno == errno.EFBIG
@@ -159,8 +159,8 @@ def test_mlflow_signature_names_columns_and_types(tmp_path):
     network, processor = make(config)
     folder = tmp_path / "m"
     endpoints = TASK.endpoints(config, processor, network)
-    export.write(folder, network, endpoints, processor.resources())
-    signature = export.mlflow_signature(folder)
+    savedmodel.write(folder, network, endpoints, processor.resources())
+    signature = savedmodel.mlflow_signature(folder)
     assert [(c.name, str(c.type)) for c in signature.inputs] == [("text", "DataType.string")]
     outputs = {c.name: str(c.type) for c in signature.outputs}
     assert outputs == {
@@ -198,4 +198,4 @@ def test_a_run_without_a_model_says_how_to_get_one(run):
 
 def test_not_a_saved_model(tmp_path):
     with pytest.raises(UserError, match="not a SavedModel"):
-        export.ops(tmp_path)
+        savedmodel.ops(tmp_path)

@@ -21,8 +21,8 @@ from mlflow import MlflowClient
 from test_end_to_end import small, write_reviews
 from test_tracking import server
 
-from pipelines import runs
-from pipelines.runs import Run
+from pipelines.engine.runs import run as runs
+from pipelines.engine.runs.run import Run
 
 EPOCHS = 4
 

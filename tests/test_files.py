@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import files
-from pipelines.errors import UserError
+from pipelines.engine.core import files
+from pipelines.engine.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,8 +12,9 @@ import pytest
 import tensorflow_datasets as tfds
 from pictures import encoded, scene
 
-from pipelines.data import Problems, Row, read
-from pipelines.errors import UserError
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data.sources.reading import read
+from pipelines.engine.data.sources.rows import Problems, Row
 
 PICTURES = {f"{i}_ab.jpg": encoded(scene().rotate(i), "JPEG") for i in range(6)}
 LISTS = {
@@ -77,7 +78,7 @@ def test_from_a_folder(folder, monkeypatch):
 
 
 def test_from_downloads_under_the_names_of_tfds(tmp_path, monkeypatch):
-    from pipelines.builders.flickr8k import URL
+    from pipelines.engine.data.builders.flickr8k import URL
 
     archives(tmp_path / "original")
     downloads = tmp_path / "downloads"

@@ -16,9 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from pipelines.config import load as load_config
-from pipelines.errors import UserError
-from pipelines.forecasting import baselines, distributions, evaluation, metrics, records, task
+from pipelines.engine.config.loader import load as load_config
+from pipelines.engine.core.errors import UserError
+from pipelines.forecasting import (
+    backtest,
+    baselines,
+    distributions,
+    evaluation,
+    metrics,
+    records,
+    task,
+)
 from pipelines.forecasting import model as models
 from pipelines.forecasting.config import ForecastingConfig
 from pipelines.forecasting.model import ForecastLoss
@@ -693,11 +701,11 @@ def test_a_saved_model_answers_the_same(tmp_path):
 
 
 def trained(settings: ForecastingConfig, values, edges, folder, epochs: int = 12):
-    from pipelines import training
-    from pipelines.console import Console
+    from pipelines.engine.core.console import Console
+    from pipelines.engine.training import loop
 
     model, scales, (train, validation, test) = built(settings, values, edges)
-    training.fit(
+    loop.fit(
         model,
         WindowFeed(settings, scales, train, validation),
         task.TASK.objective(settings),
@@ -775,7 +783,7 @@ def test_the_verdict_says_who_won():
     n = 400
     deviation = np.where(np.arange(n) % 2, 1.0, 3.0)
     changes = (rng.standard_normal(n) * deviation)[:, None]
-    truth = evaluation.Truth(
+    truth = backtest.Truth(
         changes, np.full(n, 10.0), np.arange(n), np.zeros(n, int), ["A"], np.ones(n), np.ones(n),
         logs=False,
     )  # fmt: skip

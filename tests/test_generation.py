@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipelines import config as configs
-from pipelines import export
-from pipelines.documents import END, Documents
-from pipelines.errors import UserError
+from pipelines.engine.config import loader as configs
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data.ragged import Ragged
+from pipelines.engine.data.splits import Splits
+from pipelines.engine.data.token_streams import TokenStreams
+from pipelines.engine.export import savedmodel
+from pipelines.engine.text.tokenizer import END, DocumentTokenizer
+from pipelines.engine.training.losses import MaskedCrossentropy, PerToken
 from pipelines.generation import evaluation
 from pipelines.generation.config import CONFIG, ModelConfig, TextConfig
 from pipelines.generation.model import LanguageModel, build, network, read_on
 from pipelines.generation.records import tidy_tune
-from pipelines.generation.task import TASK, Feed, Writer, asked
-from pipelines.losses import MaskedCrossentropy, PerToken
-from pipelines.streams import Streams
-from pipelines.tasks import Splits
-from pipelines.text import Ragged
+from pipelines.generation.task import TASK, Feed, GenerationServing, asked
 
 TEXTS = [
     "It was the best of times, it was the worst of times.\n",
@@ -183,7 +183,7 @@ def test_one_batch_is_learned_by_heart(tied):
     keras.utils.set_random_seed(1)
     model = build(ModelConfig(units=[32], embedding=12, tied=tied), vocabulary=9, rows=2, seed=3)
     rows = Ragged(np.random.default_rng(0).integers(3, 9, 40).astype("int32"), np.array([20, 20]))
-    windows = Streams(rows, rows=2, window=21, end=END).lay()
+    windows = TokenStreams(rows, rows=2, window=21, end=END).lay()
     model.compile(keras.optimizers.Adam(0.02), loss=MaskedCrossentropy(),
                   metrics=[PerToken("nats", name="nats")])  # fmt: skip
     history = model.fit(windows.dataset().repeat(150), verbose=0, epochs=1).history
@@ -259,9 +259,9 @@ def parrot():
 
 def taught(text: str, level: str, **settings):
     keras.utils.set_random_seed(1)
-    processor = Documents.fit([text], TextConfig(**settings), level)
+    processor = DocumentTokenizer.fit([text], TextConfig(**settings), level)
     model = build(ModelConfig(units=[48], embedding=16), vocabulary=processor.size, rows=1, seed=1)
-    windows = Streams(processor.encode([text]), rows=1, window=32, end=END).lay()
+    windows = TokenStreams(processor.encode([text]), rows=1, window=32, end=END).lay()
     model.compile(keras.optimizers.Adam(0.01), loss=MaskedCrossentropy())
     model.fit(windows.dataset().repeat(200), verbose=0)
     return text, processor, model
@@ -270,7 +270,9 @@ def taught(text: str, level: str, **settings):
 def write(parrot, prompts, **sampling):
     _, processor, model = parrot
     config = configured(**sampling)
-    answer = Writer(config, processor, model.network).write(**asked(prompts, config.sampling))
+    answer = GenerationServing(config, processor, model.network).write(
+        **asked(prompts, config.sampling)
+    )
     return [t.decode() for t in answer["text"].numpy()]
 
 
@@ -299,11 +301,11 @@ def test_same_seed_same_text(parrot):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_prompt_is_read_alike_alone_and_beside_longer_ones(cell):
-    processor = Documents.fit(TEXTS, TextConfig(), "character")
+    processor = DocumentTokenizer.fit(TEXTS, TextConfig(), "character")
     model = build(
         ModelConfig(cell=cell, units=[7], embedding=5), vocabulary=processor.size, rows=2, seed=3
     )
-    writer = Writer(configured(), processor, model.network)
+    writer = GenerationServing(configured(), processor, model.network)
     prompts = ["It", "", "It was the best of times", "Ω"]
     together = writer.next(tf.constant(prompts))["probabilities"].numpy()
     written = writer.write(**asked(prompts, configured(temperature=1.0).sampling))["text"].numpy()
@@ -325,7 +327,7 @@ def test_a_prompt_is_read_alike_alone_and_beside_longer_ones(cell):
 )
 def test_any_request_is_answered(parrot, temperature, max_length, seed):
     _, processor, model = parrot
-    writer = Writer(configured(), processor, model.network)
+    writer = GenerationServing(configured(), processor, model.network)
     texts = tf.function(writer.write)(
         tf.constant([b"The \xff", b"sun"]),
         tf.constant(temperature, tf.float32),
@@ -341,7 +343,7 @@ def test_no_prompt_at_all(parrot):
     _, processor, model = parrot
     none = asked([], configured().sampling)
     none["prompt"] = tf.zeros([0], tf.string)
-    answer = tf.function(Writer(configured(), processor, model.network).write)(**none)
+    answer = tf.function(GenerationServing(configured(), processor, model.network).write)(**none)
     assert answer["text"].shape == (0,)
 
 
@@ -349,8 +351,8 @@ def test_served_as_it_is_in_process(parrot, tmp_path):
     text, processor, model = parrot
     config = configured(temperature=0.0, max_length=100)
     endpoints = TASK.endpoints(config, processor, model)
-    export.write(tmp_path / "m", model, endpoints, processor.resources())
-    served = export.load(tmp_path / "m")
+    savedmodel.write(tmp_path / "m", model, endpoints, processor.resources())
+    served = savedmodel.load(tmp_path / "m")
     answer = served.signatures["serving_default"](**asked(["The sun r", ""], config.sampling))
     assert [t.decode() for t in answer["text"].numpy()] == [text, text]
     following = served.signatures["next"](
@@ -373,8 +375,8 @@ def test_sub_words_are_written_and_told(min_count, prompt, token, tmp_path):
     text, processor, model = taught("The sün rises.", "subword", min_count=min_count)
     config = configured("subword", temperature=0.0, max_length=100)
     endpoints = TASK.endpoints(config, processor, model)
-    export.write(tmp_path / "m", model, endpoints, processor.resources())
-    prediction = TASK.predict(config, export.load(tmp_path / "m"), prompt)
+    savedmodel.write(tmp_path / "m", model, endpoints, processor.resources())
+    prediction = TASK.predict(config, savedmodel.load(tmp_path / "m"), prompt)
     assert prediction.title == text
     assert prediction.json["next"][token] > 0.8
     assert prediction.rows[0][0] == repr(token)[1:-1]

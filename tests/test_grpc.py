@@ -16,11 +16,11 @@ import tensorflow as tf
 from google.protobuf.wrappers_pb2 import Int64Value
 from servers import SETTINGS, Server, export, serving, wait
 
-from pipelines import cli
-from pipelines.serving import protos
+from pipelines.cli import main
+from pipelines.serving import grpc_codec
 from pipelines.serving.config import LimitsConfig
 from pipelines.serving.errors import RequestError
-from pipelines.serving.tensors import Spec
+from pipelines.serving.json_codec import Spec
 
 pytest.importorskip("tensorflow_serving")
 
@@ -313,12 +313,12 @@ def test_every_type(dtype, values, found):
     given = {"x": tensor(tf.as_dtype(np.dtype(dtype)), [2], **values)}
     if isinstance(found, str):
         with pytest.raises(RequestError, match=found):
-            protos.arrays(given, {"x": spec}, LimitsConfig())
+            grpc_codec.arrays(given, {"x": spec}, LimitsConfig())
     else:
-        array = protos.arrays(given, {"x": spec}, LimitsConfig())["x"]
+        array = grpc_codec.arrays(given, {"x": spec}, LimitsConfig())["x"]
         assert (array.tolist(), array.dtype) == (found, spec.dtype)
-        again = {"x": protos.proto(array)}
-        assert protos.arrays(again, {"x": spec}, LimitsConfig())["x"].tolist() == found
+        again = {"x": grpc_codec.proto(array)}
+        assert grpc_codec.arrays(again, {"x": spec}, LimitsConfig())["x"].tolist() == found
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_every_type(dtype, values, found):
 def test_shapes_where_any_is_taken(shape, said):
     given = {"x": tensor(tf.float32, shape, float_val=[1.0] if 0 not in shape else [])}
     with pytest.raises(RequestError, match=said):
-        protos.arrays(given, {"x": Spec(np.dtype("float32"), None)}, LimitsConfig())
+        grpc_codec.arrays(given, {"x": Spec(np.dtype("float32"), None)}, LimitsConfig())
 
 
 @pytest.mark.parametrize("end", [b"", b"\xff" * 10])
@@ -370,18 +370,18 @@ def test_what_an_input_holds_is_counted_too(inner, is_crowded):
     tensor_ = bytes([1 << 3, 7]) + field(2, field(2, b"\x08\x01")) + field(8, b"a") + inner
     raw = field(2, field(1, b"text") + field(2, tensor_))
     predict_pb2.PredictRequest.FromString(raw)  # so it would be read
-    assert protos.is_crowded(raw) == is_crowded
+    assert grpc_codec.is_crowded(raw) == is_crowded
     # What is broken before it hides nothing.
-    assert protos.is_crowded(field(2, b"a") + raw) == is_crowded
+    assert grpc_codec.is_crowded(field(2, b"a") + raw) == is_crowded
 
 
 @pytest.mark.parametrize("kind", range(8))
 def test_parts_are_counted_whatever_their_kind(kind):
     part = {0: b"\xff\x01", 1: b"8 bytes.", 2: b"\x01a", 5: b"four"}.get(kind, b"")
     raw = bytes([2 << 3 | kind]) + part
-    assert not protos.is_crowded(raw * 1000)
-    assert protos.is_crowded(raw * 1001) == (kind not in (6, 7))  # those there are not
-    assert not protos.is_crowded(asking({"text": ["a" * 1000] * 2000}).SerializeToString())
+    assert not grpc_codec.is_crowded(raw * 1000)
+    assert grpc_codec.is_crowded(raw * 1001) == (kind not in (6, 7))  # those there are not
+    assert not grpc_codec.is_crowded(asking({"text": ["a" * 1000] * 2000}).SerializeToString())
 
 
 def test_values_are_where_clients_of_tensorflow_serving_look(client):
@@ -519,7 +519,7 @@ def test_what_cannot_be_served_is_told_in_a_line(client, monkeypatch, capfd):
     def told(*arguments: str) -> str:
         monkeypatch.setenv("UNFOLD_HOME", str(client.server.home))
         with pytest.raises(SystemExit) as end:
-            cli.main(["serve", "--port", "0", *arguments])
+            main.main(["serve", "--port", "0", *arguments])
         assert end.value.code == 2
         return capfd.readouterr().err
 

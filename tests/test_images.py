@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pictures import claims, encoded, scene
 from PIL import Image, ImageOps
 
-from pipelines import images
-from pipelines.errors import UserError
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data import images
 
 SIZE = 64
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from layers import GRU, LSTM
+from pipelines.engine.core.tables import Table
 from pipelines.lab import problems
 from pipelines.lab.experiments import EXPERIMENTS, remember
 from pipelines.lab.run import page
 from pipelines.lab.section import Section, Size
-from pipelines.tasks import Table
 
 FAST = Size(fast=True)
 #: Those that train nothing.

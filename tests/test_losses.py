@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.losses import MaskedCrossentropy, PerToken, token_losses
+from pipelines.engine.training.losses import MaskedCrossentropy, PerToken, token_losses
 
 
 def case(seed: int, rows: int, time: int, extra: int = 0):

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from keras import ops
 
 from layers import GRU, LSTM, Bidirectional, SimpleRNN
-from pipelines.models import Committee, NgramScores, TokenDropout, ValidPool
+from pipelines.engine.data.ragged import PADDING
+from pipelines.engine.models.blocks import Committee, NgramScores, TokenDropout, ValidPool
+from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.sentiment.config import ModelConfig
 from pipelines.sentiment.model import build
-from pipelines.text import PADDING, UNKNOWN
 
 CELLS = ["rnn", "lstm", "gru", "feedforward"]
 RECURRENT = {"rnn": SimpleRNN, "lstm": LSTM, "gru": GRU}

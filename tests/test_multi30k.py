@@ -7,8 +7,9 @@ import lzma
 
 import pytest
 
-from pipelines.data import Problems, Row, read
-from pipelines.errors import UserError
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data.sources.reading import read
+from pipelines.engine.data.sources.rows import Problems, Row
 
 TEXTS = {
     "train": [
@@ -84,7 +85,7 @@ def test_from_a_folder(folder, monkeypatch):
 def test_from_downloads_under_the_names_of_tfds(tmp_path, monkeypatch, inside):
     import tensorflow_datasets as tfds
 
-    from pipelines.builders.multi30k import URL
+    from pipelines.engine.data.builders.multi30k import URL
 
     downloads = tmp_path / "downloads"
     (downloads / inside).mkdir(parents=True)

@@ -17,11 +17,11 @@ import test_forecasting_end_to_end as forecasting
 from commands import JAX, anew, ok, variables
 from test_end_to_end import small, write_reviews
 
-from pipelines import config as configs
-from pipelines.cluster import Cluster, Place
-from pipelines.errors import LostError, UserError
-from pipelines.losses import ClassCrossentropy, MaskedCrossentropy, PerToken
-from pipelines.parallel import filled
+from pipelines.engine.config import loader as configs
+from pipelines.engine.core.errors import LostError, UserError
+from pipelines.engine.training.cluster import Cluster, Location
+from pipelines.engine.training.distribution import filled
+from pipelines.engine.training.losses import ClassCrossentropy, MaskedCrossentropy, PerToken
 from pipelines.sentiment.config import SentimentConfig
 
 source = forecasting.source
@@ -226,12 +226,12 @@ def test_a_row_without_weight_changes_no_loss_and_no_metric():
     ("given", "expected"),
     [
         ((None, None, None), None),
-        (("a:1", 2, 1), Place("a:1", 2, 1)),
-        (("[::1]:99", 1, 0), Place("[::1]:99", 1, 0)),
+        (("a:1", 2, 1), Location("a:1", 2, 1)),
+        (("[::1]:99", 1, 0), Location("[::1]:99", 1, 0)),
     ],
 )
 def test_a_place_from_the_command_line(given, expected):
-    assert Place.of(*given) == expected
+    assert Location.of(*given) == expected
 
 
 def test_a_place_from_the_environment(monkeypatch):
@@ -239,20 +239,20 @@ def test_a_place_from_the_environment(monkeypatch):
         ("JOB_ADDRESSES", "a:1,b:1"), ("NUM_PROCESSES", "2"), ("PROCESS_ID", "1")
     ):  # fmt: skip
         monkeypatch.setenv(f"KERAS_DISTRIBUTION_{name}", value)
-    assert Place.of(None, None, None) == Place("a:1", 2, 1)
+    assert Location.of(None, None, None) == Location("a:1", 2, 1)
     monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", "one")
     with pytest.raises(UserError, match="must be numbers"):
-        Place.of(None, None, None)
+        Location.of(None, None, None)
 
 
 def test_a_launcher_says_the_place(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "4")
     monkeypatch.setenv("SLURM_PROCID", "3")
-    place = Place.of(None, None, None)
-    assert place == Place(None, None, None)
+    place = Location.of(None, None, None)
+    assert place == Location(None, None, None)
     assert place.follows
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    assert Place.of(None, None, None) is None
+    assert Location.of(None, None, None) is None
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_launcher_says_the_place(monkeypatch):
 )
 def test_half_a_place_is_refused(given, message):
     with pytest.raises(UserError, match=message):
-        Place.of(*given)
+        Location.of(*given)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layers import GRU, LSTM, Bidirectional, SimpleRNN
-from layers.carry import Carry
-from pipelines import export, pieces
-from pipelines.documents import Documents
+from layers.streaming import StreamingState
+from pipelines.engine.export import savedmodel, stateful
+from pipelines.engine.text.tokenizer import DocumentTokenizer
+from pipelines.engine.text.words import Tokenizer
 from pipelines.forecasting import model as forecasters
 from pipelines.forecasting import task as forecasting
 from pipelines.forecasting.config import CONFIG as FORECASTING
@@ -26,7 +27,6 @@ from pipelines.generation.config import CONFIG as GENERATION
 from pipelines.sentiment import task as sentiment
 from pipelines.sentiment.config import CONFIG as SENTIMENT
 from pipelines.sentiment.processor import TextClasses
-from pipelines.text import Tokenizer
 
 WORDS = ["good", "bad", "film", "the", "ünder", "日", "😀", "don't", "'", "!", "<", "br", "ab"]
 
@@ -39,14 +39,14 @@ def shaken(model: keras.Model, seed: int = 0) -> keras.Model:
     return model
 
 
-def compiled(endpoint: export.Endpoint):
+def compiled(endpoint: savedmodel.Endpoint):
     return tf.function(endpoint.function, input_signature=list(endpoint.inputs.values()))
 
 
 class Stream:
     """A client of ``start`` and ``step``: it keeps the state, and nothing else."""
 
-    def __init__(self, endpoints: dict[str, export.Endpoint]) -> None:
+    def __init__(self, endpoints: dict[str, savedmodel.Endpoint]) -> None:
         self._start, self._step = (compiled(endpoints[name]) for name in ("start", "step"))
         self._inputs = endpoints["step"].inputs
 
@@ -57,8 +57,8 @@ class Stream:
         whole = given | self.state
         tensors = [tf.constant(whole[n], s.dtype) for n, s in self._inputs.items()]
         answer = self._step(*tensors)
-        self.state = {k: v for k, v in answer.items() if k.startswith(pieces.STATE)}
-        assert set(self.state) == {k for k in self._inputs if k.startswith(pieces.STATE)}
+        self.state = {k: v for k, v in answer.items() if k.startswith(stateful.STATE)}
+        assert set(self.state) == {k for k in self._inputs if k.startswith(stateful.STATE)}
         return {k: v.numpy() for k, v in answer.items() if k not in self.state}
 
 
@@ -72,9 +72,9 @@ def test_a_layer_goes_on_where_it_was(layer, initial):
     outputs = layer(4, initial=initial, return_sequences=True, name="r")(inputs)
     model = shaken(keras.Model(inputs, outputs))
     x = np.random.default_rng(0).normal(size=(2, 9, 3)).astype("float32")
-    carry, parts = Carry(), []
+    carry, parts = StreamingState(), []
     for piece in np.split(x, [1, 5], axis=1):
-        carry = Carry(carry.after)
+        carry = StreamingState(carry.after)
         with carry.carrying():
             parts.append(np.asarray(model(piece)))
     np.testing.assert_allclose(np.concatenate(parts, axis=1), model(x), atol=1e-6)
@@ -83,7 +83,7 @@ def test_a_layer_goes_on_where_it_was(layer, initial):
 
 @pytest.mark.parametrize("layer", [Bidirectional(LSTM(3)), GRU(3, go_backwards=True)])
 def test_what_reads_from_the_end_cannot_read_in_pieces(layer):
-    with Carry().carrying(), pytest.raises(ValueError, match="reads from the end"):
+    with StreamingState().carrying(), pytest.raises(ValueError, match="reads from the end"):
         layer(np.zeros((1, 2, 3), "float32"))
 
 
@@ -214,7 +214,7 @@ def writer(level: str, cell: str, top_k: int | None = 7):
             "sampling": {"top_k": top_k},
         }
     )
-    processor = Documents.fit([LINES] * 3, config.text, level)
+    processor = DocumentTokenizer.fit([LINES] * 3, config.text, level)
     model = shaken(generation.TASK.build(config, processor))
     endpoints = generation.TASK.endpoints(config, processor, model)
     return Stream(endpoints), {

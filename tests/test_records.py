@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import records
-from pipelines.config import DataConfig
-from pipelines.errors import UserError
-from pipelines.tasks import Splits
+from pipelines.engine.config.schema import DataConfig
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data import loading
+from pipelines.engine.data.splits import Splits
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def cut(document, start, end):
 
 
 def load(*sources: str, seed: int = 1, cut=cut, check=None, **data) -> Splits:
-    return records.load(
+    return loading.load(
         DataConfig(source=list(sources), **data),
         ["text"],
         parse,
@@ -96,7 +96,7 @@ def test_sources_are_read_one_after_the_other(documents):
 
 def test_one_source_is_a_list_of_one(documents):
     source = documents("a", range(30))
-    assert load(source).fingerprint == records.load(
+    assert load(source).fingerprint == loading.load(
         DataConfig(source=source), ["text"], parse, key=lambda d: d.text, stratum=lambda d: 0,
         parts=lambda d: (d.text,), seed=1,
     ).fingerprint  # fmt: skip
@@ -278,7 +278,7 @@ def test_cuts_lose_nothing_and_share_nothing(sizes, validation, test):
         Document("".join(chr(next(characters)) for _ in range(size)), str(i))
         for i, size in enumerate(sizes)
     ]
-    splits = records._cut(documents, {"test": test, "validation": validation}, cut)
+    splits = loading._cut(documents, {"test": test, "validation": validation}, cut)
     for document in documents:
         pieces = [
             piece.text

@@ -10,9 +10,9 @@ import keras
 import pytest
 import yaml
 
-from pipelines import config as configs
-from pipelines import tracking
-from pipelines.errors import UserError
+from pipelines.engine.config import loader as configs
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.runs import tracking
 from pipelines.sentiment.config import SentimentConfig
 
 ROOT = Path(__file__).parents[1]

@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from pipelines.errors import UserError
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data.splits import Splits
 from pipelines.sentiment import records
 from pipelines.sentiment.config import SentimentConfig, TextData
-from pipelines.tasks import Splits
 
 
 @pytest.fixture

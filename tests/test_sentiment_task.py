@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from pipelines.config import BucketTrainConfig
-from pipelines.errors import UserError
+from pipelines.engine.config.schema import BucketTrainConfig
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data.splits import Splits
 from pipelines.sentiment import model as models
 from pipelines.sentiment.config import ModelConfig, SentimentConfig, TextConfig, TextData
 from pipelines.sentiment.processor import TextClasses
 from pipelines.sentiment.records import LabelledText
 from pipelines.sentiment.task import TASK, probabilities
-from pipelines.tasks import Splits
 
 CONFIG = SentimentConfig(
     seed=3,

@@ -20,7 +20,7 @@ import pytest
 import requests
 from servers import SETTINGS, Server, export, received, serving, wait
 
-from pipelines import cli
+from pipelines.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +333,7 @@ def serve_here(monkeypatch, capfd):
     def run(home: Path, *arguments: str) -> str:
         monkeypatch.setenv("UNFOLD_HOME", str(home))
         with pytest.raises(SystemExit) as end:
-            cli.main(["serve", *arguments])
+            main.main(["serve", *arguments])
         assert end.value.code == 2
         return capfd.readouterr().err
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.errors import UserError
-from pipelines.generation import songs
+from pipelines.engine.core.errors import UserError
+from pipelines.generation import abc_notation
 
 HEAD = "X:1\nT:A Tune\nM:{}\nL:1/8\nK:{}\n"
 JIG = HEAD.format("6/8", "G") + "D|GAB c2d|e3 g2e|dBG A2G|E3 D2:|\n"
@@ -63,8 +63,8 @@ GOOD = {
 @pytest.mark.parametrize("name", GOOD)
 def test_bars_of_good_tunes_add_up(name):
     text, bars = GOOD[name]
-    song = songs.judge(text)
-    assert song == songs.Song(parses=True, bars=bars, good_bars=bars)
+    song = abc_notation.judge(text)
+    assert song == abc_notation.Song(parses=True, bars=bars, good_bars=bars)
     assert song.adds_up
 
 
@@ -83,7 +83,7 @@ BAD_BARS = {
 @pytest.mark.parametrize("name", BAD_BARS)
 def test_bars_that_do_not_add_up_are_found(name):
     text, bars, good = BAD_BARS[name]
-    song = songs.judge(text)
+    song = abc_notation.judge(text)
     assert (song.parses, song.bars, song.good_bars) == (True, bars, good), song.reason
     assert not song.adds_up
 
@@ -123,27 +123,27 @@ NO_TUNES = {
 @pytest.mark.parametrize("name", NO_TUNES)
 def test_what_is_no_tune_is_told_why(name):
     text, reason = NO_TUNES[name]
-    song = songs.judge(text)
+    song = abc_notation.judge(text)
     assert not song.parses
     assert reason in song.reason
     assert (song.bars, song.good_bars, song.adds_up) == (0, 0, False)
 
 
 def test_cut_tune_ends_in_a_short_bar():
-    assert songs.judge(JIG[: JIG.index("2G|")]).good_bars == 4
-    cut = songs.judge(JIG[: JIG.index(" A2G|")])
+    assert abc_notation.judge(JIG[: JIG.index("2G|")]).good_bars == 4
+    cut = abc_notation.judge(JIG[: JIG.index(" A2G|")])
     assert (cut.bars, cut.good_bars) == (4, 4)
 
 
 def test_what_music21_cannot_read_is_no_tune():
     # It reads the D as the start of a header, "D:: …" as every other, and M: as a metre.
-    song = songs.judge(jig(FULL + "E3 M::D3|"))
+    song = abc_notation.judge(jig(FULL + "E3 M::D3|"))
     assert not song.parses
     assert song.reason.startswith("music21: ")
 
 
 def test_real_tunes_parse_and_add_up():
-    rates = songs.summary(random.Random(1).sample(corpus(), 60))
+    rates = abc_notation.summary(random.Random(1).sample(corpus(), 60))
     assert rates["parse_rate"] >= 0.95
     assert rates["bars_add_up_rate"] >= 0.85
     assert rates["good_bar_rate"] >= 0.98
@@ -151,18 +151,18 @@ def test_real_tunes_parse_and_add_up():
 
 def test_summary_counts_tunes_and_bars():
     short = BAD_BARS["too short"][0]
-    rates = songs.summary([JIG, short, "prose", JIG])
+    rates = abc_notation.summary([JIG, short, "prose", JIG])
     assert rates == {"parse_rate": 0.75, "bars_add_up_rate": 0.5, "good_bar_rate": 14 / 15}
-    assert songs.summary(["prose"])["good_bar_rate"] == 0
+    assert abc_notation.summary(["prose"])["good_bar_rate"] == 0
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.text())
 def test_any_text_can_be_judged(text):
     for whole in (text, HEAD.format("4/4", "D") + text, jig(FULL + text)):
-        song = songs.judge(whole)
+        song = abc_notation.judge(whole)
         assert song.parses == (not song.reason)
-        songs.melody_key(whole)
+        abc_notation.melody_key(whole)
 
 
 @settings(max_examples=150, deadline=None)
@@ -174,41 +174,47 @@ def test_mutilated_tunes_can_be_judged(rng, cut):
     for _ in range(rng.choice([1, 3, 20])):
         at = rng.randrange(len(text) + 1)
         text = text[:at] + rng.choice(signs) + text[at + rng.choice([0, 1]) :]
-    song = songs.judge(text)
+    song = abc_notation.judge(text)
     assert 0 <= song.good_bars <= song.bars
     assert song.adds_up <= song.parses
 
 
 def test_nothing_is_printed(capfd):
     for text in [*corpus()[::200], jig(FULL + '"a"b"|d3 c3"G6|')]:
-        assert songs.judge(text)
+        assert abc_notation.judge(text)
     assert capfd.readouterr() == ("", "")
 
 
 def test_body_is_the_music_alone():
     text = jig("GAB c2d|% half\nw:la la\nP:B\ne3 g2e:|\n%%staffsep 3")
-    assert songs.body(text) == "GAB c2d|\ne3 g2e:|"
+    assert abc_notation.body(text) == "GAB c2d|\ne3 g2e:|"
 
 
 def test_one_key_for_a_tune_that_only_looks_different():
     same = "X:77\nT:Another Name\nT:or two\nM:6/8\nK:G\n"
     same += "|:D|{a}GAB\t(c2d)|\ne3g2 e |!f!dBG ~A2G||E3 D2|]"
-    assert songs.melody_key(same) == songs.melody_key(JIG)
-    assert songs.melody_key(JIG).startswith("D | G A B c2 d | e3 ")
+    assert abc_notation.melody_key(same) == abc_notation.melody_key(JIG)
+    assert abc_notation.melody_key(JIG).startswith("D | G A B c2 d | e3 ")
     for other in ("GAB c2e", "GAB c2d'", "GAB c2=d", "GAB c>d"):
-        assert songs.melody_key(JIG.replace("GAB c2d", other)) != songs.melody_key(JIG)
+        assert abc_notation.melody_key(JIG.replace("GAB c2d", other)) != abc_notation.melody_key(
+            JIG
+        )
 
 
 def test_copied_share():
     other = reel("^f=gab c'd'e'f'|_B,2C,2 D,4|z2A4z2|f3e d3c|")
-    assert songs.copied_share([JIG], [JIG]) == 1
-    assert songs.copied_share([JIG], [JIG.replace("X:1\nT:A Tune", "X:2\nT:Other")]) == 1
-    assert songs.copied_share([JIG], [other]) == 0
-    assert songs.copied_share([], [JIG]) == songs.copied_share(["X:1\nK:G\nABc|"], [JIG]) == 0
+    assert abc_notation.copied_share([JIG], [JIG]) == 1
+    assert abc_notation.copied_share([JIG], [JIG.replace("X:1\nT:A Tune", "X:2\nT:Other")]) == 1
+    assert abc_notation.copied_share([JIG], [other]) == 0
+    assert (
+        abc_notation.copied_share([], [JIG])
+        == abc_notation.copied_share(["X:1\nK:G\nABc|"], [JIG])
+        == 0
+    )
     # Runs of 2 in `A B c d`: AB, Bc, cd; the first two are there.
-    assert songs.copied_share(["ABcd"], ["gABc", "dc"], n=2) == pytest.approx(2 / 3)
+    assert abc_notation.copied_share(["ABcd"], ["gABc", "dc"], n=2) == pytest.approx(2 / 3)
     # Runs do not go on from one training text to the next.
-    assert songs.copied_share(["ABcd"], ["AB", "cd"], n=3) == 0
+    assert abc_notation.copied_share(["ABcd"], ["AB", "cd"], n=3) == 0
 
 
 def midi_notes(path: Path) -> list[tuple[tuple[int, ...], float]]:
@@ -223,7 +229,7 @@ def midi_notes(path: Path) -> list[tuple[tuple[int, ...], float]]:
 def test_midi_has_the_pitches_and_lengths(tmp_path):
     path = tmp_path / "tune.mid"
     # F and C are sharp in D; ^G lasts for the bar, a natural until the next one.
-    songs.write_midi(reel("D,F c>d ^GG [DA]2|=Fffg- g2 a2|FG,, A4 c'2|]"), path)
+    abc_notation.write_midi(reel("D,F c>d ^GG [DA]2|=Fffg- g2 a2|FG,, A4 c'2|]"), path)
     notes = midi_notes(path)
     assert notes == [
         ((50,), 0.5), ((66,), 0.5), ((73,), 0.75), ((74,), 0.25), ((68,), 0.5), ((68,), 0.5),
@@ -235,7 +241,7 @@ def test_midi_has_the_pitches_and_lengths(tmp_path):
 
 def test_tied_accidental_is_held_over_the_bar_line(tmp_path):
     path = tmp_path / "tune.mid"
-    songs.write_midi(reel("ABcd efg^G-|G2 GA Bcde|A8|", key="C"), path)
+    abc_notation.write_midi(reel("ABcd efg^G-|G2 GA Bcde|A8|", key="C"), path)
     assert midi_notes(path)[7:9] == [((68,), 1.5), ((67,), 0.5)]
 
 
@@ -247,7 +253,7 @@ def test_tied_accidental_is_held_over_the_bar_line(tmp_path):
 )  # fmt: skip
 def test_keys(key, sharp, flat, tmp_path):
     path = tmp_path / "tune.mid"
-    songs.write_midi(reel("CDEF GABc|CDEF GABc|", key), path)
+    abc_notation.write_midi(reel("CDEF GABc|CDEF GABc|", key), path)
     plain = dict(zip("CDEFGAB", (60, 62, 64, 65, 67, 69, 71), strict=True))
     expected = [plain[note] + (note in sharp) - (note in flat) for note in plain]
     assert [pitch for (pitch,), _ in midi_notes(path)[:7]] == expected
@@ -259,15 +265,17 @@ def test_midi_of_real_tunes_is_what_music21_makes_of_them(tmp_path):
 
     path = tmp_path / "tune.mid"
     plain = [
-        t for t in corpus() if not re.search(r"[H-Zh-y~\[{<>^_=!-]|[A-G]::|\(\d", songs.body(t))
+        t
+        for t in corpus()
+        if not re.search(r"[H-Zh-y~\[{<>^_=!-]|[A-G]::|\(\d", abc_notation.body(t))
     ]
     for text in random.Random(2).sample(plain, 5):
-        songs.write_midi(text, path)
+        abc_notation.write_midi(text, path)
         theirs = [n.pitch.midi for n in converter.parseData(text, format="abc").flatten().notes]
         assert [pitch for (pitch,), _ in midi_notes(path)] == theirs
 
 
-@pytest.mark.parametrize("write", [songs.write_midi, songs.write_score])
+@pytest.mark.parametrize("write", [abc_notation.write_midi, abc_notation.write_score])
 def test_no_file_of_what_is_no_tune(write, tmp_path):
     with pytest.raises(UserError, match=r"^tune\.out: the text is no tune .*: does not begin"):
         write("prose", tmp_path / "tune.out")
@@ -277,14 +285,14 @@ def test_no_file_of_what_is_no_tune(write, tmp_path):
 def test_without_verovio_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'unfold\[music\]'"):
-        songs.write_score(JIG, tmp_path / "tune.svg")
+        abc_notation.write_score(JIG, tmp_path / "tune.svg")
 
 
 def test_score_shows_every_note(tmp_path):
     pytest.importorskip("verovio")
     path = tmp_path / "tune.svg"
     # A line break `!` at the end of a line makes Verovio end its process.
-    songs.write_score(jig("D|GAB !f!c2d|(e3 [gb]2)e!\ndBG A>{c}AG|E3 D2:|"), path)
+    abc_notation.write_score(jig("D|GAB !f!c2d|(e3 [gb]2)e!\ndBG A>{c}AG|E3 D2:|"), path)
     svg = path.read_text(encoding="utf-8")
     assert svg.startswith("<svg")
     assert "A Tune" in svg
@@ -293,7 +301,7 @@ def test_score_shows_every_note(tmp_path):
 
 def test_verovio_that_dies_is_one_line(tmp_path, monkeypatch):
     pytest.importorskip("verovio")
-    monkeypatch.setattr(songs, "_DRAW", "import os; os.abort()")
+    monkeypatch.setattr(abc_notation, "_DRAW", "import os; os.abort()")
     with pytest.raises(UserError, match=r"^tune\.svg: Verovio cannot draw the tune$"):
-        songs.write_score(JIG, tmp_path / "tune.svg")
+        abc_notation.write_score(JIG, tmp_path / "tune.svg")
     assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Close
 from websockets.sync.client import ClientConnection, connect
 
-from pipelines import export
+from pipelines.engine.export import savedmodel
 from pipelines.sentiment import task as sentiment
 from pipelines.sentiment.config import CONFIG
 from pipelines.sentiment.processor import TextClasses
@@ -42,7 +42,7 @@ def write(folder: Path, seed: int, **model: object) -> None:
     for w in network.trainable_weights:
         w.assign(rng.normal(size=w.shape, scale=0.7))
     endpoints = sentiment.TASK.endpoints(config, processor, network)
-    export.write(folder, network, endpoints, processor.resources())
+    savedmodel.write(folder, network, endpoints, processor.resources())
 
 
 @pytest.fixture(scope="module")

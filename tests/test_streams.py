@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.streams import Streams
-from pipelines.text import Ragged
+from pipelines.engine.data.ragged import Ragged
+from pipelines.engine.data.token_streams import TokenStreams
 
 END = 2
 
@@ -48,7 +48,7 @@ def pieces(windows) -> list[tuple[list[int], list[int]]]:
 @given(documents(), st.integers(1, 5), st.integers(1, 7), st.booleans(), st.integers(0, 3))
 @settings(max_examples=200)
 def test_each_token_is_predicted_once_from_the_one_before(documents, rows, window, cut, seed):
-    streams = Streams(ragged(documents), rows=rows, window=window, end=END, cut=cut)
+    streams = TokenStreams(ragged(documents), rows=rows, window=window, end=END, cut=cut)
     windows = streams.lay(np.random.default_rng(seed) if seed else None)
     assert windows.inputs.shape == (streams.windows, rows, window)
     assert streams.padded_tokens == windows.inputs.size
@@ -62,7 +62,7 @@ def test_each_token_is_predicted_once_from_the_one_before(documents, rows, windo
 
 
 def test_a_long_text_is_shared_out_evenly():
-    streams = Streams(ragged([list(range(3, 1003))]), rows=4, window=10, end=END)
+    streams = TokenStreams(ragged([list(range(3, 1003))]), rows=4, window=10, end=END)
     assert streams.windows == 26  # 1,001 steps over 4 rows of 10
     windows = streams.lay()
     filled = windows.inputs[:, :, 0] > 0
@@ -72,14 +72,14 @@ def test_a_long_text_is_shared_out_evenly():
 
 
 def test_the_order_is_a_function_of_the_generator():
-    streams = Streams(ragged([[i] * 9 for i in range(3, 43)]), rows=4, window=5, end=END)
+    streams = TokenStreams(ragged([[i] * 9 for i in range(3, 43)]), rows=4, window=5, end=END)
     first, again, other = (streams.lay(np.random.default_rng(s)).inputs for s in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
 def test_batches_are_windows_in_order():
-    streams = Streams(ragged([[3, 4, 5, 6, 7]]), rows=1, window=2, end=END)
+    streams = TokenStreams(ragged([[3, 4, 5, 6, 7]]), rows=1, window=2, end=END)
     batches = list(streams.lay().dataset().as_numpy_iterator())
     assert [b[0]["ids"].tolist() for b in batches] == [[[END, 3]], [[4, 5]], [[6, 7]]]
     assert [b[0]["fresh"].tolist() for b in batches] == [[True], [False], [False]]

@@ -14,15 +14,15 @@ from commands import unfold_in_process
 from mlflow import MlflowClient
 from test_end_to_end import SMALL, write_reviews
 
-from pipelines import config as configs
-from pipelines import space as spaces
-from pipelines.console import Console
-from pipelines.errors import UserError
-from pipelines.groups import Group
-from pipelines.runs import Run
-from pipelines.search import Proposer, Searcher
-from pipelines.space import Space
-from pipelines.tasks import NAMES, get_config
+from pipelines.engine.config import loader as configs
+from pipelines.engine.core.console import Console
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.runs.group import Group
+from pipelines.engine.runs.run import Run
+from pipelines.engine.tasks.catalog import NAMES, get_config
+from pipelines.workflows import search_space as spaces
+from pipelines.workflows.search_space import Space
+from pipelines.workflows.study import Proposer, Searcher
 
 ROOT = Path(__file__).parents[1]
 

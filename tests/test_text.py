@@ -15,16 +15,10 @@ import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.errors import UserError
-from pipelines.text import (
-    PADDING,
-    RESERVED,
-    UNKNOWN,
-    Ragged,
-    Tokenizer,
-    build_vocabulary,
-    split_words,
-)
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data.ragged import PADDING, Ragged
+from pipelines.engine.text.vocabulary import RESERVED, UNKNOWN, build_vocabulary
+from pipelines.engine.text.words import Tokenizer, split_words
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,18 +16,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import keras
+import pipelines.engine.core.console
 import pytest
 import tensorflow as tf
 from mlflow import MlflowClient
 
-import pipelines.console
-from pipelines import export, figures
-from pipelines.files import write_text
-from pipelines.runs import Run
+from pipelines.engine.core import plotting
+from pipelines.engine.core.files import write_text
+from pipelines.engine.export import savedmodel
+from pipelines.engine.runs.run import Run
+from pipelines.engine.runs.tracking import Tracker
 from pipelines.sentiment.config import CONFIG
 from pipelines.sentiment.processor import TextClasses
 from pipelines.sentiment.task import TASK
-from pipelines.tracking import Tracker
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +56,13 @@ def make_run() -> tuple[Run, object]:
     keras.utils.set_random_seed(3)
     model = TASK.build(config, processor)
     model.save(run.folder / "model.keras")
-    export.write(
+    savedmodel.write(
         run.folder / "savedmodel",
         model,
         TASK.endpoints(config, processor, model),
         processor.resources(),
     )
-    figures.save(figures.new()[0], run.folder / "figures" / "empty.png")
+    plotting.save(plotting.new()[0], run.folder / "figures" / "empty.png")
     write_text(run.folder / "tables" / "t.csv", "a\r\n")
     return run, config
 
@@ -80,7 +81,7 @@ def store(home: Path) -> MlflowClient:
 
 def test_a_run_arrives_whole(home):
     run, config = make_run()
-    tracker = Tracker(run, config, pipelines.console.Console())
+    tracker = Tracker(run, config, pipelines.engine.core.console.Console())
     assert tracker.publish()
     for n in (1, 2, 3):
         run.write_history(epochs(n))
@@ -112,7 +113,7 @@ def test_sending_again_repeats_nothing(home):
     run.write_history(epochs(2))
     finish(run)
     for _ in range(2):
-        assert Tracker(run, config, pipelines.console.Console()).finish("FINISHED")
+        assert Tracker(run, config, pipelines.engine.core.console.Console()).finish("FINISHED")
     client = store(home)
     run_id = run.info["mlflow"]["run_id"]
     assert len(client.get_metric_history(run_id, "loss")) == 2
@@ -124,11 +125,11 @@ def test_sending_again_repeats_nothing(home):
 def test_a_killed_run_goes_on_in_the_same_mlflow_run(home):
     run, config = make_run()
     run.write_history(epochs(1))
-    Tracker(run, config, pipelines.console.Console()).finish("KILLED")
+    Tracker(run, config, pipelines.engine.core.console.Console()).finish("KILLED")
     run_id = run.info["mlflow"]["run_id"]
     assert store(home).get_run(run_id).info.status == "KILLED"
     run.write_history(epochs(2))
-    Tracker(run, config, pipelines.console.Console()).publish()
+    Tracker(run, config, pipelines.engine.core.console.Console()).publish()
     assert store(home).get_run(run_id).info.status == "RUNNING"
     assert [m.step for m in store(home).get_metric_history(run_id, "loss")] == [1, 2]
 
@@ -139,10 +140,10 @@ def test_killed_before_it_was_noted_nothing_is_sent_twice(noted, home):
     run, config = make_run()
     run.write_history(epochs(2))
     finish(run)
-    Tracker(run, config, pipelines.console.Console()).finish("FINISHED")
+    Tracker(run, config, pipelines.engine.core.console.Console()).finish("FINISHED")
     run_id = run.info["mlflow"]["run_id"]
     run.update(mlflow={"run_id": run_id} | noted if noted else {})
-    assert Tracker(run, config, pipelines.console.Console()).finish("FINISHED")
+    assert Tracker(run, config, pipelines.engine.core.console.Console()).finish("FINISHED")
     client = store(home)
     assert run.info["mlflow"]["run_id"] == run_id
     assert [m.step for m in client.get_metric_history(run_id, "loss")] == [1, 2]
@@ -154,14 +155,14 @@ def test_killed_before_it_was_noted_nothing_is_sent_twice(noted, home):
 def test_a_store_that_is_down_is_told_once_and_caught_up_with(home, monkeypatch, capfd):
     run, config = make_run()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
-    tracker = Tracker(run, config, pipelines.console.Console())
+    tracker = Tracker(run, config, pipelines.engine.core.console.Console())
     run.write_history(epochs(1))
     assert not tracker.publish()
     assert not tracker.publish()
     assert capfd.readouterr().err.count("warning: MLflow") == 1
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     finish(run)
-    assert Tracker(run, config, pipelines.console.Console()).finish("FINISHED")
+    assert Tracker(run, config, pipelines.engine.core.console.Console()).finish("FINISHED")
     assert len(store(home).get_metric_history(run.info["mlflow"]["run_id"], "loss")) == 1
 
 
@@ -213,14 +214,14 @@ def test_mlflow_serves_the_registered_model(home):
     """The command of MLflow's manual, and a plain HTTP client."""
     run, config = make_run()
     finish(run)
-    Tracker(run, config, pipelines.console.Console()).finish("FINISHED")
+    Tracker(run, config, pipelines.engine.core.console.Console()).finish("FINISHED")
     port = free_port()
     command = ["-m", "mlflow", "models", "serve", "--env-manager", "local"]
     command += ["-m", "models:/unfold-sentiment/1", "--port", str(port)]
     with server(command, MLFLOW_TRACKING_URI=f"sqlite:///{home / 'mlflow.db'}") as process:
         records = {"dataframe_records": [{"text": "good"}, {"text": ""}]}
         predictions = json.loads(ask(process, port, "/invocations", records))["predictions"]
-    served = export.load(run.folder / "savedmodel").signatures["serving_default"]
+    served = savedmodel.load(run.folder / "savedmodel").signatures["serving_default"]
     expected = served(text=tf.constant(["good", ""]))
     labels = [raw.decode() for raw in expected["label"].numpy()]
     assert [p["label"] for p in predictions] == labels
@@ -233,7 +234,7 @@ def test_the_ui_shows_the_runs_of_the_same_store(home):
     run, config = make_run()
     run.write_history(epochs(2))
     finish(run)
-    Tracker(run, config, pipelines.console.Console()).finish("FINISHED")
+    Tracker(run, config, pipelines.engine.core.console.Console()).finish("FINISHED")
     port = free_port()
     with server(["-m", "pipelines.cli", "ui", "--port", str(port)]) as process:
         assert b"<title>MLflow</title>" in ask(process, port, "/")

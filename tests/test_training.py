@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from pipelines import checkpoints, training
-from pipelines.config import TrainConfig
-from pipelines.console import Console
-from pipelines.errors import TrainingError, UserError
+from pipelines.engine.config.schema import TrainConfig
+from pipelines.engine.core.console import Console
+from pipelines.engine.core.errors import TrainingError, UserError
+from pipelines.engine.training import checkpoints, loop
+from pipelines.engine.training.loop import Objective, State
+from pipelines.engine.training.optimizers import Schedule
 from pipelines.sentiment.config import ModelConfig
 from pipelines.sentiment.model import build
-from pipelines.training import Objective, Schedule, State
 
 
 @dataclass
@@ -94,7 +95,7 @@ def text_feed() -> Feed:
 
 
 def fit(model, feed, objective, folder: Path, on_epoch=lambda state: None, **config) -> State:
-    return training.fit(
+    return loop.fit(
         model, feed, objective, TrainConfig(**{"patience": None} | config),
         folder=folder, console=Console(), on_epoch=on_epoch,
     )  # fmt: skip

@@ -10,19 +10,22 @@ import pytest
 import sacrebleu
 import tensorflow as tf
 
-from pipelines import export, figures
-from pipelines.batches import Buckets, lengths_of, shuffled
-from pipelines.documents import END
-from pipelines.errors import UserError
-from pipelines.losses import MaskedCrossentropy, PerToken, token_losses
-from pipelines.tasks import Prediction, Splits
-from pipelines.text import UNKNOWN, Ragged
+from pipelines.engine.core import plotting
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data.bucketing import Buckets, lengths_of, shuffled
+from pipelines.engine.data.ragged import Ragged
+from pipelines.engine.data.splits import Splits
+from pipelines.engine.export import savedmodel
+from pipelines.engine.tasks.base import Prediction
+from pipelines.engine.text.tokenizer import END
+from pipelines.engine.text.vocabulary import UNKNOWN
+from pipelines.engine.training.losses import MaskedCrossentropy, PerToken, token_losses
 from pipelines.translation import evaluation
 from pipelines.translation.config import CONFIG, ModelConfig, TranslationConfig
 from pipelines.translation.evaluation import asked
 from pipelines.translation.model import Translator, build
 from pipelines.translation.records import Pair
-from pipelines.translation.task import TASK, Interpreter
+from pipelines.translation.task import TASK, TranslationServing
 
 CELLS = ["rnn", "gru", "lstm"]
 ATTENTION = ["additive", "none"]
@@ -212,10 +215,10 @@ def config_of(**more) -> TranslationConfig:
     return CONFIG.model_validate(sections | more)
 
 
-def interpreter(config: TranslationConfig) -> Interpreter:
+def interpreter(config: TranslationConfig) -> TranslationServing:
     processor = TASK.prepare(config, Splits(PAIRS, PAIRS, PAIRS, "", {}))
     keras.utils.set_random_seed(3)
-    return Interpreter(config, processor, TASK.build(config, processor))
+    return TranslationServing(config, processor, TASK.build(config, processor))
 
 
 ODD = ["", "   ", "?!…", "漢字 العربية 🙂", "dog " * 500, "\x00\ufffd", "The dog sleeps."]
@@ -305,13 +308,13 @@ def test_what_is_served_is_valid_whatever_the_precision(tmp_path):
         answer = tf.function(serve["serving_default"].function)(
             **asked(["A 🙂 漢"], config.decoding)
         )
-        export.write(tmp_path / "m", found._model, serve, found._processor.resources())
+        savedmodel.write(tmp_path / "m", found._model, serve, found._processor.resources())
     finally:
         keras.config.set_dtype_policy("float32")
     assert answer["alignment"].dtype == answer["score"].dtype == tf.float32
     for name in ("input_tokens", "output_tokens"):
         assert all(isinstance(t.decode(), str) for t in answer[name].numpy()[0])
-    names = [c.name for c in export.mlflow_signature(tmp_path / "m").outputs]
+    names = [c.name for c in savedmodel.mlflow_signature(tmp_path / "m").outputs]
     assert {"text", "score", "alignment"} <= set(names)
 
 
@@ -452,9 +455,9 @@ def test_best_and_worst_are_at_the_ends():
 
 def test_the_picture_of_attention_puts_parts_of_words_together():
     weights = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
-    figure = figures.attention(weights, [" wal", "king", ""], [" geh", "end"])
+    figure = plotting.attention(weights, [" wal", "king", ""], [" geh", "end"])
     ax = figure.axes[0]
     assert [t.get_text() for t in ax.get_xticklabels()] == ["walking", "end"]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["gehend"]
     np.testing.assert_allclose(ax.images[0].get_array(), [[0.5, 0.5]])
-    figures.attention(np.zeros((0, 1)), [""], [])
+    plotting.attention(np.zeros((0, 1)), [""], [])

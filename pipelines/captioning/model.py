@@ -7,9 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from pipelines import decoders
 from pipelines.captioning.config import EncoderConfig, ModelConfig
-from pipelines.config import DecoderConfig
+from pipelines.engine.config.schema import DecoderConfig
+from pipelines.engine.models import seq2seq
 
 
 def build(config: ModelConfig, encoder: keras.Model, *, vocabulary: int, seed: int) -> Captioner:
@@ -21,7 +21,7 @@ def build(config: ModelConfig, encoder: keras.Model, *, vocabulary: int, seed: i
     reader = reading_network(
         config.encoder, config.decoder, channels=encoder.output_shape[-1], seed=seed
     )
-    decoder = decoders.network(
+    decoder = seq2seq.decoder_network(
         config.decoder, vocabulary=vocabulary, memory=config.encoder.features, seed=seed + 100
     )
     return Captioner(
@@ -47,16 +47,16 @@ def reading_network(
         config.features, activation="relu", kernel_initializer=init, name="P"
     )(grid)
     memory = keras.layers.Dropout(config.dropout, seed=seed, name="dropout")(memory)
-    states = decoders.first_states(decoder, [ops.mean(memory, axis=1)], as_is=False)
+    states = seq2seq.first_states(decoder, [ops.mean(memory, axis=1)], as_is=False)
     looked_at = []
     if decoder.attention == "additive":
         valid = ops.ones_like(memory[:, :, 0], dtype="bool")
-        looked_at = [decoders.keys(decoder, memory), memory, valid]
+        looked_at = [seq2seq.keys(decoder, memory), memory, valid]
     return keras.Model(grid, [*states, *looked_at], name="reader")
 
 
 @keras.saving.register_keras_serializable(package="unfold")
-class Captioner(decoders.Speaker):
+class Captioner(seq2seq.Seq2Seq):
     """Trains the decoder and, if it is to be fine-tuned, the encoder.
 
     Args:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import images, records
 from pipelines.captioning.config import CaptioningConfig, PictureData
-from pipelines.data import Row
-from pipelines.runs import home
-from pipelines.tasks import Splits
+from pipelines.engine.core.paths import home
+from pipelines.engine.data import images, loading
+from pipelines.engine.data.sources.rows import Row
+from pipelines.engine.data.splits import Splits
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def load(config: CaptioningConfig) -> Splits:
     """
     data = config.data
     rows = _Rows(data, home() / "pictures")
-    splits = records.load(
+    splits = loading.load(
         data,
         [data.image, data.caption],
         rows.parse,

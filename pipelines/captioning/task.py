@@ -14,24 +14,30 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipelines import decoders, decoding, encoders, figures, images, training
-from pipelines.batches import BucketFeed, in_order
 from pipelines.captioning import evaluation, records
 from pipelines.captioning import model as models
 from pipelines.captioning.config import CaptioningConfig
 from pipelines.captioning.evaluation import asked
 from pipelines.captioning.model import Captioner
 from pipelines.captioning.records import Picture
-from pipelines.documents import END, Documents
-from pipelines.errors import UserError
-from pipelines.explain import writing
-from pipelines.explain.account import Account
-from pipelines.export import Endpoint
-from pipelines.features import Features
-from pipelines.losses import cross_entropy, next_token
-from pipelines.runs import home
-from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task
-from pipelines.text import UNKNOWN, Ragged
+from pipelines.engine.core import plotting
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.core.paths import home
+from pipelines.engine.core.tables import Table
+from pipelines.engine.data import images
+from pipelines.engine.data.bucketing import BucketFeed, in_order
+from pipelines.engine.data.ragged import Ragged
+from pipelines.engine.data.splits import Splits
+from pipelines.engine.explain import decoder_steps
+from pipelines.engine.explain.explanation import Explanation
+from pipelines.engine.export.savedmodel import Endpoint
+from pipelines.engine.models import decoding, image_encoders, seq2seq
+from pipelines.engine.models.feature_cache import Features
+from pipelines.engine.tasks.base import Evaluation, Prediction, Task
+from pipelines.engine.text.tokenizer import END, DocumentTokenizer
+from pipelines.engine.text.vocabulary import UNKNOWN
+from pipelines.engine.training import loop
+from pipelines.engine.training.losses import cross_entropy, next_token
 
 #: Pictures that are captioned after every epoch; on the contact sheet; with what was looked at.
 _EXAMPLES, _SHEET, _DRAWN = 5, 12, 4
@@ -43,30 +49,36 @@ class Captioning(Task):
     name = "captioning"
     config = CaptioningConfig
     writers: ClassVar = {
-        "attention": lambda prediction, path: figures.save(_draw(prediction.json), path)
+        "attention": lambda prediction, path: plotting.save(_draw(prediction.json), path)
     }
 
     def load(self, config: CaptioningConfig) -> Splits:
         return records.load(config)
 
-    def prepare(self, config: CaptioningConfig, splits: Splits) -> Documents:
-        return Documents.fit(_captions(splits.train), config.text, config.model.level)
+    def prepare(self, config: CaptioningConfig, splits: Splits) -> DocumentTokenizer:
+        return DocumentTokenizer.fit(_captions(splits.train), config.text, config.model.level)
 
-    def load_processor(self, folder: Path) -> Documents:
-        return Documents.load(folder)
+    def load_processor(self, folder: Path) -> DocumentTokenizer:
+        return DocumentTokenizer.load(folder)
 
-    def build(self, config: CaptioningConfig, processor: Documents) -> Captioner:
-        encoder = encoders.load(config.model.encoder.name, config.model.encoder.size)
+    def build(self, config: CaptioningConfig, processor: DocumentTokenizer) -> Captioner:
+        encoder = image_encoders.load(config.model.encoder.name, config.model.encoder.size)
         return models.build(config.model, encoder, vocabulary=processor.size, seed=config.seed)
 
-    def objective(self, config: CaptioningConfig) -> training.Objective:
+    def objective(self, config: CaptioningConfig) -> loop.Objective:
         return next_token(config.train.label_smoothing)
 
-    def feed(self, config: CaptioningConfig, processor: Documents, splits: Splits) -> PictureFeed:
+    def feed(
+        self, config: CaptioningConfig, processor: DocumentTokenizer, splits: Splits
+    ) -> PictureFeed:
         return PictureFeed(config, processor, splits)
 
     def examples(
-        self, config: CaptioningConfig, processor: Documents, model: Captioner, splits: Splits
+        self,
+        config: CaptioningConfig,
+        processor: DocumentTokenizer,
+        model: Captioner,
+        splits: Splits,
     ) -> Callable[[], Table] | None:
         if keras.backend.backend() != "tensorflow":
             return None  # texts are written by a TensorFlow graph
@@ -85,7 +97,7 @@ class Captioning(Task):
     def evaluate(
         self,
         config: CaptioningConfig,
-        processor: Documents,
+        processor: DocumentTokenizer,
         model: Captioner,
         served: Any,
         splits: Splits,
@@ -106,7 +118,7 @@ class Captioning(Task):
         drawn = {
             f"attention_{i + 1}": _draw(self.predict(config, served, str(file)).json)
             for i, file in enumerate(files[:_DRAWN])
-            if decoders.attends(model.decoder)
+            if seq2seq.attends(model.decoder)
         }
         pairs = zip(test, outputs, strict=True)
         return Evaluation(
@@ -131,14 +143,14 @@ class Captioning(Task):
         )
 
     def endpoints(
-        self, config: CaptioningConfig, processor: Documents, model: Captioner
+        self, config: CaptioningConfig, processor: DocumentTokenizer, model: Captioner
     ) -> dict[str, Endpoint]:
         inputs = {
             "image": tf.TensorSpec([None], tf.string, name="image"),
             "beam_width": tf.TensorSpec([None], tf.int32, name="beam_width"),
             "max_length": tf.TensorSpec([None], tf.int32, name="max_length"),
         }
-        narrator = Narrator(config, processor, model)
+        narrator = CaptioningServing(config, processor, model)
         return {"serving_default": Endpoint(narrator.caption, inputs)}
 
     def request(self, config: CaptioningConfig, record: Picture) -> dict[str, tf.Tensor]:
@@ -172,9 +184,9 @@ class Captioning(Task):
         return [str(p.file) for p in splits.test[:count]]
 
     def explain(
-        self, config: CaptioningConfig, processor: Documents, model: Captioner, given: str
-    ) -> Account:
-        return Narrator(config, processor, model).explain(Path(given))
+        self, config: CaptioningConfig, processor: DocumentTokenizer, model: Captioner, given: str
+    ) -> Explanation:
+        return CaptioningServing(config, processor, model).explain(Path(given))
 
 
 def _draw(answer: dict[str, Any]) -> Figure:
@@ -191,8 +203,10 @@ class PictureFeed:
     Captions of like length come together; the features of their pictures are read from the disk.
     """
 
-    def __init__(self, config: CaptioningConfig, processor: Documents, splits: Splits) -> None:
-        encoder = encoders.load(config.model.encoder.name, config.model.encoder.size)
+    def __init__(
+        self, config: CaptioningConfig, processor: DocumentTokenizer, splits: Splits
+    ) -> None:
+        encoder = image_encoders.load(config.model.encoder.name, config.model.encoder.size)
         self._seen = {
             part: _features(config, encoder, getattr(splits, part))
             for part in ("train", "validation")
@@ -228,7 +242,9 @@ def _features(
     return look_up
 
 
-def _encode(processor: Documents, pictures: Sequence[Picture]) -> tuple[dict[str, Any], Ragged]:
+def _encode(
+    processor: DocumentTokenizer, pictures: Sequence[Picture]
+) -> tuple[dict[str, Any], Ragged]:
     """A row for each caption: its picture's number, what is written, and token by token what is to
     be written next."""
     text = processor.encode(_captions(pictures))
@@ -240,14 +256,16 @@ def _captions(pictures: Sequence[Picture]) -> list[str]:
     return [caption for picture in pictures for caption in picture.captions]
 
 
-class Narrator:
+class CaptioningServing:
     """The model as it is served: files of pictures in, captions out.
 
     The other arguments have one entry for each picture, or one for all. A file that is no picture
     has an empty caption with the score `decoding.NEVER`, and does not disturb the others.
     """
 
-    def __init__(self, config: CaptioningConfig, processor: Documents, model: Captioner) -> None:
+    def __init__(
+        self, config: CaptioningConfig, processor: DocumentTokenizer, model: Captioner
+    ) -> None:
         self._config, self._processor, self._model = config, processor, model
 
     def caption(
@@ -286,7 +304,7 @@ class Narrator:
             }
         return answer
 
-    def explain(self, file: Path) -> Account:
+    def explain(self, file: Path) -> Explanation:
         """The decoder, while the best caption is written."""
         limits = self._config.decoding
         readable, states, looked_at = tf.function(self._look)(tf.constant([images.read(file)]))
@@ -300,19 +318,19 @@ class Narrator:
         ids = ids[: np.count_nonzero(ids)]
         picture = io.BytesIO()
         Image.fromarray(evaluation.shown(file)).save(picture, "PNG")
-        part = writing.spoken(
+        part = decoder_steps.spoken(
             self._model,
             self._processor,
             states,
             looked_at,
             ids,
-            writing.names(self._processor, ids),
+            decoder_steps.names(self._processor, ids),
             first=UNKNOWN + 1,
             grid=self._model.encoder.output_shape[1:3],
             picture=picture.getvalue(),
         )
         caption = self._processor.join(tf.constant(ids)[None])[0].numpy().decode()
-        return Account(file.name, caption, [part])
+        return Explanation(file.name, caption, [part])
 
     def _look(self, image: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
         """Which files can be read, and what the decoder is told of each (`Captioner.read`)."""

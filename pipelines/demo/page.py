@@ -24,14 +24,16 @@ import gradio as gr
 import numpy as np
 import tensorflow as tf
 
-from pipelines import export, figures
-from pipelines.config import Experiment, listed
-from pipelines.errors import UserError
-from pipelines.forecasting.charts import chart
-from pipelines.generation import songs
-from pipelines.pieces import STATE
-from pipelines.runs import Run
-from pipelines.tasks import Prediction, get_task
+from pipelines.engine.config.schema import Experiment, listed
+from pipelines.engine.core import plotting
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.export import savedmodel
+from pipelines.engine.export.stateful import STATE
+from pipelines.engine.runs.run import Run
+from pipelines.engine.tasks.base import Prediction
+from pipelines.engine.tasks.catalog import get_task
+from pipelines.forecasting.plots import chart
+from pipelines.generation import abc_notation
 
 #: Words of a text that are shown; a longer one is followed by its end.
 _MOST_WORDS = 300
@@ -72,7 +74,7 @@ def _latest(name: str) -> Run:
 @functools.cache
 def _load(name: str, folder: Path) -> Model:
     run = Run(folder)
-    return Model(get_task(name), run.config(), export.load(run.need("savedmodel")))
+    return Model(get_task(name), run.config(), savedmodel.load(run.need("savedmodel")))
 
 
 def build() -> gr.Blocks:
@@ -226,7 +228,7 @@ def translate(text: str) -> tuple[str, Any]:
     if "alignment" not in found or not found["output_tokens"]:
         return found["text"], None
     weights = np.asarray(found["alignment"])
-    picture = figures.attention(weights, found["input_tokens"], found["output_tokens"])
+    picture = plotting.attention(weights, found["input_tokens"], found["output_tokens"])
     return found["text"], picture
 
 
@@ -307,7 +309,7 @@ def compose(
         text += answer["text"].numpy()[0].decode()
         ended, left, piece = bool(answer["ended"].numpy()[0]), left - _NOTES, ""
         yield text, "", None
-    if songs.judge(text).parses:
+    if abc_notation.judge(text).parses:
         yield text, _drawn(text), _played(text)
 
 
@@ -315,7 +317,7 @@ def _drawn(text: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "score.svg"
         try:
-            songs.write_score(text, path)
+            abc_notation.write_score(text, path)
         except UserError as error:
             return f"<p>{html.escape(str(error))}</p>"
         return path.read_text(encoding="utf-8")
@@ -323,5 +325,5 @@ def _drawn(text: str) -> str:
 
 def _played(text: str) -> str:
     path = Path(tempfile.mkdtemp(prefix="unfold-")) / "tune.wav"
-    songs.write_wav(text, path)
+    abc_notation.write_wav(text, path)
     return str(path)

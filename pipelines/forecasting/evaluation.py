@@ -8,46 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.forecasting import charts
+from pipelines.engine.core.tables import Table
+from pipelines.engine.tasks.base import Evaluation
+from pipelines.forecasting import plots
+from pipelines.forecasting.backtest import Truth
 from pipelines.forecasting.config import ForecastingConfig
 from pipelines.forecasting.metrics import diebold_mariano, mean_over_time
 from pipelines.forecasting.predictive import Parametric, Predictive, pinball
 from pipelines.forecasting.processor import TINY
-from pipelines.tasks import Evaluation, Table
 
 #: The interval that is scored.
 _LOW, _HIGH = 0.1, 0.9
 #: A p-value below this is told as a difference.
 _SURE = 0.05
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What came, at every origin; all arrays ``[windows]`` or ``[windows, steps]``.
-
-    Attributes:
-        changes: of the level, above the last value.
-        last: the last value, raw.
-        times: seconds since 1970 of the first step that is forecast.
-        series: which of ``names`` it is.
-        scale: mean absolute seasonal change in training, raw, for MASE.
-        deviation: of the level in training, for errors in standard units.
-        logs: whether a level is a logarithm.
-    """
-
-    changes: np.ndarray
-    last: np.ndarray
-    times: np.ndarray
-    series: np.ndarray
-    names: list[str]
-    scale: np.ndarray
-    deviation: np.ndarray
-    logs: bool
-
-    def raw(self, changes: np.ndarray) -> np.ndarray:
-        """Changes of the level as raw numbers."""
-        last = self.last.reshape(-1, *[1] * (changes.ndim - 1))
-        return last * np.exp(changes) if self.logs else last + changes
 
 
 def evaluate(
@@ -95,14 +68,14 @@ def evaluate(
     return Evaluation(
         scores=scores,
         figures={
-            "fan": charts.fans(truth, model),
-            "coverage": charts.coverage(truth, model),
-            "baselines": charts.baselines(
+            "fan": plots.fans(truth, model),
+            "coverage": plots.coverage(truth, model),
+            "baselines": plots.baselines(
                 {name: e.crps.mean(axis=0) for name, e in errors.items()},
                 {name: e.absolute.mean(axis=0) for name, e in errors.items()},
             ),
-            "pit": charts.pit(model.cdf(truth.changes)[:, 0]),
-            "walk_forward": charts.walk_forward(truth, model),
+            "pit": plots.pit(model.cdf(truth.changes)[:, 0]),
+            "walk_forward": plots.walk_forward(truth, model),
         },
         tables={
             "by_horizon": _by_horizon(truth, errors, inside, width),

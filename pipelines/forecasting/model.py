@@ -8,11 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from pipelines.config import CellConfig
+from pipelines.engine.config.schema import CellConfig
+from pipelines.engine.models.blocks import recurrent_stack, state_sizes
+from pipelines.engine.training.losses import MeanLoss, weighted
 from pipelines.forecasting import distributions
 from pipelines.forecasting.config import ForecastingConfig, ModelConfig
-from pipelines.losses import MeanLoss, weighted
-from pipelines.models import recurrent_stack, state_sizes
 
 #: Standardised numbers are read up to here.
 _FAR = 8.0

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from pipelines.files import write_bytes, write_json
+from pipelines.engine.core.files import write_bytes, write_json
 from pipelines.forecasting.config import ForecastingConfig
 from pipelines.forecasting.records import Part, Series
 

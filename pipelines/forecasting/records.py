@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines import records
-from pipelines.config import as_text, listed
-from pipelines.data import Row, fingerprint
-from pipelines.errors import UserError
+from pipelines.engine.config.schema import as_text, listed
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data import loading
+from pipelines.engine.data.sources.rows import Row
+from pipelines.engine.data.splits import Splits, fingerprint
 from pipelines.forecasting.config import ForecastingConfig, SeriesData
-from pipelines.tasks import Splits
 
 #: A change within this share of a whole ratio, and so many times as large as is usual, looks like
 #: a split of the stock.
@@ -140,7 +140,7 @@ def read(data: SeriesData, sources: str | list[str], report: dict[str, Any]) -> 
     steps = [
         step
         for source in listed(sources)
-        for step in records.read(
+        for step in loading.read(
             source,
             list(dict.fromkeys(wanted)),
             _parser(data),

@@ -11,23 +11,27 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from layers.watch import Watch
-from pipelines import figures, pieces, training
-from pipelines.config import listed
-from pipelines.errors import UserError
-from pipelines.explain.account import Account
-from pipelines.explain.account import Part as Reading
-from pipelines.export import Endpoint
-from pipelines.forecasting import baselines, charts, distributions, evaluation, records
+from layers.recorder import Recorder
+from pipelines.engine.config.schema import listed
+from pipelines.engine.core import plotting
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.core.tables import Table
+from pipelines.engine.data.splits import Splits
+from pipelines.engine.explain.explanation import Explanation
+from pipelines.engine.explain.explanation import Segment as Reading
+from pipelines.engine.export import stateful
+from pipelines.engine.export.savedmodel import Endpoint
+from pipelines.engine.tasks.base import Evaluation, Prediction, Task
+from pipelines.engine.training import loop
+from pipelines.forecasting import baselines, distributions, evaluation, plots, records
 from pipelines.forecasting import model as models
+from pipelines.forecasting.backtest import Truth
 from pipelines.forecasting.config import MOST_PATHS, ForecastingConfig
-from pipelines.forecasting.evaluation import Truth
 from pipelines.forecasting.model import Forecaster, ForecastLoss, MeanOf
 from pipelines.forecasting.predictive import DENSE, Empirical, Parametric, Predictive
 from pipelines.forecasting.processor import Scales, levels_of
 from pipelines.forecasting.records import Part, Series, names_of
 from pipelines.forecasting.windows import WindowFeed, Windows
-from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task
 
 #: Series that are forecast after every epoch.
 _EXAMPLES = 5
@@ -41,8 +45,8 @@ class Forecasting(Task):
     name = "forecasting"
     config = ForecastingConfig
     writers: ClassVar = {
-        "chart": lambda prediction, path: figures.save(
-            charts.chart(prediction.json["series"]), path
+        "chart": lambda prediction, path: plotting.save(
+            plots.chart(prediction.json["series"]), path
         )
     }
 
@@ -58,10 +62,10 @@ class Forecasting(Task):
     def build(self, config: ForecastingConfig, processor: Scales) -> Forecaster:
         return models.build(config, processor.arrays, seed=config.seed)
 
-    def objective(self, config: ForecastingConfig) -> training.Objective:
+    def objective(self, config: ForecastingConfig) -> loop.Objective:
         loss = ForecastLoss(config.model.head, config.model.quantiles)
         kind = "pinball" if config.model.head == "quantiles" else "nats"
-        return training.Objective(
+        return loop.Objective(
             loss=loss,
             metrics=lambda: [MeanOf(loss, "loss", name=kind), MeanOf(loss, "rmse", name="rmse")],
             monitor=f"val_{kind}",
@@ -141,7 +145,7 @@ class Forecasting(Task):
         return {
             "serving_default": Endpoint(forecast, inputs),
             "about": Endpoint(lambda: {"columns": named, "quantiles": levels}, {}),
-            **pieces.endpoints(lambda: model.no_memory(1), server.go_on, inputs),
+            **stateful.endpoints(lambda: model.no_memory(1), server.go_on, inputs),
         }
 
     def request(self, config: ForecastingConfig, record: Part) -> dict[str, tf.Tensor]:
@@ -175,7 +179,7 @@ class Forecasting(Task):
         processor: Scales,
         model: Forecaster,
         given: str | Series,
-    ) -> Account:
+    ) -> Explanation:
         """A file is explained by its first series; ``FILE#NAME`` names another."""
         one = given if isinstance(given, Series) else _named(config, given)
         horizon, steps = config.model.horizon, len(one)
@@ -191,7 +195,7 @@ class Forecasting(Task):
             ahead = 1 if config.model.decode == "autoregressive" else horizon
             after = np.arange(steps)[:, None] + np.arange(1, ahead + 1)
             inputs["ahead"] = processor.dates(times[after][None]).numpy()
-        with Watch().looking() as watch:
+        with Recorder().looking() as watch:
             outputs = model(inputs, training=False)
         found = _direct(ops.convert_to_numpy(outputs)[0][:, None], config)
         last = one.values[:, 0]
@@ -200,7 +204,7 @@ class Forecasting(Task):
         raw = last[:, None] * np.exp(changes) if logs else last[:, None] + changes
         low, median, high = raw.T
         dates = [_short(date) for date in _written(one.times)]
-        return Account(
+        return Explanation(
             given=f"{one.name}, {dates[0]} to {dates[-1]}",
             answer=f"next {median[-1]:,.5g}, and in 80 % of cases from {low[-1]:,.5g} to "
             f"{high[-1]:,.5g}",
@@ -242,8 +246,8 @@ class Server:
         return self._answer(given, self._inputs(given, self._config.model.history), None)
 
     def go_on(
-        self, given: dict[str, tf.Tensor], memory: pieces.State
-    ) -> tuple[dict[str, tf.Tensor], pieces.State]:
+        self, given: dict[str, tf.Tensor], memory: stateful.State
+    ) -> tuple[dict[str, tf.Tensor], stateful.State]:
         """As `forecast`, of the next steps of each series, one at least.
 
         However many come, none is cut off: up to the ``history`` of the config the answer is that

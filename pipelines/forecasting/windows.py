@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines.batches import shuffled
+from pipelines.engine.data.bucketing import shuffled
 from pipelines.forecasting.config import ForecastingConfig
 from pipelines.forecasting.processor import Scales, levels_of
 from pipelines.forecasting.records import Part

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipelines.config import (
+from pipelines.engine.config.schema import (
     CellConfig,
     DocumentTextConfig,
     Experiment,

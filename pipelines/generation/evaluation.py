@@ -9,12 +9,13 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipelines import figures
-from pipelines.documents import END
+from pipelines.engine.core import plotting
+from pipelines.engine.data.ragged import PADDING, Ragged
+from pipelines.engine.data.token_streams import TokenStreams
+from pipelines.engine.text.tokenizer import END
+from pipelines.engine.text.vocabulary import UNKNOWN
+from pipelines.engine.training.losses import TokenLosses
 from pipelines.generation.model import LanguageModel, read_on
-from pipelines.losses import TokenLosses
-from pipelines.streams import Streams
-from pipelines.text import PADDING, UNKNOWN, Ragged
 
 #: Steps of a window, and documents read side by side, when texts are scored.
 _WINDOW, _ROWS = 128, 64
@@ -35,7 +36,7 @@ def surprise(model: LanguageModel, documents: Ragged) -> tuple[np.ndarray, np.nd
     work = -(-int(documents.lengths.sum()) // max(1, int(documents.lengths.max())))
     room = _SCORES // (_WINDOW * model.network.outputs[0].shape[-1])
     rows = max(1, min(len(documents), _ROWS, work, room))
-    windows = Streams(documents, rows=rows, window=_WINDOW, end=END, cut=False).lay()
+    windows = TokenStreams(documents, rows=rows, window=_WINDOW, end=END, cut=False).lay()
     scorer = _scorer(model.network)
     states = [np.zeros((rows, s.shape[-1]), np.float32) for s in model.network.inputs[1:]]
     begun = np.zeros(rows, np.int64)
@@ -77,13 +78,13 @@ def scores(losses: np.ndarray, documents: Ragged, level: str) -> dict[str, float
 
 def by_place(losses: np.ndarray, places: np.ndarray) -> Figure:
     """What having read more is worth: the mean surprise by how much of the text is known."""
-    figure, ax = figures.new()
+    figure, ax = plotting.new()
     edges = np.unique(np.logspace(0, math.log2(places.max() + 2), 24, base=2).astype(int)) - 1
     which = np.digitize(places, edges) - 1
     filled = np.unique(which)
     ax.plot([edges[b] + 1 for b in filled], [losses[which == b].mean() for b in filled], "o-",
-            color=figures.BLUE, ms=3)  # fmt: skip
-    ax.axhline(losses.mean(), color=figures.GREY, lw=1, ls="--")
+            color=plotting.BLUE, ms=3)  # fmt: skip
+    ax.axhline(losses.mean(), color=plotting.GREY, lw=1, ls="--")
     ax.set(xscale="log", xlabel="place in the document", ylabel="nats a token",
            title="Surprise by how much was read before")  # fmt: skip
     return figure
@@ -91,11 +92,11 @@ def by_place(losses: np.ndarray, places: np.ndarray) -> Figure:
 
 def lengths(written: Sequence[int], held_out: Sequence[int]) -> Figure:
     """How long texts are, the model's own beside real ones."""
-    figure, ax = figures.new()
+    figure, ax = plotting.new()
     highest = max(*written, *held_out, 1)
     for values, name, color in (
-        (held_out, "held out", figures.GREY),
-        (written, "written", figures.BLUE),
+        (held_out, "held out", plotting.GREY),
+        (written, "written", plotting.BLUE),
     ):
         ax.hist(
             values, bins=20, range=(0, highest), density=True, alpha=0.5, label=name, color=color

@@ -7,9 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from pipelines.engine.data.ragged import PADDING
+from pipelines.engine.models.blocks import recurrent_stack, reversible_embedding, state_sizes
 from pipelines.generation.config import ModelConfig
-from pipelines.models import recurrent_stack, reversible_embedding, state_sizes
-from pipelines.text import PADDING
 
 
 def build(config: ModelConfig, *, vocabulary: int, rows: int, seed: int) -> LanguageModel:

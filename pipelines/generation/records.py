@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pipelines import records
-from pipelines.data import Row
-from pipelines.generation import songs
+from pipelines.engine.data import loading
+from pipelines.engine.data.sources.rows import Row
+from pipelines.engine.data.splits import Splits
+from pipelines.generation import abc_notation
 from pipelines.generation.config import GenerationConfig
-from pipelines.tasks import Splits
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,16 @@ def load(config: GenerationConfig) -> Splits:
         if not isinstance(text, str):
             return f"{data.text!r} is not text"
         if is_abc:
-            if not songs.melody_key(text):
+            if not abc_notation.melody_key(text):
                 return "no tune in ABC notation"
             text = tidy_tune(text)
         return Document(text, row.place) if text.strip() else "empty text"
 
-    return records.load(
+    return loading.load(
         data,
         [data.text],
         parse,
-        key=(lambda d: songs.melody_key(d.text)) if is_abc else (lambda d: d.text),
+        key=(lambda d: abc_notation.melody_key(d.text)) if is_abc else (lambda d: d.text),
         parts=lambda d: [d.text],
         seed=config.seed,
         cut=None if is_abc else piece,
@@ -70,7 +70,7 @@ def tidy_tune(text: str) -> str:
     headers: dict[str, str] = {}
     music = []
     for line in text.splitlines():
-        field = songs.FIELD.match(line)
+        field = abc_notation.FIELD.match(line)
         if field is None:
             if line.strip() and not line.startswith("%"):
                 music.append(" ".join(line.split()))  # collections align bars under each other

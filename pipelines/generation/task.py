@@ -11,20 +11,26 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from layers.watch import Watch
-from pipelines import decoding, disk, pieces, training
-from pipelines.documents import END, Documents
-from pipelines.explain import writing
-from pipelines.explain.account import Account, Part
-from pipelines.export import Endpoint
-from pipelines.generation import evaluation, records, songs
+from layers.recorder import Recorder
+from pipelines.engine.core.tables import Table
+from pipelines.engine.data import disk
+from pipelines.engine.data.ragged import PADDING
+from pipelines.engine.data.splits import Splits
+from pipelines.engine.data.token_streams import TokenStreams
+from pipelines.engine.explain import decoder_steps
+from pipelines.engine.explain.explanation import Explanation, Segment
+from pipelines.engine.export import stateful
+from pipelines.engine.export.savedmodel import Endpoint
+from pipelines.engine.models import decoding
+from pipelines.engine.tasks.base import Evaluation, Prediction, Task
+from pipelines.engine.text.tokenizer import END, DocumentTokenizer
+from pipelines.engine.text.vocabulary import RESERVED
+from pipelines.engine.training import loop
+from pipelines.engine.training.losses import next_token
+from pipelines.generation import abc_notation, evaluation, records
 from pipelines.generation import model as models
 from pipelines.generation.config import HOTTEST, LONGEST, GenerationConfig, SamplingConfig
 from pipelines.generation.model import LanguageModel
-from pipelines.losses import next_token
-from pipelines.streams import Streams
-from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task
-from pipelines.text import PADDING, RESERVED
 
 #: How many of the likeliest next tokens are told.
 NEXT = 10
@@ -39,21 +45,21 @@ class Generation(Task):
     config = GenerationConfig
     carries_state = True
     writers: ClassVar = {
-        "midi": lambda prediction, path: songs.write_midi(prediction.json["text"], path),
-        "score": lambda prediction, path: songs.write_score(prediction.json["text"], path),
+        "midi": lambda prediction, path: abc_notation.write_midi(prediction.json["text"], path),
+        "score": lambda prediction, path: abc_notation.write_score(prediction.json["text"], path),
     }
 
     def load(self, config: GenerationConfig) -> Splits:
         return records.load(config)
 
-    def prepare(self, config: GenerationConfig, splits: Splits) -> Documents:
-        texts = disk.each(lambda d: d.text, splits.train)
-        return Documents.fit(texts, config.text, config.model.level)
+    def prepare(self, config: GenerationConfig, splits: Splits) -> DocumentTokenizer:
+        texts = disk.map_records(lambda d: d.text, splits.train)
+        return DocumentTokenizer.fit(texts, config.text, config.model.level)
 
-    def load_processor(self, folder: Path) -> Documents:
-        return Documents.load(folder)
+    def load_processor(self, folder: Path) -> DocumentTokenizer:
+        return DocumentTokenizer.load(folder)
 
-    def build(self, config: GenerationConfig, processor: Documents) -> LanguageModel:
+    def build(self, config: GenerationConfig, processor: DocumentTokenizer) -> LanguageModel:
         return models.build(
             config.model,
             vocabulary=processor.size,
@@ -61,23 +67,23 @@ class Generation(Task):
             seed=config.seed,
         )
 
-    def objective(self, config: GenerationConfig) -> training.Objective:
+    def objective(self, config: GenerationConfig) -> loop.Objective:
         return next_token()
 
-    def feed(self, config: GenerationConfig, processor: Documents, splits: Splits) -> Feed:
+    def feed(self, config: GenerationConfig, processor: DocumentTokenizer, splits: Splits) -> Feed:
         return Feed(config, processor, splits)
 
     def examples(
         self,
         config: GenerationConfig,
-        processor: Documents,
+        processor: DocumentTokenizer,
         model: LanguageModel,
         splits: Splits,
     ) -> Callable[[], Table] | None:
         if keras.backend.backend() != "tensorflow":
             return None  # texts are written by a TensorFlow graph
         prompts = config.sampling.prompts
-        write = tf.function(Writer(config, processor, model.network).write)
+        write = tf.function(GenerationServing(config, processor, model.network).write)
 
         def answer() -> Table:
             texts = write(**asked(prompts, config.sampling))["text"].numpy()
@@ -89,7 +95,7 @@ class Generation(Task):
     def evaluate(
         self,
         config: GenerationConfig,
-        processor: Documents,
+        processor: DocumentTokenizer,
         model: LanguageModel,
         served: Any,
         splits: Splits,
@@ -105,11 +111,11 @@ class Generation(Task):
         if config.text.format == "abc":
             training_tunes = [d.text for d in splits.train]
             for name, tunes in (("", written), ("held_out_", held_out)):
-                scores |= {f"{name}{k}": v for k, v in songs.summary(tunes).items()}
-                scores[f"{name}copied"] = songs.copied_share(tunes, training_tunes)
-            tune = next((t for t in written if songs.judge(t).adds_up), None)
+                scores |= {f"{name}{k}": v for k, v in abc_notation.summary(tunes).items()}
+                scores[f"{name}copied"] = abc_notation.copied_share(tunes, training_tunes)
+            tune = next((t for t in written if abc_notation.judge(t).adds_up), None)
             if tune is not None and importlib.util.find_spec("verovio"):
-                drawings["tune.svg"] = lambda path: songs.write_score(tune, path)
+                drawings["tune.svg"] = lambda path: abc_notation.write_score(tune, path)
         return Evaluation(
             scores=scores,
             figures={
@@ -121,9 +127,9 @@ class Generation(Task):
         )
 
     def endpoints(
-        self, config: GenerationConfig, processor: Documents, model: LanguageModel
+        self, config: GenerationConfig, processor: DocumentTokenizer, model: LanguageModel
     ) -> dict[str, Endpoint]:
-        writer = Writer(config, processor, model.network)
+        writer = GenerationServing(config, processor, model.network)
         prompt = tf.TensorSpec([None], tf.string, name="prompt")
         how = {
             "temperature": tf.TensorSpec([None], tf.float32, name="temperature"),
@@ -133,7 +139,7 @@ class Generation(Task):
         return {
             "serving_default": Endpoint(writer.write, {"prompt": prompt} | how),
             "next": Endpoint(writer.next, {"prompt": prompt}),
-            **pieces.endpoints(
+            **stateful.endpoints(
                 writer.start,
                 writer.go_on,
                 {"text": tf.TensorSpec([None], tf.string, name="text")} | how,
@@ -165,31 +171,35 @@ class Generation(Task):
         return [d.text[:_SHOWN] for d in splits.test[:count]]
 
     def explain(
-        self, config: GenerationConfig, processor: Documents, model: LanguageModel, given: str
-    ) -> Account:
+        self,
+        config: GenerationConfig,
+        processor: DocumentTokenizer,
+        model: LanguageModel,
+        given: str,
+    ) -> Explanation:
         prompt = given.replace("\\n", "\n")
         limits = {"max_length": min(config.sampling.max_length, _SHOWN)}
         sampling = config.sampling.model_copy(update=limits)
-        writer = Writer(config, processor, model.network)
+        writer = GenerationServing(config, processor, model.network)
         answer = writer.write(**asked([prompt], sampling))["text"].numpy()[0]
         ids = np.array([END, *processor(tf.constant([answer])).values.numpy()], np.int32)
         known = len(processor(tf.constant([prompt])).values)
         states = [np.zeros((1, s.shape[-1]), np.float32) for s in model.network.inputs[1:]]
-        with Watch().looking() as watch:
+        with Recorder().looking() as watch:
             logits, _ = models.read_on(model.network, ids[None], states)
-        found = writing.probabilities(logits[0])
+        found = decoder_steps.probabilities(logits[0])
         came = found[np.arange(len(ids) - 1), ids[1:]]
-        part = Part(
+        part = Segment(
             name="reads",
             about="A step is a token that is read; those behind the prompt the model wrote "
             "itself. The curve is how likely the token was, before it was read.",
-            tokens=[writing.START_LABEL, *writing.names(processor, ids[1:])],
+            tokens=[decoder_steps.START_LABEL, *decoder_steps.names(processor, ids[1:])],
             watch=watch,
             curves={"this token": np.concatenate([[np.nan], came])},
             details=["" if i <= known else "written by the model" for i in range(len(ids))],
-            guesses=[[], *writing.likeliest(processor, found[:-1])],
+            guesses=[[], *decoder_steps.likeliest(processor, found[:-1])],
         )
-        return Account(given, answer.decode(), [part])
+        return Explanation(given, answer.decode(), [part])
 
 
 def asked(prompts: Sequence[str], sampling: SamplingConfig) -> dict[str, tf.Tensor]:
@@ -203,11 +213,11 @@ def asked(prompts: Sequence[str], sampling: SamplingConfig) -> dict[str, tf.Tens
     }
 
 
-class Writer:
+class GenerationServing:
     """The language model as it is served: a prompt in, a text out."""
 
     def __init__(
-        self, config: GenerationConfig, processor: Documents, network: keras.Model
+        self, config: GenerationConfig, processor: DocumentTokenizer, network: keras.Model
     ) -> None:
         self._sampling, self._processor, self._network = config.sampling, processor, network
 
@@ -239,7 +249,7 @@ class Writer:
         scores, _ = self._read(self._nothing(tf.shape(prompt)[0]), self._begun(prompt))
         return self._likeliest(scores)
 
-    def start(self) -> pieces.State:
+    def start(self) -> stateful.State:
         """What `go_on` begins with."""
         scores, states = self._step(tf.constant([END]), self._nothing(1))
         return {
@@ -252,8 +262,8 @@ class Writer:
         }
 
     def go_on(
-        self, given: dict[str, tf.Tensor], state: pieces.State
-    ) -> tuple[dict[str, tf.Tensor], pieces.State]:
+        self, given: dict[str, tf.Tensor], state: stateful.State
+    ) -> tuple[dict[str, tf.Tensor], stateful.State]:
         """Each text goes on with ``text``, which may be empty, and with what is written then: up to
         ``max_length`` tokens, none at 0.
 
@@ -374,11 +384,13 @@ def _last_character(texts: tf.Tensor) -> tf.Tensor:
 class Feed:
     """Windows of parallel streams: ``({ids, fresh}, the next ids)``."""
 
-    def __init__(self, config: GenerationConfig, processor: Documents, splits: Splits) -> None:
+    def __init__(
+        self, config: GenerationConfig, processor: DocumentTokenizer, splits: Splits
+    ) -> None:
         self._seed = config.seed
         train, validation = (
-            Streams(
-                processor.encode(disk.each(lambda d: d.text, documents)),
+            TokenStreams(
+                processor.encode(disk.map_records(lambda d: d.text, documents)),
                 rows=config.train.batch_size,
                 window=config.train.window,
                 end=END,

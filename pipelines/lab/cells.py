@@ -16,19 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layers import GRU, LSTM, Bidirectional, SimpleRNN
-from pipelines.files import write_text
-from pipelines.lab.drawing import (
-    GATE,
-    INK,
-    SOFT,
-    STATE,
-    Drawing,
-    above,
-    below,
-    left,
-    right,
-    rim,
-)
+from pipelines.engine.core.files import write_text
+from pipelines.lab.svg import GATE, INK, SOFT, STATE, Drawing, above, below, left, right, rim
 
 FOLDER = Path(__file__).parents[2] / "docs" / "cells"
 

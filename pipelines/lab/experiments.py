@@ -13,18 +13,18 @@ import tensorflow as tf
 from keras import ops
 
 from layers import GRU, LSTM, Bidirectional, SimpleRNN
-from layers.flow import flows
-from pipelines import figures
-from pipelines.health import decay
+from layers.gradient_flow import gradient_flow
+from pipelines.engine.core import plotting
+from pipelines.engine.core.tables import Table
+from pipelines.engine.training.diagnostics import decay
 from pipelines.lab import problems
 from pipelines.lab.section import Section, Size
-from pipelines.tasks import Table
 
 CELLS: dict[str, Any] = {"rnn": SimpleRNN, "lstm": LSTM, "gru": GRU}
 COLOURS = {
-    "rnn": figures.GREY, "tanh": figures.GREY, "sigmoid": "#7a4fa0", "relu": "#9c2f2f",
-    "lstm": figures.BLUE, "lstm, long memory": "#12365f",
-    "gru": figures.ORANGE, "gru, long memory": "#8a4510",
+    "rnn": plotting.GREY, "tanh": plotting.GREY, "sigmoid": "#7a4fa0", "relu": "#9c2f2f",
+    "lstm": plotting.BLUE, "lstm, long memory": "#12365f",
+    "gru": plotting.ORANGE, "gru, long memory": "#8a4510",
 }  # fmt: skip
 
 
@@ -219,7 +219,7 @@ def _signal(layer: Any, *, length: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(8, length, layer.cell.kernel.shape[0]))
     v = rng.normal(size=layer.units)
-    return flows(lambda: ops.sum(layer(x) * v))[layer.name].norms()
+    return gradient_flow(lambda: ops.sum(layer(x) * v))[layer.name].norms()
 
 
 def _network(activation: str, scale: float, *, seed: int, dtype: str = "float64") -> Any:
@@ -241,7 +241,7 @@ _STEEPEST = {"tanh": 1.0, "sigmoid": 0.25, "relu": 1.0}
 
 def vanishing(size: Size) -> Section:
     length = size.of(400, 100)
-    figure, (near, far) = figures.new(10, 4, 2)
+    figure, (near, far) = plotting.new(10, 4, 2)
     numbers, rows = {}, []
     lines = {
         **{a: (_network(a, 1.0, seed=size.seed), _STEEPEST[a]) for a in _STEEPEST},
@@ -319,9 +319,9 @@ def relu(size: Size) -> Section:
     for scale in scales:
         norms = _signal(_network("relu", scale, seed=size.seed), length=60, seed=size.seed)
         left[scale] = float(norms[50] / norms[0])
-    figure, ax = figures.new()
+    figure, ax = plotting.new()
     ax.semilogy(scales, [max(v, 1e-30) for v in left.values()], "o-", color=COLOURS["relu"])
-    ax.axhline(1, color=figures.GREY, lw=1, ls="--")
+    ax.axhline(1, color=plotting.GREY, lw=1, ls="--")
     ax.set(xlabel="σ_max(W)", ylabel="signal left after 50 steps, ReLU")
     kept = [s for s, v in left.items() if 0.1 < v < 10]
     return Section(
@@ -367,9 +367,9 @@ def exploding(size: Size) -> Section:
             model.compile(optimizer=keras.optimizers.SGD(0.01, global_clipnorm=clip), loss="mse")
             model.fit(x, y, epochs=steps, batch_size=64, verbose=0)
             after[scale, clip] = float(loss())
-    figure, ax = figures.new()
+    figure, ax = plotting.new()
     ax.semilogy(scales, [norms[s] for s in scales], "o-", color=COLOURS["relu"], label="‖∂L/∂θ‖")
-    ax.axhline(limit, color=figures.BLUE, ls="--", label="after clipping, at most")
+    ax.axhline(limit, color=plotting.BLUE, ls="--", label="after clipping, at most")
     ax.set(xlabel="σ_max(W)", ylabel="norm of the first gradient")
     ax.legend(frameon=False)
     wild = [s for s in scales if not math.isfinite(after[s, None])]
@@ -440,10 +440,10 @@ def long_range(size: Size) -> Section:
             parameters[name] = layer.count_params()
             if found[name][length] < 0.6:
                 break  # what is not learned at a length is not learned at a greater one
-    figure, ax = figures.new()
+    figure, ax = plotting.new()
     for name, line in found.items():
         ax.semilogx(list(line), list(line.values()), "o-", color=COLOURS[name], label=name)
-    ax.axhline(0.5, color=figures.GREY, lw=1, ls="--")
+    ax.axhline(0.5, color=plotting.GREY, lw=1, ls="--")
     ax.set(xlabel="steps between the symbol and the question", ylabel="right answers")
     ax.set_xticks(lengths, [str(n) for n in lengths])
     ax.minorticks_off()
@@ -617,7 +617,7 @@ def truncation(size: Size) -> Section:
             for k in cuts
             if np.linalg.norm(found[k])
         }
-    figure, ax = figures.new()
+    figure, ax = plotting.new()
     for name, line in angle.items():
         ax.semilogx(list(line), list(line.values()), "o-", color=COLOURS[name], label=name)
     ax.set(xlabel="steps the gradient may go back, k", ylabel="cosine with the full ∂L/∂W")

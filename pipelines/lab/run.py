@@ -16,13 +16,14 @@ import jinja2
 import keras
 from matplotlib.figure import Figure
 
-from pipelines import signals, tracking
-from pipelines.console import Console
-from pipelines.errors import UserError
-from pipelines.files import require_writable, write_text
+from pipelines.engine.core import signals
+from pipelines.engine.core.console import Console
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.core.files import require_writable, write_text
+from pipelines.engine.core.paths import home
+from pipelines.engine.runs import tracking
 from pipelines.lab.experiments import EXPERIMENTS
 from pipelines.lab.section import Section, Size
-from pipelines.runs import home
 
 
 def run(console: Console, *, only: Sequence[str] | None, fast: bool, seed: int) -> Path:

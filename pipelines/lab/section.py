@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
-from pipelines.tasks import Table
+from pipelines.engine.core.tables import Table
 
 
 @dataclass(frozen=True)

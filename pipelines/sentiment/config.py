@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pipelines.config import (
+from pipelines.engine.config.schema import (
     BucketTrainConfig,
     Experiment,
     Name,

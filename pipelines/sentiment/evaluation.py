@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn import metrics
 
-from pipelines import figures
+from pipelines.engine.core import plotting
+from pipelines.engine.core.tables import Table
+from pipelines.engine.tasks.base import Evaluation
 from pipelines.sentiment.records import LabelledText
-from pipelines.tasks import Evaluation, Table
 
 _WORST = 50
 
@@ -37,7 +38,7 @@ def evaluate(
             metrics.f1_score(truth, predicted, labels=classes, average="macro", zero_division=0)
         ),
         "loss": float(-np.log(np.maximum(of_truth, 1e-12)).mean()),
-        "calibration_error": figures.expected_calibration_error(confidence, correct),
+        "calibration_error": plotting.expected_calibration_error(confidence, correct),
     }
     if (auc := _roc_auc(truth, probabilities)) is not None:
         scores["roc_auc"] = auc
@@ -45,8 +46,8 @@ def evaluate(
     return Evaluation(
         scores=scores,
         figures={
-            "confusion_matrix": figures.confusion(matrix, labels),
-            "reliability": figures.reliability(confidence, correct),
+            "confusion_matrix": plotting.confusion(matrix, labels),
+            "reliability": plotting.reliability(confidence, correct),
         },
         tables={
             "worst_mistakes": Table(

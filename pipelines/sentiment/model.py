@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import keras
 
-from pipelines.models import Committee, NgramScores, TokenDropout, ValidPool, recurrent_stack
+from pipelines.engine.data.ragged import PADDING
+from pipelines.engine.models.blocks import (
+    Committee,
+    NgramScores,
+    TokenDropout,
+    ValidPool,
+    recurrent_stack,
+)
 from pipelines.sentiment.config import ModelConfig
-from pipelines.text import PADDING
 
 
 def build(config: ModelConfig, *, vocabulary: int, classes: int, seed: int) -> keras.Model:

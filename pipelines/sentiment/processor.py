@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from pipelines.errors import UserError
-from pipelines.files import write_json
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.core.files import write_json
+from pipelines.engine.data.ragged import Ragged
+from pipelines.engine.text.vocabulary import RESERVED, build_vocabulary
+from pipelines.engine.text.words import Tokenizer, split_words
 from pipelines.sentiment.config import TextConfig
-from pipelines.text import RESERVED, Ragged, Tokenizer, build_vocabulary, split_words
 
 
 class TextClasses:

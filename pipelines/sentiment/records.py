@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines import records
-from pipelines.config import as_text, listed
-from pipelines.data import Row
-from pipelines.errors import UserError
+from pipelines.engine.config.schema import as_text, listed
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data import loading
+from pipelines.engine.data.sources.rows import Row
+from pipelines.engine.data.splits import Splits
 from pipelines.sentiment.config import SentimentConfig, TextData
-from pipelines.tasks import Splits
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def load(config: SentimentConfig) -> Splits:
         UserError: a source cannot be read, has too many unusable rows, or is too small.
     """
     data = config.data
-    splits = records.load(
+    splits = loading.load(
         data,
         [data.text, data.label],
         lambda row: _parse(row, data),

@@ -11,20 +11,25 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from layers.watch import Watch
-from pipelines import disk, pieces, training
-from pipelines.batches import BucketFeed, Buckets
-from pipelines.errors import UserError
-from pipelines.explain.account import Account, Part
-from pipelines.export import Endpoint
-from pipelines.losses import ClassCrossentropy
+from layers.recorder import Recorder
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.core.tables import Table
+from pipelines.engine.data import disk
+from pipelines.engine.data.bucketing import BucketFeed, Buckets
+from pipelines.engine.data.ragged import PADDING, Ragged
+from pipelines.engine.data.splits import Splits
+from pipelines.engine.explain.explanation import Explanation, Segment
+from pipelines.engine.export import stateful
+from pipelines.engine.export.savedmodel import Endpoint
+from pipelines.engine.tasks.base import Evaluation, Prediction, Task
+from pipelines.engine.text.vocabulary import UNKNOWN
+from pipelines.engine.training import loop
+from pipelines.engine.training.losses import ClassCrossentropy
 from pipelines.sentiment import evaluation, records
 from pipelines.sentiment import model as models
 from pipelines.sentiment.config import SentimentConfig
 from pipelines.sentiment.processor import TextClasses
 from pipelines.sentiment.records import LabelledText
-from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task
-from pipelines.text import PADDING, UNKNOWN, Ragged
 
 #: Texts that are answered after every epoch.
 _EXAMPLES = 5
@@ -46,7 +51,7 @@ class Sentiment(Task):
         return records.load(config)
 
     def prepare(self, config: SentimentConfig, splits: Splits) -> TextClasses:
-        texts = disk.each(lambda r: r.text, splits.train)
+        texts = disk.map_records(lambda r: r.text, splits.train)
         return TextClasses.fit(config.text, texts, records.labels_of(splits.train))
 
     def load_processor(self, folder: Path) -> TextClasses:
@@ -60,8 +65,8 @@ class Sentiment(Task):
             seed=config.seed,
         )
 
-    def objective(self, config: SentimentConfig) -> training.Objective:
-        return training.Objective(
+    def objective(self, config: SentimentConfig) -> loop.Objective:
+        return loop.Objective(
             loss=ClassCrossentropy(),
             metrics=lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
             monitor="val_accuracy",
@@ -132,21 +137,21 @@ class Sentiment(Task):
         def classes() -> dict[str, tf.Tensor]:
             return {"labels": labels}
 
-        def start() -> pieces.State:
+        def start() -> stateful.State:
             none = tf.constant([0])
-            _, state = pieces.read_on(model, tf.fill([1, 1], PADDING), None)
+            _, state = stateful.read_on(model, tf.fill([1, 1], PADDING), None)
             return {**state, "words": none, "open": tf.constant([""])}
 
         def step(
-            given: dict[str, tf.Tensor], state: pieces.State
-        ) -> tuple[dict[str, tf.Tensor], pieces.State]:
+            given: dict[str, tf.Tensor], state: stateful.State
+        ) -> tuple[dict[str, tf.Tensor], stateful.State]:
             settled, open_ = tokenizer.settle(state["open"] + given["text"])
             (ids, end), (words, _) = tokenizer.pieces([settled, open_], state["words"])
-            logits, after = pieces.read_on(model, ids, state)
+            logits, after = stateful.read_on(model, ids, state)
             # The end is read as if no more came, and read again with what does come.
             logits = tf.cond(
                 tf.reduce_any(end != PADDING),
-                lambda: pieces.read_on(model, end, after)[0],
+                lambda: stateful.read_on(model, end, after)[0],
                 lambda: logits,
             )
             return answer(logits), {**after, "words": words, "open": open_}
@@ -158,7 +163,7 @@ class Sentiment(Task):
         }
         if config.model.bidirectional:
             return found  # it reads from the end as well
-        return found | pieces.endpoints(start, step, {"text": text})
+        return found | stateful.endpoints(start, step, {"text": text})
 
     def request(self, config: SentimentConfig, record: LabelledText) -> dict[str, tf.Tensor]:
         return {"text": tf.constant([record.text])}
@@ -187,13 +192,13 @@ class Sentiment(Task):
 
     def explain(
         self, config: SentimentConfig, processor: TextClasses, model: keras.Model, given: str
-    ) -> Account:
+    ) -> Explanation:
         text = tf.constant([given.encode("utf-8", errors="replace")])
         words = [w.decode() for w in processor.tokenizer.words(text).values.numpy()]
         ids = processor.tokenizer(text).values.numpy()
         if not words:
             raise UserError(f"{given!r}: no word in it")
-        with Watch().looking() as watch:
+        with Recorder().looking() as watch:
             model(ids[None], training=False)
         # What the model would answer if the text ended at each word; of very many, at some.
         every = -(-len(ids) // _BEGINNINGS)
@@ -204,11 +209,11 @@ class Sentiment(Task):
         so_far[lengths - 1] = answers
         ranked = np.argsort(-so_far[-1], kind="stable")
         best = ranked[0]
-        return Account(
+        return Explanation(
             given=given,
             answer=f"{processor.labels[best]} ({so_far[-1, best]:.1%})",
             parts=[
-                Part(
+                Segment(
                     name="reads",
                     about="A step is a word. The curves are what the model would answer if the "
                     "text ended there.",
@@ -223,8 +228,8 @@ class Sentiment(Task):
 
 def _encode(processor: TextClasses, records: Sequence[LabelledText]) -> tuple[Ragged, np.ndarray]:
     """What is read, and the class of each."""
-    texts = disk.each(lambda r: r.text, records)
-    return processor.encode(texts), processor.numbers(disk.each(lambda r: r.label, records))
+    texts = disk.map_records(lambda r: r.text, records)
+    return processor.encode(texts), processor.numbers(disk.map_records(lambda r: r.label, records))
 
 
 def probabilities(model: keras.Model, rows: Ragged, config: SentimentConfig) -> np.ndarray:

@@ -19,8 +19,8 @@ import numpy as np
 
 from pipelines.serving.config import BatchingConfig, MostConfig
 from pipelines.serving.errors import RequestError
-from pipelines.serving.models import Signature
-from pipelines.serving.tensors import Arrays
+from pipelines.serving.json_codec import Arrays
+from pipelines.serving.servable import Signature
 
 
 @dataclass(eq=False)

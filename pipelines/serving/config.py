@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pipelines.config import Section
+from pipelines.engine.config.schema import Section
 
 
 class BatchingConfig(Section):

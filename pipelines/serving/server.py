@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import tensorflow as tf
 import uvicorn
 
-from pipelines.errors import UserError
-from pipelines.runs import home
-from pipelines.serving.app import create
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.core.paths import home
 from pipelines.serving.config import ServingConfig
-from pipelines.serving.connections import protocol, stream_protocol
+from pipelines.serving.http_protocol import protocol, stream_protocol
 from pipelines.serving.metrics import Metrics, log, log_as_json
-from pipelines.serving.versions import Library
+from pipelines.serving.repository import Repository
+from pipelines.serving.rest import create
 
 
 def run(names: Sequence[str], config: ServingConfig) -> None:
@@ -42,7 +42,7 @@ def run(names: Sequence[str], config: ServingConfig) -> None:
     gc.freeze()  # what is there now stays: collecting what a model leaves is then a short pause
     tf.get_logger().setLevel("ERROR")  # its loader tells everybody of its other loader
     metrics = Metrics()
-    app = create(Library(root, names, config, metrics), config, metrics, rpc_address)
+    app = create(Repository(root, names, config, metrics), config, metrics, rpc_address)
     host, port = listening.getsockname()[:2]
     log("listening", address=f"http://{_address(host, port)}", exports=str(root))
     server = _Server(

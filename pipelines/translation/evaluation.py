@@ -10,9 +10,9 @@ import sacrebleu
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from pipelines import figures
-from pipelines.config import DecodingConfig
-from pipelines.tasks import Table
+from pipelines.engine.config.schema import DecodingConfig
+from pipelines.engine.core import plotting
+from pipelines.engine.core.tables import Table
 
 #: Texts translated side by side.
 _ROWS = 64
@@ -76,9 +76,9 @@ def by_length(
 
 
 def draw_by_length(table: Table) -> Figure:
-    figure, ax = figures.new()
+    figure, ax = plotting.new()
     names = [f"{least}–{most}" if least != most else str(most) for least, most, *_ in table.rows]
-    bars = ax.bar(names, [bleu for *_, bleu in table.rows], color=figures.BLUE)
+    bars = ax.bar(names, [bleu for *_, bleu in table.rows], color=plotting.BLUE)
     ax.bar_label(bars, [f"{bleu:.1f}" for *_, bleu in table.rows])
     ax.set(xlabel="words read", ylabel="BLEU", title="BLEU by length")
     return figure

@@ -7,10 +7,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from pipelines import decoders
-from pipelines.config import DecoderConfig
-from pipelines.models import recurrent_stack, state_sizes
-from pipelines.text import PADDING
+from pipelines.engine.config.schema import DecoderConfig
+from pipelines.engine.data.ragged import PADDING
+from pipelines.engine.models import seq2seq
+from pipelines.engine.models.blocks import recurrent_stack, state_sizes
 from pipelines.translation.config import EncoderConfig, ModelConfig
 
 
@@ -20,7 +20,7 @@ def build(config: ModelConfig, *, inputs: int, outputs: int, seed: int) -> Trans
         inputs, outputs: sizes of the two vocabularies.
     """
     encoder = encoder_network(config.encoder, config.decoder, vocabulary=inputs, seed=seed)
-    decoder = decoders.network(
+    decoder = seq2seq.decoder_network(
         config.decoder, vocabulary=outputs, memory=memory_size(config.encoder), seed=seed + 100
     )
     return Translator(reader=encoder, decoder=decoder)
@@ -49,17 +49,17 @@ def encoder_network(
         config, x, valid, seed=seed + 10, dropout=config.dropout, name="encoder"
     )
     same = not config.bidirectional and state_sizes(config) == state_sizes(decoder)
-    states = decoders.first_states(decoder, last, as_is=same)
+    states = seq2seq.first_states(decoder, last, as_is=same)
     looked_at = []
     if decoder.attention == "additive":
         memory = keras.layers.Dropout(config.dropout, seed=seed + 2, name="dropout")(hidden)
         memory = memory * ops.cast(valid, memory.dtype)[:, :, None]
-        looked_at = [decoders.keys(decoder, memory), memory, valid]
+        looked_at = [seq2seq.keys(decoder, memory), memory, valid]
     return keras.Model(ids, [*states, *looked_at], name="encoder")
 
 
 @keras.saving.register_keras_serializable(package="unfold")
-class Translator(decoders.Speaker):
+class Translator(seq2seq.Seq2Seq):
     """Trains encoder and decoder together.
 
     Args:

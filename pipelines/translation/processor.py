@@ -7,10 +7,10 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from pipelines import disk
-from pipelines.config import Level
-from pipelines.documents import END, END_MARK, Documents
-from pipelines.text import Ragged, in_pieces
+from pipelines.engine.config.schema import Level
+from pipelines.engine.data import disk
+from pipelines.engine.data.ragged import Ragged, in_chunks
+from pipelines.engine.text.tokenizer import END, END_MARK, DocumentTokenizer
 from pipelines.translation.config import TextConfig
 
 
@@ -21,7 +21,7 @@ class Pairs:
         input, output: texts to ids, and back.
     """
 
-    def __init__(self, input: Documents, output: Documents) -> None:
+    def __init__(self, input: DocumentTokenizer, output: DocumentTokenizer) -> None:
         self.input, self.output = input, output
 
     @classmethod
@@ -29,9 +29,9 @@ class Pairs:
         cls, config: TextConfig, level: Level, inputs: Collection[str], outputs: Collection[str]
     ) -> Pairs:
         if config.shared:
-            both = Documents.fit(disk.each(str, inputs, outputs), config, level)
+            both = DocumentTokenizer.fit(disk.map_records(str, inputs, outputs), config, level)
             return cls(both, both)
-        return cls(*(Documents.fit(texts, config, level) for texts in (inputs, outputs)))
+        return cls(*(DocumentTokenizer.fit(texts, config, level) for texts in (inputs, outputs)))
 
     def read(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """What the encoder reads, ``RaggedTensor <int32>[batch, (steps)]``: the end mark too."""
@@ -46,7 +46,7 @@ class Pairs:
     ) -> tuple[dict[str, Ragged], Ragged]:
         """What is read, what is written and, token by token, what is to be written next."""
         text = self.output.encode(outputs)
-        read = in_pieces(inputs, self.read)
+        read = in_chunks(inputs, self.read)
         return {"read": read, "written": text.begun_with(END)}, text.ended_with(END)
 
     def resources(self) -> list[tf.Module]:
@@ -58,7 +58,9 @@ class Pairs:
 
     @classmethod
     def load(cls, folder: Path) -> Pairs:
-        return cls(Documents.load(folder / "input"), Documents.load(folder / "output"))
+        return cls(
+            DocumentTokenizer.load(folder / "input"), DocumentTokenizer.load(folder / "output")
+        )
 
 
 def _tidy(texts: tf.Tensor) -> tf.Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines import records
-from pipelines.data import Row
-from pipelines.tasks import Splits
+from pipelines.engine.data import loading
+from pipelines.engine.data.sources.rows import Row
+from pipelines.engine.data.splits import Splits
 from pipelines.translation.config import PairData, TranslationConfig
 
 
@@ -26,7 +26,7 @@ def load(config: TranslationConfig) -> Splits:
         UserError: a source cannot be read, has too many unusable rows, or is too small.
     """
     data = config.data
-    return records.load(
+    return loading.load(
         data,
         [data.input, data.output],
         lambda row: _parse(row, data),

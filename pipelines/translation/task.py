@@ -12,17 +12,23 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from layers.watch import Watch
-from pipelines import decoders, decoding, disk, figures, training
-from pipelines.batches import BucketFeed, in_order
-from pipelines.documents import END
-from pipelines.errors import UserError
-from pipelines.explain import writing
-from pipelines.explain.account import Account, Part
-from pipelines.export import Endpoint
-from pipelines.losses import cross_entropy, next_token
-from pipelines.tasks import Evaluation, Prediction, Splits, Table, Task
-from pipelines.text import PADDING, UNKNOWN
+from layers.recorder import Recorder
+from pipelines.engine.core import plotting
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.core.tables import Table
+from pipelines.engine.data import disk
+from pipelines.engine.data.bucketing import BucketFeed, in_order
+from pipelines.engine.data.ragged import PADDING
+from pipelines.engine.data.splits import Splits
+from pipelines.engine.explain import decoder_steps
+from pipelines.engine.explain.explanation import Explanation, Segment
+from pipelines.engine.export.savedmodel import Endpoint
+from pipelines.engine.models import decoding, seq2seq
+from pipelines.engine.tasks.base import Evaluation, Prediction, Task
+from pipelines.engine.text.tokenizer import END
+from pipelines.engine.text.vocabulary import UNKNOWN
+from pipelines.engine.training import loop
+from pipelines.engine.training.losses import cross_entropy, next_token
 from pipelines.translation import evaluation, records
 from pipelines.translation import model as models
 from pipelines.translation.config import TranslationConfig
@@ -41,7 +47,7 @@ class Translation(Task):
     name = "translation"
     config = TranslationConfig
     writers: ClassVar = {
-        "attention": lambda prediction, path: figures.save(_draw(prediction.json), path)
+        "attention": lambda prediction, path: plotting.save(_draw(prediction.json), path)
     }
 
     def load(self, config: TranslationConfig) -> Splits:
@@ -62,7 +68,7 @@ class Translation(Task):
             seed=config.seed,
         )
 
-    def objective(self, config: TranslationConfig) -> training.Objective:
+    def objective(self, config: TranslationConfig) -> loop.Objective:
         return next_token(config.train.label_smoothing)
 
     def feed(self, config: TranslationConfig, processor: Pairs, splits: Splits) -> BucketFeed:
@@ -134,7 +140,7 @@ class Translation(Task):
     def endpoints(
         self, config: TranslationConfig, processor: Pairs, model: Translator
     ) -> dict[str, Endpoint]:
-        interpreter = Interpreter(config, processor, model)
+        interpreter = TranslationServing(config, processor, model)
         inputs = {
             "text": tf.TensorSpec([None], tf.string, name="text"),
             "beam_width": tf.TensorSpec([None], tf.int32, name="beam_width"),
@@ -177,19 +183,19 @@ class Translation(Task):
 
     def explain(
         self, config: TranslationConfig, processor: Pairs, model: Translator, given: str
-    ) -> Account:
-        return Interpreter(config, processor, model).explain(given)
+    ) -> Explanation:
+        return TranslationServing(config, processor, model).explain(given)
 
 
 def _draw(answer: dict[str, Any]) -> Figure:
     if "alignment" not in answer:
         raise UserError("a model without attention looks at nothing that could be drawn")
-    return figures.attention(
+    return plotting.attention(
         np.asarray(answer["alignment"]), answer["input_tokens"], answer["output_tokens"]
     )
 
 
-class Interpreter:
+class TranslationServing:
     """The model as it is served: texts in, their translations out.
 
     The other arguments have one entry for each text, or one for all. They may come from anybody:
@@ -199,7 +205,7 @@ class Interpreter:
 
     def __init__(self, config: TranslationConfig, processor: Pairs, model: Translator) -> None:
         self._config, self._processor, self._model = config, processor, model
-        self._attends = decoders.attends(model.decoder)
+        self._attends = seq2seq.attends(model.decoder)
         #: Only whole words can be unknown, and only attention says what stands in their place.
         self._copies = self._attends and config.model.level == "word"
         #: Padding is never written; unknown words are where the text has one to put there.
@@ -240,7 +246,7 @@ class Interpreter:
             }
         return answer
 
-    def explain(self, given: str) -> Account:
+    def explain(self, given: str) -> Explanation:
         """Encoder and decoder, while the best translation is written."""
         text = tf.constant([given.encode("utf-8", "replace")])
         limits = self._config.decoding
@@ -249,20 +255,20 @@ class Interpreter:
         )
         if read.shape[1] < 2:  # the end mark
             raise UserError(f"{given!r}: nothing in it to translate")
-        with Watch().looking() as watch:
+        with Recorder().looking() as watch:
             states, looked_at = self._model.read(read)
-        tokens = writing.names(self._processor.input, read[0].numpy())
+        tokens = decoder_steps.names(self._processor.input, read[0].numpy())
         names = self._names(text, found.ids[:, 0], found.notes[:, 0])
         answer = self._processor.output.join_names(names)[0].numpy().decode()
         ids = found.ids[0, 0].numpy()
         ids = ids[: np.count_nonzero(ids)]
         about = "A step is a token of the text. Nothing is answered before all of it is read."
-        return Account(
+        return Explanation(
             given,
             answer,
             [
-                Part("reads", about, tokens, watch, {}),
-                writing.spoken(
+                Segment("reads", about, tokens, watch, {}),
+                decoder_steps.spoken(
                     self._model,
                     self._processor.output,
                     states,
@@ -321,7 +327,7 @@ def _encode(processor: Pairs, pairs: Sequence[Pair]) -> Any:
 
 
 def _sides(pairs: Sequence[Pair]) -> tuple[Collection[str], Collection[str]]:
-    return disk.each(lambda p: p.input, pairs), disk.each(lambda p: p.output, pairs)
+    return disk.map_records(lambda p: p.input, pairs), disk.map_records(lambda p: p.output, pairs)
 
 
 TASK = Translation()

@@ -8,7 +8,7 @@ from comparing import BATCH, KINDS, TIME, UNITS, data, make, random_states, thin
 from keras import ops
 
 from layers import LSTM, Bidirectional, SimpleRNN
-from layers.flow import flows, repeated
+from layers.gradient_flow import gradient_flow, repeated
 
 LENGTHS = [6, 0, 3, 1]
 
@@ -25,7 +25,7 @@ def test_it_is_what_the_chapter_hands_back_at_every_step(kind, truncate):
     layer = make(kind, return_sequences=True, zero_output_for_mask=True, truncate=truncate)
     x, states = data(), random_states(layer)
     loss, upstream = random_loss(layer, x, LENGTHS, initial_state=states)
-    found = flows(loss)[layer.name]
+    found = gradient_flow(loss)[layer.name]
     w = reference.to_chapter(kind, layer.get_weights())
     backward = reference.STEPS[kind][1]
     for row, n in enumerate(LENGTHS):
@@ -50,7 +50,7 @@ def test_a_linear_network_forgets_at_the_rate_of_its_spectral_radius():
     layer.build((None, None, 2))
     turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))
     layer.set_weights([np.zeros((2, 6)), 0.8 * turn, np.zeros(6)])
-    norms = flows(lambda: ops.sum(layer(np.zeros((3, 20, 2), "float32"))[:, -1]))[
+    norms = gradient_flow(lambda: ops.sum(layer(np.zeros((3, 20, 2), "float32"))[:, -1]))[
         layer.name
     ].norms()
     np.testing.assert_allclose(norms[1:] / norms[:-1], 0.8, rtol=1e-4)
@@ -60,10 +60,10 @@ def test_distance_is_counted_from_the_last_real_step():
     layer = make("SimpleRNN")
     layer.set_weights([w * 0 for w in layer.get_weights()])  # no memory at all
     x = data()
-    norms = flows(lambda: ops.sum(layer(x, lengths=LENGTHS)))[layer.name].norms()
+    norms = gradient_flow(lambda: ops.sum(layer(x, lengths=LENGTHS)))[layer.name].norms()
     # Three rows have a last step, of √5 each; nothing reaches further, and none has a seventh.
     np.testing.assert_allclose(norms, [5**0.5, 0, 0, 0, 0, 0], atol=1e-6)
-    only_short = flows(lambda: ops.sum(layer(x, lengths=[2, 1, 2, 0])))[layer.name].norms()
+    only_short = gradient_flow(lambda: ops.sum(layer(x, lengths=[2, 1, 2, 0])))[layer.name].norms()
     assert np.isnan(only_short[2:]).all()
 
 
@@ -73,7 +73,7 @@ def test_every_layer_of_a_model_is_found_and_nothing_is_changed():
     model = keras.Model(inputs, SimpleRNN(2, name="above")(hidden))
     x = data()
     before = ops.convert_to_numpy(model(x))
-    found = flows(lambda: ops.sum(model(x)))
+    found = gradient_flow(lambda: ops.sum(model(x)))
     assert list(found) == ["forward_below", "backward_below", "above"]
     assert found["forward_below"].gradients["cell_state"].shape == (BATCH, TIME, 4)
     # The backward layer's first step in its order is the last of the text.
@@ -88,7 +88,7 @@ def test_a_second_look_sees_the_weights_of_then():
     look = repeated(loss)
     for factor in (1.0, 0.5):
         layer.set_weights([factor * w for w in layer.get_weights()])
-        (seen,), (expected,) = look().values(), flows(loss).values()
+        (seen,), (expected,) = look().values(), gradient_flow(loss).values()
         for name, gradient in expected.gradients.items():
             np.testing.assert_allclose(seen.gradients[name], gradient, rtol=1e-4, atol=1e-6)
         for one, other in zip(seen.seen.after, expected.seen.after, strict=True):
@@ -97,6 +97,6 @@ def test_a_second_look_sees_the_weights_of_then():
 
 def test_a_carried_state_stays_where_it_was():
     layer = make("LSTM", stateful=True)
-    flows(lambda: ops.sum(layer(data())))
+    gradient_flow(lambda: ops.sum(layer(data())))
     for state in layer.states:
         assert not ops.convert_to_numpy(state).any()

@@ -1,0 +1,17 @@
+"""A table of results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass
+class Table:
+    """Rows under named columns; may be empty."""
+
+    columns: list[str]
+    rows: list[list[Any]]

@@ -1,0 +1,140 @@
+"""Records and ids kept on disk, for data that outgrow the memory.
+
+What is kept here is in files without a name: the system frees them when the process ends, however
+that happens. They lie in the folder of runs and exports (``UNFOLD_HOME``), because a folder for
+temporary files is often memory itself.
+
+In memory stay some numbers for each record (its place in the file, its length, its key), about
+100 bytes of them, whatever its size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import IO, Any, Generic, TypeVar, overload
+
+import numpy as np
+
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.core.paths import home
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def _nameless() -> IO[bytes]:
+    folder = home()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=folder)
+    except OSError as error:
+        raise UserError(f"{folder}: nothing can be kept on disk there: {error.strerror}") from None
+
+
+class DiskRecords(Sequence[R]):
+    """Records, each read from disk when it is asked for.
+
+    Args:
+        records: of one dataclass whose fields are text and numbers, or lists of them.
+    """
+
+    def __init__(self, records: Iterable[R]) -> None:
+        self._file = _nameless()
+        lengths = array("q")
+        self._kind: type[Any] = object
+        for record in records:
+            self._kind = type(record)
+            # ASCII, so that broken text comes back as it was.
+            line = json.dumps(dataclasses.astuple(record)).encode("ascii")  # type: ignore[call-overload]
+            self._file.write(line)
+            lengths.append(len(line))
+        self._file.flush()
+        ends = np.cumsum(np.frombuffer(lengths, np.int64))
+        self._starts, self._ends = np.concatenate([[0], ends[:-1]])[: len(ends)], ends
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, which: int) -> R: ...
+    @overload
+    def __getitem__(self, which: slice) -> Sequence[R]: ...
+    def __getitem__(self, which: int | slice) -> R | Sequence[R]:
+        if isinstance(which, slice):
+            return self.take(np.arange(len(self))[which])
+        start, end = int(self._starts[which]), int(self._ends[which])
+        return self._kind(*json.loads(os.pread(self._file.fileno(), end - start, start)))
+
+    def take(self, which: np.ndarray) -> DiskRecords[R]:
+        """The records at these places, which stay where they are."""
+        part = object.__new__(type(self))
+        part._file, part._kind = self._file, self._kind
+        part._starts, part._ends = self._starts[which], self._ends[which]
+        return part
+
+
+class MappedRecords(Collection[T], Generic[T]):
+    """What a function gives for each of some records on disk; worked out anew each time."""
+
+    def __init__(self, function: Callable[[Any], T], *records: Collection[Any]) -> None:
+        self._function, self._records = function, records
+
+    def __len__(self) -> int:
+        return sum(map(len, self._records))
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._function, chain.from_iterable(self._records))
+
+    def __contains__(self, value: object) -> bool:
+        return any(value == one for one in self)
+
+
+def map_records(function: Callable[[Any], T], *records: Collection[Any]) -> Collection[T]:
+    """``function`` of every record, one collection after the other.
+
+    A list, unless one of them is on disk.
+    """
+    if any(isinstance(part, DiskRecords | MappedRecords) for part in records):
+        return MappedRecords(function, *records)
+    return [function(record) for part in records for record in part]
+
+
+def take(records: Sequence[R], which: np.ndarray) -> Sequence[R]:
+    """The records at these places."""
+    if isinstance(records, DiskRecords):
+        return records.take(which)
+    return [records[i] for i in which]
+
+
+class Array:
+    """Numbers that are written to disk one piece after the other, and then read as one array."""
+
+    def __init__(self) -> None:
+        self._file = _nameless()
+        self._type: np.dtype[Any] = np.dtype(np.int32)
+        self._size = 0
+
+    def add(self, values: np.ndarray) -> None:
+        self._type = values.dtype
+        self._size += values.size
+        self._file.write(values.tobytes())
+
+    def whole(self) -> np.ndarray:
+        """``[size]``, read from disk where it is looked at."""
+        self._file.flush()
+        if not self._size:
+            return np.zeros(0, self._type)
+        return np.memmap(self._file, self._type, "r", shape=(self._size,))
+
+
+def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros on disk, to be written to."""
+    file = _nameless()
+    file.truncate(max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize))
+    return np.memmap(file, dtype, "r+", shape=shape)

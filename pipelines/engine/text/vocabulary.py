@@ -1,0 +1,133 @@
+"""Vocabularies: count words, number them, look them up."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.core.files import write_text
+from pipelines.engine.data.ragged import PADDING, Ragged, applied, in_chunks
+
+#: The id of a word outside the vocabulary.
+UNKNOWN = 1
+#: How many ids come before the first word of the vocabulary.
+RESERVED = 2
+
+
+class Vocabulary(tf.Module):
+    """Texts to ids: how is a subclass's own, `__call__`.
+
+    Id 0 is padding and never produced; id 1 stands for every word outside the vocabulary.
+
+    Args:
+        vocabulary: the words with ids 2, 3, …; distinct.
+    """
+
+    def __init__(self, vocabulary: Sequence[str]) -> None:
+        super().__init__(name="tokenizer")
+        self.vocabulary = list(vocabulary)
+
+    @property
+    def size(self) -> int:
+        """How many ids there are: the vocabulary, padding and unknown."""
+        return RESERVED + len(self.vocabulary)
+
+    def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """``<string>[batch]`` → ``RaggedTensor <int32>[batch, (tokens)]``."""
+        raise NotImplementedError
+
+    def padded(self, texts: tf.Tensor) -> tf.Tensor:
+        """``<string>[batch]`` → ``<int32>[batch, time]``, right-padded, at least one step long."""
+        return self._padded(self(texts))
+
+    @staticmethod
+    def _padded(ragged: tf.RaggedTensor) -> tf.Tensor:
+        ids = ragged.to_tensor(PADDING)
+        return tf.pad(ids, [[0, 0], [0, tf.cast(tf.shape(ids)[1] == 0, tf.int32)]])
+
+    def encode(self, texts: Collection[str]) -> Ragged:
+        """All ``texts`` at once, outside a graph."""
+        return in_chunks(texts, self)
+
+    def save(self, folder: Path) -> None:
+        self.write_vocabulary(folder, self.vocabulary)
+
+    @staticmethod
+    def write_vocabulary(folder: Path, words: Sequence[str]) -> None:
+        # Not one a line: a word may be the end of a line.
+        text = json.dumps(words, ensure_ascii=False, indent=0)
+        write_text(folder / "vocabulary.json", text)
+
+    @staticmethod
+    def read_vocabulary(folder: Path) -> list[str]:
+        words: list[str] = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+        return words
+
+
+def word_table(words: Sequence[str]) -> tf.lookup.StaticHashTable:
+    """Each of ``words`` to its id; any other to `UNKNOWN`."""
+    return tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(
+            tf.constant(words, dtype=tf.string, shape=[len(words)]),
+            tf.range(RESERVED, RESERVED + len(words), dtype=tf.int32),
+        ),
+        default_value=UNKNOWN,
+    )
+
+
+#: Different words that are counted at a time, about 150 MB of them.
+DISTINCT = 1_000_000
+
+
+def count_words(
+    texts: Collection[str],
+    split: Callable[[tf.Tensor], tf.RaggedTensor],
+    distinct: int = DISTINCT,
+) -> Counter[str]:
+    """How often each word of ``texts`` occurs.
+
+    Of more than ``distinct`` different words, the rarest so far are forgotten, as in lossy
+    counting (Manku and Motwani 2002): where a word is still there, its count may be too low, by at
+    most the count at which words were forgotten.
+
+    Args:
+        split: ``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``.
+    """
+    counts: Counter[bytes] = Counter()
+    rare = 1
+    for words in applied(texts, split):
+        counts.update(words.values.numpy().tolist())
+        while len(counts) > distinct:
+            counts = Counter({word: count for word, count in counts.items() if count > rare})
+            rare += 1
+    return Counter({word.decode("utf-8"): count for word, count in counts.items()})
+
+
+def build_vocabulary(
+    texts: Collection[str],
+    split: Callable[[tf.Tensor], tf.RaggedTensor],
+    *,
+    size: int,
+    min_count: int,
+) -> list[str]:
+    """The most frequent words of ``texts``, most frequent first, ties in code-point order.
+
+    Args:
+        texts: the training split, and nothing else.
+        split: ``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``.
+        size: at most this many words.
+        min_count: rarer words are left out.
+    """
+    counts = count_words(texts, split)
+    kept = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
+    if not kept:
+        raise UserError(
+            f"no word occurs {min_count} times in the {len(texts):,} training texts; "
+            "lower text.min_count or give more data"
+        )
+    return kept[:size]

@@ -1,0 +1,201 @@
+"""Is a training well? How the gradient comes back through time, what the weights of the recurrence
+can do to it, and how far open the gates are.
+
+All is measured on one fixed batch of the validation split, after an epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
+
+from layers.gradient_flow import GradientFlow, repeated
+from pipelines.engine.core import plotting
+from pipelines.engine.core.tables import Table
+from pipelines.engine.data.ragged import PADDING
+
+#: A gate is saturated this near to an end of its range: its own gradient is nearly zero there.
+_EDGE = 0.1
+#: So many batches are there to choose from, and so many steps are looked at: a look takes its time
+#: by the step, and may take 3 % of an epoch.
+_BATCHES, _STEPS = 20, 64
+#: Less than this of the signal left, or more than the second, and training is sick.
+_VANISHED, _EXPLODED = 1e-4, 1e4
+
+
+@dataclass
+class Health:
+    """
+    Attributes:
+        metrics: by name, for the history of the run; finite.
+        norms: by layer, ‖∂L/∂(h_t, c_t)‖ by distance from the last step, see `Flow.norms`.
+        warnings: by layer, what is wrong, in words.
+    """
+
+    metrics: dict[str, float]
+    norms: dict[str, np.ndarray]
+    warnings: dict[str, str]
+
+    def table(self) -> Table:
+        rows = [
+            [name, distance, f"{norm:.4e}"]
+            for name, line in self.norms.items()
+            for distance, norm in enumerate(line)
+            if math.isfinite(norm)
+        ]
+        return Table(["layer", "steps_back", "gradient"], rows)
+
+
+class Examiner:
+    """Examines a model on one validation batch: of the first, the longest of up to 64 steps.
+
+    The loss is the task's own; where it is one of every token, of the last token of each row, so
+    that the distance from it is a number of steps.
+
+    Args:
+        model: built.
+        loss: the task's loss.
+        batches: the validation batches.
+    """
+
+    def __init__(
+        self, model: keras.Model, loss: keras.losses.Loss, batches: tf.data.Dataset
+    ) -> None:
+        inputs, targets = max(batches.take(_BATCHES), key=_worth)[:2]
+        if keras.backend.backend() != "tensorflow":
+            inputs, targets = tf.nest.map_structure(lambda t: t.numpy(), (inputs, targets))
+        last = _last_only(targets)
+        self._flows = repeated(lambda: loss(last, model(inputs, training=False)))
+
+    def __call__(self) -> Health:
+        found = self._flows()
+        health = Health({}, {}, {})
+        for name, flow in found.items():
+            health.norms[name] = norms = flow.norms()
+            health.metrics[f"health/decay/{name}"] = decay(norms)
+            # On two busy cores eigenvalues took thirty times as long in two threads as in one.
+            with threadpool_limits(1, user_api="blas"):
+                health.metrics |= _of_weights(name, flow)
+            health.metrics |= _of_gates(name, flow)
+            if said := diagnosis(name, norms, gated=len(flow.seen.layer.cell.gate_order) > 1):
+                health.warnings[name] = said
+        health.metrics = {n: v for n, v in health.metrics.items() if math.isfinite(v)}
+        return health
+
+
+def decay(norms: np.ndarray) -> float:
+    """The factor per step at which a signal shrinks (or grows) on its way back: least squares in
+    the logarithm; 1 where fewer than two steps have any."""
+    distance = np.flatnonzero(np.nan_to_num(norms) > 0)
+    if len(distance) < 2:
+        return 1.0
+    slope = np.polyfit(distance, np.log(norms[distance]), 1)[0]
+    return float(np.exp(slope))
+
+
+def diagnosis(name: str, norms: np.ndarray, *, gated: bool) -> str | None:
+    """What is wrong with a flow of gradients, in words; None if nothing.
+
+    Args:
+        gated: whether the cell is an LSTM or a GRU, which are the cure.
+    """
+    known = norms[~np.isnan(norms)]
+    if len(known) < 2 or not known[0] > 0:
+        return None
+    left = known[1:] / known[0]
+    if left.max() > _EXPLODED:
+        steps = int(left.argmax()) + 1
+        return (
+            f"{name}: gradients explode: {steps} steps back they are {left.max():.0e} times as "
+            "large; lower train.learning_rate or train.clip_norm"
+        )
+    if left[-1] > _VANISHED:
+        return None
+    steps = int(np.argmax(left <= _VANISHED)) + 1
+    cure = "" if gated else "; try the cell lstm"
+    return f"{name}: gradients vanish: {steps} steps back {left[steps - 1]:.0e} is left{cure}"
+
+
+def _of_weights(name: str, flow: GradientFlow) -> dict[str, float]:
+    """The largest singular value σ and the spectral radius ρ of each gate's W: what one step can
+    do to a signal at most, and what many do in the end."""
+    cell = flow.seen.layer.cell
+    found = {}
+    for gate in cell.gate_order:
+        label = "W" if len(cell.gate_order) == 1 else f"W_{gate}"
+        W = ops.convert_to_numpy(getattr(cell, label)).astype(np.float64)
+        found[f"health/sigma/{name}/{label}"] = float(np.linalg.norm(W, 2))
+        found[f"health/rho/{name}/{label}"] = float(np.abs(np.linalg.eigvals(W)).max())
+    return found
+
+
+def _of_gates(name: str, flow: GradientFlow) -> dict[str, float]:
+    """The share of saturated values among the real steps, of each gate, and of h or h̃ or c̃."""
+    layer, *call = flow.seen
+    mask, taken = flow.seen.mask, layer.steps_taken(*call)
+    bounded = ["candidate"] if "candidate" in taken else ["hidden_state"]
+    found = {}
+    for part in [*(part for part in taken if part.endswith("gate")), *bounded]:
+        values = np.asarray(ops.convert_to_numpy(taken[part]), np.float32)
+        if mask is not None:
+            values = values[ops.convert_to_numpy(mask)]
+        edges = np.abs(values) > 1 - _EDGE
+        if part not in bounded:
+            edges |= values < _EDGE
+        found[f"health/saturated/{name}/{part}"] = float(edges.mean()) if edges.size else 0.0
+    return found
+
+
+def _worth(batch: Any) -> int:
+    """By how much a batch is preferred: the longer the better, but none that is too long."""
+    steps = max(t.shape[1] for t in tf.nest.flatten(batch[0]) if len(t.shape) > 1)
+    return steps if steps <= _STEPS else -steps
+
+
+def _last_only(targets: Any) -> Any:
+    """Of token targets ``<int>[batch, time]`` only the last of each row, padding elsewhere."""
+    if len(targets.shape) != 2 or "int" not in keras.backend.standardize_dtype(targets.dtype):
+        return targets
+    real = np.asarray(targets) != PADDING
+    left = np.cumsum(real[:, ::-1], axis=1)[:, ::-1]
+    return np.where(real & (left == 1), targets, PADDING)
+
+
+def picture(rows: Sequence[Sequence[str]], title: str) -> Figure:
+    """How much of the signal of the last step is left, by distance: a panel for each layer, a line
+    for each epoch, the later the darker.
+
+    Args:
+        rows: epoch, layer, distance, norm, as in `Health.table`.
+    """
+    lines: dict[str, dict[int, list[tuple[int, float]]]] = {}
+    for epoch, layer, distance, norm in rows:
+        of_layer = lines.setdefault(layer, {})
+        of_layer.setdefault(int(epoch), []).append((int(distance), float(norm)))
+    figure, axes = plotting.new(4.6 * len(lines), 3.8, len(lines))
+    for ax, (layer, epochs) in zip(np.atleast_1d(axes), lines.items(), strict=True):
+        for place, points in enumerate(epochs.values(), 1):
+            distances, norms = np.array(points).T
+            if norms[0] > 0:
+                shade = (len(epochs) + 4 * place) / (5 * len(epochs))
+                ax.semilogy(distances, norms / norms[0], color=plotting.BLUE, alpha=shade)
+        ax.set(title=layer, xlabel="steps back from the last")
+        # Two decades at least: what hardly shrinks shall look like it.
+        ax.set_ylim(bottom=min(1e-2, ax.get_ylim()[0]))
+    np.atleast_1d(axes)[0].set(ylabel="‖∂L/∂(h, c)‖, relative to the last step")
+    figure.suptitle(f"{title}: what comes back through time, after epochs {_span(lines)}")
+    return figure
+
+
+def _span(lines: dict[str, dict[int, list[tuple[int, float]]]]) -> str:
+    epochs = [epoch for of_layer in lines.values() for epoch in of_layer]
+    return f"{min(epochs)} to {max(epochs)}"

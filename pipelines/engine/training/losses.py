@@ -1,0 +1,191 @@
+"""One weighted mean, for the loss and for what is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from pipelines.engine.data.ragged import PADDING
+from pipelines.engine.training.loop import Objective
+
+
+def token_losses(targets: Any, logits: Any, smoothing: float = 0.0) -> tuple[Any, Any]:
+    """−log p of each target, 0 where it is padding, and 1 where it is not.
+
+    With label smoothing ε (Szegedy et al. 2016) the target has the share 1 − ε, and every class
+    the same part of the rest. Of z, the logits of K classes, and the target y::
+
+        loss   = log Σ exp z − (1 − ε) z_y − ε/K Σ z
+        ∂/∂z_k = softmax(z)_k − (1 − ε) [k = y] − ε/K
+
+    The derivative is given, not left to the backend: with thousands of classes this is two
+    thirds of the time of TensorFlow's own cross-entropy, and half of that of one with smoothing.
+
+    Args:
+        targets: ``<int>[batch, time]``.
+        logits: ``<float>[batch, time, classes]``.
+        smoothing: ε, in [0, 1).
+    """
+    targets = ops.cast(targets, "int32")
+    even = smoothing / logits.shape[-1]
+
+    @ops.custom_gradient
+    def losses_of(logits: Any) -> Any:
+        top = ops.max(logits, axis=-1, keepdims=True)
+        exp = ops.exp(logits - top)
+        total = ops.sum(exp, axis=-1, keepdims=True)
+        of_target = ops.take_along_axis(logits, targets[..., None], axis=-1)
+        losses = ops.log(total) + top - (1.0 - smoothing) * of_target
+        if smoothing:
+            losses = losses - smoothing * ops.mean(logits, axis=-1, keepdims=True)
+
+        def gradient(*args: Any, upstream: Any = None) -> Any:
+            upstream = (args[0] if upstream is None else upstream)[..., None]
+            slope = exp * (upstream / total)
+            if smoothing:
+                slope = slope - even * upstream
+            classes = ops.arange(logits.shape[-1], dtype="int32")
+            is_target = ops.equal(classes, targets[..., None])
+            return ops.where(is_target, slope - (1.0 - smoothing) * upstream, slope)
+
+        return losses[..., 0], gradient
+
+    real = ops.cast(ops.not_equal(targets, PADDING), logits.dtype)
+    return losses_of(logits) * real, real
+
+
+class TokenLosses(keras.layers.Layer):
+    """`token_losses` within a functional model: ``(targets, logits)`` → the losses."""
+
+    def call(self, targets: Any, logits: Any) -> Any:
+        return token_losses(targets, logits)[0]
+
+
+def weighted(sample_weight: Any, *parts: Any) -> tuple[Any, ...]:
+    """``parts`` (each with one row for each row of a batch) times the weights of the rows.
+
+    Args:
+        sample_weight: ``<float>[batch]``, or None where every row counts.
+    """
+    if sample_weight is None:
+        return parts
+
+    def times(part: Any) -> Any:
+        weights = ops.cast(sample_weight, part.dtype)
+        return part * ops.reshape(weights, (-1,) + (1,) * (len(part.shape) - 1))
+
+    return tuple(map(times, parts))
+
+
+class MeanLoss(keras.losses.Loss):
+    """Σ w ℓ / Σ w over a batch: its padding, and rows without weight, change nothing.
+
+    Keras divides by the padded size. And of a batch that is divided among devices it takes the
+    mean of their means, which is another one where some hold more padding than others; here Σ w
+    is that of the whole batch.
+    """
+
+    def parts(self, targets: Any, outputs: Any) -> tuple[Any, Any]:
+        """ℓ and w of each part of each row, 0 where there is nothing."""
+        raise NotImplementedError
+
+    def __call__(self, targets: Any, outputs: Any, sample_weight: Any = None) -> Any:
+        losses, weights = weighted(sample_weight, *self.parts(targets, outputs))
+        total = ops.sum(weights)
+        if keras.backend.backend() == "tensorflow" and (
+            # None while Keras only infers shapes.
+            (device := tf.distribute.get_replica_context()) and tf.distribute.has_strategy()
+        ):
+            # Gradients are added up over the devices.
+            total = device.all_reduce(tf.distribute.ReduceOp.SUM, total)
+        return ops.sum(losses) / ops.maximum(total, 1.0)
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class ClassCrossentropy(MeanLoss):
+    """−log p of the class, the mean over the rows of a batch.
+
+    Call: ``(targets <int>[batch], logits <float>[batch, classes])``.
+    """
+
+    def parts(self, targets: Any, outputs: Any) -> tuple[Any, Any]:
+        losses = keras.losses.sparse_categorical_crossentropy(targets, outputs, from_logits=True)
+        return losses, ops.ones_like(losses)
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class MaskedCrossentropy(MeanLoss):
+    """−log p of the target, the mean over the tokens of a batch that are not padding.
+
+    Args:
+        smoothing: label smoothing, see `token_losses`.
+    """
+
+    def __init__(self, smoothing: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.smoothing = smoothing
+
+    def parts(self, targets: Any, outputs: Any) -> tuple[Any, Any]:
+        return token_losses(targets, outputs, self.smoothing)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"smoothing": self.smoothing}
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class PerToken(keras.metrics.Metric):
+    """Cross-entropy over all tokens of an epoch that are not padding.
+
+    Args:
+        unit: ``nats``, or ``perplexity``, which is e to the nats.
+    """
+
+    def __init__(self, unit: Literal["nats", "perplexity"], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.unit = unit
+        self.total = self.add_weight(name="total", initializer="zeros")
+        self.count = self.add_weight(name="count", initializer="zeros")
+
+    def update_state(self, targets: Any, logits: Any, sample_weight: Any = None) -> None:
+        losses, real = weighted(sample_weight, *token_losses(targets, logits))
+        self.total.assign_add(ops.cast(ops.sum(losses), self.total.dtype))
+        self.count.assign_add(ops.cast(ops.sum(real), self.count.dtype))
+
+    def result(self) -> Any:
+        nats = self.total / ops.maximum(self.count, 1.0)
+        return nats if self.unit == "nats" else ops.exp(nats)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"unit": self.unit}
+
+
+def cross_entropy(model: keras.Model, batches: Iterable[Any]) -> float:
+    """−log p of a token of the true text given all before it, in nats: the mean over all.
+
+    Args:
+        batches: inputs by name, and targets ``<int>[batch, time]``.
+    """
+    total, count = 0.0, 0.0
+    for inputs, ids in batches:
+        logits = model.predict_on_batch({name: i.numpy() for name, i in inputs.items()})
+        losses, real = token_losses(ids.numpy(), logits)
+        total += float(ops.sum(losses))
+        count += float(ops.sum(real))
+    return total / count
+
+
+def next_token(smoothing: float = 0.0) -> Objective:
+    """The objective of whatever predicts tokens: their cross-entropy."""
+    return Objective(
+        loss=MaskedCrossentropy(smoothing),
+        metrics=lambda: [
+            PerToken("nats", name="cross_entropy"),
+            PerToken("perplexity", name="perplexity"),
+        ],
+        monitor="val_cross_entropy",
+        higher_is_better=False,
+    )

@@ -1,0 +1,135 @@
+"""Optimizers that report the gradient norm, and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+from keras.src.optimizers.base_optimizer import global_norm
+
+from pipelines.engine.config.schema import TrainConfig
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate at a step: a linear warm-up, then constant or falling to a twentieth.
+
+    Args:
+        peak: the rate after the warm-up.
+        shape: ``constant``, ``linear`` or ``cosine``.
+        warmup: steps of the warm-up.
+        total: steps of the whole training.
+    """
+
+    floor = 0.05
+
+    def __init__(self, peak: float, shape: str, warmup: int, total: int) -> None:
+        self.peak, self.shape, self.warmup, self.total = peak, shape, warmup, total
+
+    def __call__(self, step: Any) -> Any:
+        step = ops.cast(step, "float32")
+        rise = ops.minimum((step + 1.0) / max(1, self.warmup), 1.0) if self.warmup else 1.0
+        done = ops.clip((step - self.warmup) / max(1, self.total - self.warmup), 0.0, 1.0)
+        fall = {
+            "constant": lambda: 1.0,
+            "linear": lambda: 1.0 - (1.0 - self.floor) * done,
+            "cosine": lambda: (
+                self.floor + (1.0 - self.floor) * 0.5 * (1.0 + ops.cos(math.pi * done))
+            ),
+        }[self.shape]()
+        return self.peak * rise * fall
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "peak": self.peak,
+            "shape": self.shape,
+            "warmup": self.warmup,
+            "total": self.total,
+        }
+
+
+class MonitoredGradients:
+    """An optimizer that keeps how large the gradients were, and how often they were clipped."""
+
+    def build(self, variables: list[Any]) -> None:
+        super().build(variables)  # type: ignore[misc]
+        self._norms, self._clipped, self._steps = (
+            self.add_variable(  # type: ignore[attr-defined]
+                (), dtype="float32", name=name, aggregation="only_first_replica"
+            )
+            for name in ("norms", "clipped", "steps_measured")
+        )
+
+    def apply(self, grads: list[Any], trainable_variables: list[Any] | None = None) -> None:
+        if hasattr(super(), "_all_reduce_sum_gradients"):
+            # TensorFlow's optimizers add up over devices what each has clipped by itself.
+            pairs = super()._all_reduce_sum_gradients(  # type: ignore[misc]
+                zip(grads, trainable_variables or self._trainable_variables, strict=True)  # type: ignore[attr-defined]
+            )
+            grads = [gradient for gradient, _ in pairs]
+        super().apply(grads, trainable_variables)  # type: ignore[misc]
+        norm = ops.cast(global_norm(grads), "float32")
+        self._norms.assign_add(norm)
+        if limit := self.global_clipnorm:  # type: ignore[attr-defined]
+            self._clipped.assign_add(ops.cast(norm > limit, "float32"))
+        self._steps.assign_add(1.0)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars  # `apply` has done it
+
+    def measured(self) -> dict[str, float]:
+        """The mean of the gradient's global norm since it was last asked for, before clipping, and
+        the share of steps that were clipped."""
+        norms, clipped, steps = (
+            float(ops.convert_to_numpy(v)) for v in (self._norms, self._clipped, self._steps)
+        )
+        for variable in (self._norms, self._clipped, self._steps):
+            variable.assign(0.0)
+        return {
+            "health/gradient_norm": norms / max(steps, 1.0),
+            "health/clipped_share": clipped / max(steps, 1.0),
+        }
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class SGD(MonitoredGradients, keras.optimizers.SGD):
+    """`Measured`."""
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class RMSprop(MonitoredGradients, keras.optimizers.RMSprop):
+    """`Measured`."""
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class Adam(MonitoredGradients, keras.optimizers.Adam):
+    """`Measured`."""
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class AdamW(MonitoredGradients, keras.optimizers.AdamW):
+    """`Measured`."""
+
+
+def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The optimizer of a config. ``sgd`` is the chapter's rule: θ ← θ − η ∂L/∂θ."""
+    common: dict[str, Any] = {
+        "learning_rate": Schedule(
+            config.learning_rate,
+            config.schedule,
+            config.warmup_steps,
+            steps_per_epoch * config.epochs,
+        ),
+        "global_clipnorm": config.clip_norm,
+        "weight_decay": config.weight_decay or None,
+    }
+    if config.optimizer == "adamw":
+        return AdamW(**{**common, "weight_decay": config.weight_decay})
+    return {
+        "sgd": lambda: SGD(**common),
+        "momentum": lambda: SGD(momentum=0.9, nesterov=True, **common),
+        "rmsprop": lambda: RMSprop(**common),
+        "adam": lambda: Adam(**common),
+    }[config.optimizer]()

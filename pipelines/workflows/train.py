@@ -1,0 +1,279 @@
+"""The work behind the commands, for every task. Imported once the device is chosen."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from pipelines.engine.config.schema import Experiment, listed
+from pipelines.engine.core import signals
+from pipelines.engine.core.console import Console
+from pipelines.engine.core.errors import LostError, UserError
+from pipelines.engine.core.files import require_writable
+from pipelines.engine.data.splits import Splits
+from pipelines.engine.models.blocks import routes
+from pipelines.engine.runs import profiling
+from pipelines.engine.runs.run import GroupMember, Run, runs_folder
+from pipelines.engine.runs.tables import EXAMPLES, FLOW, keep_by_epoch
+from pipelines.engine.runs.tracking import Tracker
+from pipelines.engine.tasks.base import Processor, Task
+from pipelines.engine.tasks.catalog import get_task
+from pipelines.engine.training import diagnostics, distribution, loop
+from pipelines.engine.training.cluster import Cluster
+from pipelines.workflows import export
+from pipelines.workflows.evaluate import score
+
+
+def train(
+    config: Experiment,
+    where: dict[str, str],
+    console: Console,
+    cluster: Cluster | None = None,
+    child: GroupMember | None = None,
+) -> Run:
+    """Train, evaluate, track and export a new run.
+
+    Args:
+        where: the backend and device of this process, kept with the run.
+        cluster: the processes that train together, of which this is the first.
+        child: given, the run is one of a group.
+    """
+    started = time.perf_counter()
+    require_writable(runs_folder(config.task), "the runs folder")
+    task = get_task(config.task)
+    divided = distribution.choose(config.train, cluster, carries_state=task.carries_state)
+    splits = task.load(config)
+    _say_data(splits, console)
+    processor = task.prepare(config, splits)
+    data = {
+        "fingerprint": splits.fingerprint,
+        "test_fingerprint": splits.test_fingerprint,
+        **splits.report,
+    }
+    marks = {} if child is None else {"group": child.marks()}
+    run = Run.create(config, processor, data=data, **where, **marks)
+    with run.held():
+        _train(task, config, splits, run, divided, console, started, child)
+    return run
+
+
+def resume(
+    run: Run,
+    where: dict[str, str],
+    console: Console,
+    cluster: Cluster | None = None,
+    child: GroupMember | None = None,
+) -> Run:
+    """Continue a run that was interrupted; it ends like one that was not."""
+    started = time.perf_counter()
+    with run.held():
+        if run.info["status"] == "finished":
+            raise UserError(f"run {run.id} is finished; there is nothing to resume")
+        config, task = run.config(), get_task(run.task)
+        divided = distribution.choose(config.train, cluster, carries_state=task.carries_state)
+        splits = task.load(config)
+        _say_data(splits, console)
+        if run.info["data"]["fingerprint"] != splits.fingerprint:
+            source = ", ".join(listed(config.data.source))
+            raise UserError(
+                f"run {run.id} cannot be resumed: {source} holds other records than when it started"
+            )
+        run.update(**where)
+        _train(task, config, splits, run, divided, console, started, child)
+    return run
+
+
+def follow(config: Experiment, cluster: Cluster) -> None:
+    """Train together with the process that writes, and write nothing."""
+    task, console = get_task(config.task), Console(silent=True)
+    divided = distribution.choose(config.train, cluster, carries_state=task.carries_state)
+    splits = task.load(config)
+    divided.agree("config", _trained_by(config))
+    divided.agree("data", splits.fingerprint)
+    signals.install()
+    with tempfile.TemporaryDirectory() as nothing:
+        processor = task.load_processor(divided.copied(Path(nothing)))
+        loop.fit(
+            _build(task, config, processor, divided),
+            task.feed(config, processor, splits),
+            task.objective(config),
+            config.train,
+            folder=Path(nothing),
+            console=console,
+            parallel=divided,
+        )
+    divided.leave()
+
+
+def _trained_by(config: Experiment) -> str:
+    """All of a config that a model depends on, but for the data, which has a hash of its own."""
+    return config.model_dump_json(exclude={"data", "device", "name"})
+
+
+def _build(
+    task: Task, config: Experiment, processor: Processor, divided: distribution.SingleDevice
+) -> keras.Model:
+    loop.set_precision(config.train)
+    keras.utils.set_random_seed(config.seed)
+    with divided.scope():
+        return task.build(config, processor)
+
+
+def _train(
+    task: Task,
+    config: Experiment,
+    splits: Splits,
+    run: Run,
+    divided: distribution.SingleDevice,
+    console: Console,
+    started: float,
+    child: GroupMember | None,
+) -> None:
+    """Train ``run``; however that ends, the run and its tracker say so."""
+    console.say(f"run {run.id}  ({run.folder})")
+    run.update(status="running")
+    tracker = Tracker(run, config, console)
+    signals.install()
+    try:
+        divided.on_loss(lambda: run.update(status="interrupted"))
+        divided.agree("config", _trained_by(config))
+        divided.agree("data", splits.fingerprint)
+        state = _fit(task, config, splits, run, divided, tracker, console, child)
+        divided.leave()
+        signals.check()
+        if child is not None and child.trial:
+            run.update(status="tried")
+            tracker.finish("FINISHED")
+            return
+        export.write_for_run(run, console)
+        signals.check()
+        evaluation = score(task, config, splits, run, state, console)
+        signals.check()
+    except loop.TrialPruned:
+        run.update(status="pruned")
+        tracker.finish("KILLED")
+        return
+    except KeyboardInterrupt:
+        run.update(status="interrupted")
+        tracker.finish("KILLED")
+        console.say(f"interrupted; continue with: unfold train {task.name} --resume {run.id}")
+        raise
+    except LostError:
+        run.update(status="interrupted")
+        tracker.finish("KILLED")
+        raise
+    except BaseException:
+        run.update(status="failed")
+        tracker.finish("FAILED")
+        raise
+    run.finish(
+        scores=evaluation.scores,
+        verdict=evaluation.verdict,
+        baselines=evaluation.baselines,
+        total_seconds=time.perf_counter() - started,
+    )
+    tracker.finish("FINISHED")
+
+
+def _fit(
+    task: Task,
+    config: Experiment,
+    splits: Splits,
+    run: Run,
+    divided: distribution.SingleDevice,
+    tracker: Tracker,
+    console: Console,
+    child: GroupMember | None,
+) -> loop.State:
+    processor = task.load_processor(divided.copied(run.need("processor")))
+    model = _build(task, config, processor, divided)
+    seen = divided.seen(model, lambda: task.build(config, processor))
+    taken = routes(model)
+    parameters = sum(math.prod(w.shape) for w in model.trainable_weights)
+    run.update(parameters=parameters, routes=taken)
+    console.say(f"{parameters:,} parameters")
+    for name, route in taken.items():
+        console.say(f"{name}: {route}")
+    tracker.publish()
+
+    examples = task.examples(config, processor, seen, splits)
+    feed, objective = task.feed(config, processor, splits), task.objective(config)
+    every = config.train.health
+    examiner = diagnostics.Examiner(seen, objective.loss, feed.validation()) if every else None
+    warned: set[str] = set()
+
+    def examine(epoch: int) -> dict[str, float]:
+        if examiner is None or epoch % every:
+            return {}
+        found = examiner()
+        keep_by_epoch(run, FLOW, epoch, found.table())
+        for layer, warning in found.warnings.items():
+            if layer not in warned:
+                console.warn(warning)
+                warned.add(layer)
+        return found.metrics
+
+    def keep(state: loop.State) -> None:
+        run.write_history(state.history)
+        if examples is not None:
+            keep_by_epoch(run, EXAMPLES, state.epoch, examples())
+        tracker.publish()
+        run.update(**state.standing(objective))
+        if child is not None:
+            child.after_epoch(state.report(objective, config.train.epochs))
+
+    state = loop.fit(
+        model,
+        feed,
+        objective,
+        config.train,
+        folder=run.folder / "checkpoints",
+        console=console,
+        parallel=divided,
+        seen=seen,
+        on_epoch=keep,
+        examine=examine,
+    )
+    run.write_history(state.history)
+    run.update(
+        train_seconds=sum(record["epoch_seconds"] for record in state.history),
+        peak_memory_mb=profiling.peak_memory_mb(),
+    )
+    _save_model(seen, run.folder / "model.keras")
+    return state
+
+
+def _say_data(splits: Splits, console: Console) -> None:
+    sizes = ", ".join(f"{name} {n:,}" for name, n in splits.report["records"].items())
+    console.say(f"data: {sizes}  (fingerprint {splits.fingerprint})")
+    for source, found in splits.report.items():
+        if isinstance(found, dict) and found.get("left_out"):
+            console.say(f"{source}: {found['left_out']:,} of {found['rows']:,} rows left out")
+        if isinstance(found, dict) and found.get("unusable"):
+            total = sum(found["unusable"].values())
+            console.warn(f"{source}: {total:,} of {found['rows']:,} rows skipped, the first:")
+            for line in found["first_unusable"]:
+                console.say(f"  {line}")
+    for note in splits.report.get("notes", []):
+        console.warn(note)
+
+
+def _save_model(model: Any, path: Path) -> None:
+    """Keras writes to a name that ends in ``.keras``; the file appears under its own name whole."""
+    work = path.with_name(f".{path.name}")
+    model.save(work)
+    work.replace(path)
+
+
+def track(run: Run, console: Console) -> None:
+    """Send a run to MLflow that could not be sent, or not whole, while it was trained."""
+    ended = {"finished": "FINISHED", "tried": "FINISHED", "failed": "FAILED"}
+    with run.held():  # a training that goes on sends what it does itself
+        status = ended.get(run.info["status"], "KILLED")
+        if not Tracker(run, run.config(), console).finish(status):
+            raise UserError(f"run {run.id} was not sent")

@@ -120,10 +120,10 @@ demo: $(READY) ## Try every trained task on a web page (PORT=7860)
 
 test: $(READY) ## Run all tests but the faults, the layers on both backends
 	$(BIN)/python -m pytest $(side_by_side)
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(side_by_side) tests/layers
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(side_by_side) tests/unit/layers
 
 faults: $(READY) ## Kill training, caching, export and registration at 27 moments, fill the disk, stop the MLflow server
-	$(BIN)/python -m pytest -m faults tests/test_faults.py
+	$(BIN)/python -m pytest -m faults tests/faults
 
 audit: $(READY) ## Look up known weaknesses of what is installed (asks a database on the network)
 	$(BIN)/uv tool run --from 'pip-audit>=2.9,<3' pip-audit --requirement requirements/$(KIND).txt --no-deps --disable-pip --strict

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser, chromium, executable
 from hypothesis import settings
+
+from tests.support.browser import Browser, chromium, executable
 
 settings.register_profile("unfold", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("unfold")

@@ -1,0 +1,170 @@
+"""Translation as a user runs it: real processes, real files, a SavedModel that stands alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import (
+    JAX,
+    asked_of_mlflow,
+    interrupt,
+    ok,
+    resume_and_compare,
+    stands_alone,
+    unfold,
+)
+
+WORDS = {
+    "dog": "Hund", "cat": "Katze", "bird": "Vogel", "horse": "Pferd", "fish": "Fisch",
+    "mouse": "Maus", "duck": "Ente", "cow": "Kuh", "fox": "Fuchs", "hare": "Hase",
+}  # fmt: skip
+VERBS = {
+    "sleeps": "schläft", "runs": "läuft", "eats": "isst", "sings": "singt", "waits": "wartet",
+    "jumps": "springt",
+}  # fmt: skip
+KINDS = {
+    "big": "große", "small": "kleine", "old": "alte", "young": "junge", "brown": "braune",
+    "tired": "müde", "fast": "schnelle",
+}  # fmt: skip
+
+#: A model that a test trains in seconds.
+SMALL = [
+    "model.level=word", "text.vocabulary=60", "model.encoder.cell=gru", "model.decoder.cell=gru",
+    "model.encoder.units=[32]", "model.encoder.embedding=32", "model.encoder.dropout=0",
+    "model.decoder.units=[32, 32]", "model.decoder.embedding=32", "model.decoder.dropout=0",
+    "train.epochs=12", "train.learning_rate=0.01", "train.batch_size=8", "train.patience=null",
+    "train.label_smoothing=0", "decoding.max_length=20", "data.validation=0.1", "data.test=0.1",
+]  # fmt: skip
+
+
+def small(source: str, *more: str) -> list[str]:
+    pairs = [f"data.source={source}", *SMALL, *more]
+    return [
+        *["--config", "configs/translation/multi30k-en-de.yaml"],
+        *[argument for pair in pairs for argument in ("--set", pair)],
+    ]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> str:
+    """Two aligned files, the verb last in one and second in the other."""
+    folder = tmp_path_factory.mktemp("data")
+    every = [(k, w, v) for k in KINDS for w in WORDS for v in VERBS]
+    random.Random(0).shuffle(every)
+    sides = (
+        [f"Here the {k} {w} {v}." for k, w, v in every],
+        [f"Hier {VERBS[v]} das {KINDS[k]} Tier, {WORDS[w]}." for k, w, v in every],
+    )
+    for name, lines in zip(("en", "de"), sides, strict=True):
+        (folder / f"pairs.{name}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(folder / "pairs.{en,de}")
+
+
+@pytest.fixture(scope="module")
+def trained(source, tmp_path_factory) -> tuple[Path, dict]:
+    home = tmp_path_factory.mktemp("home")
+    return home, ok(unfold(home, "train", "translation", "--json", *small(source)))
+
+
+def test_it_translates_what_it_has_not_seen(trained):
+    home, result = trained
+    assert result["scores"]["bleu"] > 60
+    assert result["scores"]["perplexity"] < 2
+    picture = home / "attention.png"
+    text = "Here the old dog sings."
+    ask = ["predict", "translation", "--attention", str(picture), "--json", text]
+    answer = ok(unfold(home, *ask))
+    assert answer["text"] == "Hier singt das alte Tier, Hund."
+    assert answer["n_best"][0]["text"] == answer["text"]
+    assert len(answer["n_best"]) == 5
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    one = ok(unfold(home, "predict", "translation", "--set", "decoding.beam_width=1",
+                    "--json", text))  # fmt: skip
+    assert len(one["n_best"]) == 1
+
+
+def test_the_run_holds_pictures_and_tables(trained):
+    folder = Path(trained[1]["folder"])
+    for name in ("explained_1", "attention_1", "bleu_by_length", "learning_curves"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 0, name
+    with (folder / "tables" / "translations.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == json.loads((folder / "run.json").read_text())["data"]["records"]["test"]
+    assert all(row["input"] and row["reference"] for row in rows)
+    assert "tok:13a" in (folder / "tables" / "signatures.csv").read_text()
+    assert (folder / "tables" / "best_and_worst.csv").exists()
+
+
+def test_the_export_stands_alone(trained, tmp_path):
+    """In a process that has only TensorFlow, from another place, with nothing else there."""
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(Path(trained[1]["folder"]) / "savedmodel", moved)
+    code = """
+import json
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+serve = model.signatures["serving_default"]
+def ask(texts, width):
+    limits = {"beam_width": tf.constant([width]), "max_length": tf.constant([20])}
+    answer = serve(text=tf.constant(texts), **limits)
+    return [t.decode() for t in answer["text"].numpy()]
+odd = ["", "漢字 🙂", "?!", "the dog " * 250, "Here the tired fish runs."]
+print(json.dumps([ask(odd, 5), [ask([t], 5)[0] for t in odd]]))
+"""
+    banned = ["keras", "tokenizers", "mlflow"]
+    together, one_by_one = stands_alone(code, str(moved), folder=tmp_path, banned=banned)
+    assert together == one_by_one
+    assert together[0] == ""
+    assert "läuft" in together[-1]
+
+
+def test_interrupted_equals_uninterrupted(trained, source, tmp_path):
+    interrupt(tmp_path, "translation", small(source), signal.SIGTERM)
+    resume_and_compare(tmp_path, "translation", trained[1])
+
+
+def test_jax_trains_the_same_task_and_tensorflow_exports_it(source, tmp_path):
+    result = ok(
+        unfold(
+            tmp_path, "train", "translation", "--json",
+            *small(source, "train.epochs=2", "model.level=subword", "text.vocabulary=400",
+                   "model.decoder.attention=none"),
+            **JAX,
+        )
+    )  # fmt: skip
+    assert result["scores"]["cross_entropy"] < 4
+    answer = ok(unfold(tmp_path, "predict", "translation", "--json", "a dog"))
+    assert "alignment" not in answer
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["data.input=fr"], "fr"),
+        (["model.decoder.attention=dot"], "additive"),
+        (["text.vocabulary=100", "model.level=subword"], "text.vocabulary"),
+    ],
+)
+def test_a_mistake_is_one_line(source, tmp_path, settings, message):
+    done = unfold(tmp_path, "train", "translation", *small(source, *settings))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("runs/translation/2*"))
+
+
+def test_the_registered_model_answers_over_http(trained, tmp_path):
+    """Also a text whose tokens are single bytes."""
+    texts = ["Here the tired fish runs.", "🙂", ""]
+    rows = [{"text": text, "beam_width": 5, "max_length": 20} for text in texts]
+    answer = asked_of_mlflow(trained[0], "translation", rows, tmp_path)
+    assert "läuft" in answer[0]["text"]
+    assert answer[2]["text"] == ""
+    assert len(answer[0]["alignment"][0]) == len(answer[0]["input_tokens"])

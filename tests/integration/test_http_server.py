@@ -1,0 +1,434 @@
+"""The server as clients meet it: a real process, real folders, real connections."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from pipelines.cli import main
+from tests.support.servers import SETTINGS, Server, export, received, serving, wait
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("home")
+    export(home / "exports" / "tiny" / "1", factor=0.1)
+    export(home / "exports" / "plain" / "3", signatures=["series", "checked"])
+    with serving(home, *SETTINGS) as running:
+        yield running
+
+
+def error(answer: requests.Response, status: int) -> str:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert set(answer.json()) == {"error"}
+    return answer.json()["error"]
+
+
+def test_rows_and_columns_as_tensorflow_serving_has_them(server):
+    picture = base64.b64encode(b"\xff\x00").decode()
+    green = base64.b64encode("grün".encode()).decode()
+    rows = server.post({"instances": ["grün", {"b64": picture}]})
+    assert rows.headers["content-type"] == "application/json"
+    first = {"loud": "GRÜN", "raw_bytes": {"b64": green}, "score": 0.4, "pair": [4, -4]}
+    one, other = rows.json()["predictions"]
+    assert one == first
+    assert other["raw_bytes"] == {"b64": picture}
+    assert "�" in other["loud"]
+    # By name, too; a client that was written for it sends a form's content type.
+    assert server.post({"instances": [{"text": "grün"}]}).json() == {"predictions": [first]}
+    columns = {"outputs": {name: [value] for name, value in first.items()}}
+    assert server.post({"inputs": {"text": ["grün"]}}).json() == columns
+    assert server.post({"inputs": ["grün"], "signature_name": "serving_default"}).json() == columns
+    assert server.post({"inputs": []}).json()["outputs"]["pair"] == []
+
+
+def test_a_single_output_has_no_name(server):
+    named = {"series": [[1, 2.5], [3, 3.5]], "beam_width": 2}
+    answer = server.post({"signature_name": "series", "instances": [named, named]}).json()
+    assert answer == {"predictions": [2.0, 2.0]}
+    columns = {"series": [[[1, 2.5], [3, 3.5]]], "beam_width": [1]}
+    answer = server.post({"signature_name": "series", "inputs": columns}).json()
+    assert answer == {"outputs": [1.0]}
+
+
+def test_a_signature_without_inputs_and_numbers_that_json_has_not(server):
+    answer = server.post({"signature_name": "about", "inputs": {}})
+    assert '"nan": [NaN, 0.1]' in answer.text
+    assert answer.json()["outputs"]["names"] == ["a", "b"]
+
+
+def test_status_and_metadata(server):
+    status = {
+        "model_version_status": [
+            {
+                "version": "1",
+                "state": "AVAILABLE",
+                "status": {"error_code": "OK", "error_message": ""},
+            }
+        ]
+    }
+    assert server.get("/v1/models/tiny").json() == status
+    assert server.get("/v1/models/tiny/versions/1").json() == status
+    about = server.get("/v1/models/tiny/metadata").json()
+    assert about == server.get("/v1/models/tiny/versions/1/metadata").json()
+    assert about["model_spec"] == {"name": "tiny", "signature_name": "", "version": "1"}
+    found = about["metadata"]["signature_def"]["signature_def"]
+    assert found["series"]["method_name"] == "tensorflow/serving/predict"
+    assert found["series"]["inputs"]["series"]["dtype"] == "DT_FLOAT"
+    sizes = [d["size"] for d in found["series"]["inputs"]["series"]["tensor_shape"]["dim"]]
+    assert sizes == ["-1", "-1", "2"]
+    assert server.get("/healthz").status_code == 200
+    assert server.get("/readyz").json() == {
+        "ready": True,
+        "models": {"plain": True, "tiny": True},
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/models/other:predict", 404),
+        ("/v1/models/tiny/versions/9:predict", 404),
+        ("/v1/models/tiny/versions/99999999999999999999999:predict", 404),
+        ("/v1/models/tiny/versions/one:predict", 400),
+        ("/v1/models/..%2f..%2fetc%2fpasswd:predict", 404),
+        ("/v1/models/../../tiny:predict", 404),
+        ("/v1/models/%00:predict", 404),
+        ("/v1/models/tiny", 405),
+        ("/v1/models/tiny:classify", 404),
+        ("/", 404),
+    ],
+)
+def test_there_is_nothing_else(server, path, status):
+    error(server.post({"instances": ["a"]}, path), status)
+
+
+def series(value: Any, width: Any = (1,)) -> dict[str, Any]:
+    return {"signature_name": "series", "inputs": {"series": value, "beam_width": width}}
+
+
+MALFORMED = {
+    "nothing": b"",
+    "no JSON": b"{",
+    "invalid UTF-8": b'{"instances": ["\xff\xfe"]}',
+    "half a character": b'{"instances": ["\\ud800"]}',
+    "a list": [],
+    "a number": 3,
+    "deep": b"[" * 100_000,
+    "deep and closed": b'{"instances": ' + b"[" * 900 + b"1" + b"]" * 900 + b"}",
+    "no inputs": {},
+    "both": {"instances": ["a"], "inputs": ["a"]},
+    "no rows": {"instances": []},
+    "rows are no list": {"instances": "a"},
+    "a number for a text": {"instances": [1]},
+    "null for a text": {"instances": [None]},
+    "a list for a text": {"instances": [["a"]]},
+    "another key": {"instances": [{"txt": "a"}]},
+    "one key more": {"instances": [{"text": "a", "more": 1}]},
+    "mixed rows": {"instances": [{"text": "a"}, "b"]},
+    "invalid base64": {"instances": [{"b64": "a*b="}]},
+    "base64 that is no text": {"instances": [{"b64": 3}]},
+    "signature is a number": {"signature_name": 3, "instances": ["a"]},
+    "no such signature": {"signature_name": "nope", "instances": ["a"]},
+    "a private signature": {"signature_name": "__saved_model_init_op", "inputs": {}},
+    "missing input": {"signature_name": "series", "inputs": {"series": [[[1, 2]]]}},
+    "plain rows of two inputs": {"signature_name": "series", "instances": [1]},
+    "NaN": b'{"signature_name": "checked", "instances": [NaN]}',
+    "infinity": b'{"signature_name": "checked", "instances": [-Infinity]}',
+    "a number too large for JSON": b'{"signature_name": "checked", "instances": [1e999]}',
+    "a number too large for float32": {"signature_name": "checked", "instances": [1e39]},
+    "a number too large for int32": series([[[1, 2]]], [2**31]),
+    "a number too large for int64": series([[[1, 2]]], [2**70]),
+    "a fraction for a whole number": series([[[1, 2]]], [1.5]),
+    "true for a number": series([[[True, 2]]]),
+    "ragged": series([[[1, 2], [3]]]),
+    "ragged, deeper": series([[[1, 2]], [[3, [4]]]]),
+    "a row too narrow": series([[[1]]]),
+    "too flat": series([1]),
+    "too deep": series([[[[1, 2]]]]),
+    "an object for a number": series([[[{}, 2]]]),
+    "what the model refuses": {"signature_name": "checked", "instances": [11.0]},
+    "unequal batch sizes": {"signature_name": "about", "instances": [{}]} | {"inputs": 1},
+}
+
+
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
+def test_what_is_malformed_is_told(server, body):
+    message = error(server.post(body), 400)
+    assert "Traceback" not in message
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ({"instances": ["a"] * 21}, "limits.rows"),
+        ({"inputs": ["a"] * 21}, "limits.rows"),
+        ({"instances": ["a" * 1001]}, "limits.text_bytes"),
+        (series([[[1, 2]] * 51]), "limits.steps"),
+        (series([[[1, 2]]], [5]), "limits.most.beam_width"),
+    ],
+)
+def test_limits_of_a_request(server, body, key):
+    assert key in error(server.post(body), 400)
+
+
+def test_a_body_that_is_too_long_is_refused_and_the_server_lives(server):
+    assert "limits.body_bytes" in error(server.post(b" " * 100_000_000), 413)
+
+    def endless():
+        for _ in range(1000):
+            yield b" " * 1000
+
+    assert "limits.body_bytes" in error(server.post(endless()), 413)
+    assert server.post({"instances": ["a"]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", b"408"),
+        (b"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: a\r\nX-Slow:", b"408"),
+        (b"POST /v1/models/tiny:predict HTTP/1.1\r\nContent-Length: 9\r\n\r\n{", b"408"),
+        (b"\x16\x03\x01\x00\xa5\x01\x00\r\n\r\n", b"400"),
+        (b"GET /\xff HTTP/1.1\r\n\r\n", b"400"),
+        (b"POST /healthz HTTP/1.1\r\nContent-Length: -5\r\n\r\n", b"400"),
+    ],
+    ids=["silent", "slow headers", "slow body", "TLS", "path", "length"],
+)
+def test_clients_that_are_slow_or_speak_something_else(server, sent, status):
+    with server.connect() as connection:
+        connection.sendall(sent)
+        head, _, body = received(connection).partition(b"\r\n\r\n")
+    assert head.split(b" ")[1] == status
+    assert set(json.loads(body)) == {"error"}
+
+
+def test_a_client_that_leaves_disturbs_nobody(server):
+    for _ in range(5):
+        with server.connect() as connection:
+            connection.sendall(
+                b"POST /v1/models/tiny:predict HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"
+            )
+    assert server.post({"instances": ["a"]}).status_code == 200
+
+
+def test_an_answer_that_takes_too_long_is_given_up(server):
+    forever = {"signature_name": "slow", "instances": [2**31 - 1]}
+    assert "limits.answer_seconds" in error(server.post(forever), 504)
+    # What the model was at has ended: it answers one request of a signature after the other.
+    answer = server.post({"signature_name": "slow", "instances": [3]})
+    assert answer.json() == {"predictions": [3]}
+
+
+def test_more_than_is_allowed_at_once_waits_or_goes(server):
+    forever = {"signature_name": "slow", "instances": [2**31 - 1]}
+    with ThreadPoolExecutor(15) as clients:
+        answers = list(clients.map(lambda _: server.post(forever), range(15)))
+    statuses = [a.status_code for a in answers]
+    assert set(statuses) == {429, 504}
+    assert statuses.count(504) == 12  # limits.concurrent
+    refused = next(a for a in answers if a.status_code == 429)
+    assert "limits.concurrent" in refused.json()["error"]
+    assert refused.headers["retry-after"] == "1"
+
+
+def test_too_many_connections(server):
+    with contextlib.ExitStack() as held:
+        for _ in range(60):
+            held.enter_context(server.connect())
+        # Those that are held are counted once the server has seen them.
+        wait(lambda: server.get("/healthz").status_code == 503, 5)
+        assert "limits.connections" in error(server.get("/healthz"), 503)
+    wait(lambda: server.get("/healthz").status_code == 200)
+
+
+def test_requests_at_once_are_answered_together_as_alone(server):
+    asked = [
+        {
+            "signature_name": "series",
+            "instances": [
+                {"series": [[i, j]] * (1 + i % 2), "beam_width": 1 + i % 3}
+                for j in range(1 + i % 2)
+            ],
+        }
+        for i in range(12)
+    ]
+    alone = [server.post(body).json() for body in asked]
+    before = rows_of_batches(server)
+    with ThreadPoolExecutor(12) as clients:
+        for _ in range(5):
+            assert [a.json() for a in clients.map(server.post, asked)] == alone
+    calls, rows = (a - b for a, b in zip(rows_of_batches(server), before, strict=True))
+    assert rows == 5 * 18
+    assert calls < 5 * 12
+
+
+def rows_of_batches(server: Server) -> tuple[float, float]:
+    """How often the model was called, and of how many rows in all."""
+    found = dict(line.rsplit(" ", 1) for line in server.get("/metrics").text.splitlines())
+    name = 'unfold_batch_rows_{}{{model="tiny"}}'
+    return float(found[name.format("count")]), float(found[name.format("sum")])
+
+
+def test_a_request_that_fails_does_not_take_others_with_it(server):
+    bodies = [{"signature_name": "checked", "instances": [float(i)]} for i in range(7, 13)]
+    with ThreadPoolExecutor(6) as clients:
+        for _ in range(5):
+            answers = list(clients.map(server.post, bodies))
+            assert [a.status_code for a in answers] == [200, 200, 200, 400, 400, 400]
+
+
+def test_the_log_holds_no_texts_and_metrics_count(server):
+    server.post({"instances": ["a secret"]})
+    server.post({"instances": [{"secret": "a secret"}]})
+    server.post(b"a secret")
+    text = server.get("/metrics").text
+    assert 'unfold_requests_total{model="tiny",status="200"}' in text
+    assert 'unfold_model_version{model="tiny"} 1.0' in text
+    assert "process_resident_memory_bytes" in text
+    assert server.events("request")[-1].keys() >= {"time", "model", "status", "ms"}
+    assert "secret" not in (server.home / "log").read_text()
+
+
+def test_a_fuzzer_finds_no_request_that_is_not_answered_as_the_schema_says(server, tmp_path):
+    schema = server.get("/openapi.json").json()
+    assert "/v1/models/plain/versions/{version}:predict" in schema["paths"]
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("schemathesis"), "run", f"{server.url}/openapi.json",
+            "--include-path-regex", "plain|z$", "--max-examples", "15", "--max-time", "10",
+            "--generation-deterministic", "--no-shrink", "--no-color",
+            # That lists are of equal length, or what a model refuses, no schema can say.
+            "--exclude-checks", "positive_data_acceptance",
+        ],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    cases = re.search(r"(\d+) generated", done.stdout)
+    assert cases is not None
+    assert int(cases[1]) > 20
+    assert server.post({"instances": ["a"]}).status_code == 200
+
+
+@pytest.fixture
+def serve_here(monkeypatch, capfd):
+    """The command inside this process, for what ends before anything is served."""
+
+    def run(home: Path, *arguments: str) -> str:
+        monkeypatch.setenv("UNFOLD_HOME", str(home))
+        with pytest.raises(SystemExit) as end:
+            main.main(["serve", *arguments])
+        assert end.value.code == 2
+        return capfd.readouterr().err
+
+    return run
+
+
+def test_what_cannot_be_served_is_told_in_a_line(server, serve_here, tmp_path):
+    assert "no exports" in serve_here(tmp_path)
+    assert "make export-sentiment" in serve_here(server.home, "tiny", "sentiment")
+    assert "no export of '../tiny'" in serve_here(server.home, "../tiny")
+    port = server.url.rsplit(":", 1)[1]
+    assert f"cannot listen on 127.0.0.1:{port}" in serve_here(server.home, "--port", port)
+    assert "port: must be at most 65535" in serve_here(server.home, "--port", "70000")
+    assert "did you mean rows?" in serve_here(server.home, "--set", "limits.row=3")
+    (tmp_path / "mine.yaml").write_text("workers: 0\n")
+    assert "mine.yaml:1:1: workers: must be at least 1" in serve_here(
+        server.home, "--config", str(tmp_path / "mine.yaml")
+    )
+
+
+class Load(threading.Thread):
+    """A client that asks without a pause, and what it was answered."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.server, self.scores, self.failed = server, [], []
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        session = requests.Session()
+        while not self.ended.is_set():
+            url = f"{self.server.url}/v1/models/tiny:predict"
+            answer = session.post(url, json={"inputs": ["a"]}, timeout=20)
+            if answer.status_code == 200:
+                self.scores.append(answer.json()["outputs"]["score"][0])
+            else:
+                self.failed.append(answer.text)
+
+
+def test_new_versions_are_taken_up_under_load_without_an_error(tmp_path):
+    models = tmp_path / "exports" / "tiny"
+    export(models / "1", factor=1.0)
+    with serving(tmp_path, *SETTINGS) as server:
+        clients = [Load(server) for _ in range(4)]
+        for client in clients:
+            client.start()
+
+        def served(version: int) -> bool:
+            return any(e["version"] == version for e in server.events("version served"))
+
+        def ended(version: int) -> bool:
+            return any(e["version"] == version for e in server.events("version ended"))
+
+        export(models / "2", factor=2.0)
+        wait(lambda: served(2) and ended(1))
+        # Half a copy is skipped, told, and taken up once it is whole.
+        export(tmp_path / "whole", factor=3.0)
+        (models / "3").mkdir()
+        shutil.copy(tmp_path / "whole" / "saved_model.pb", models / "3")
+        wait(lambda: server.events("version skipped"))
+        status = server.get("/v1/models/tiny/versions/3").json()["model_version_status"][0]
+        assert status["state"] == "END"
+        assert status["status"]["error_code"] != "OK"
+        error(server.post({"instances": ["a"]}, "/v1/models/tiny/versions/3:predict"), 404)
+        shutil.copytree(tmp_path / "whole", models / "3", dirs_exist_ok=True)
+        wait(lambda: served(3) and ended(2))
+        # What is gone stays until there is something else.
+        for version in "123":  # the newest one last: an older one would be there in between
+            shutil.rmtree(models / version)
+        time.sleep(0.5)
+        export(models / "4", factor=4.0)
+        wait(lambda: served(4) and ended(3))
+        # Other files under the same number are taken up, broken ones are not.
+        (models / "4" / "saved_model.pb").write_bytes(b"broken")
+        wait(lambda: len(server.events("version skipped")) == 2)
+        shutil.rmtree(models / "4")
+        export(models / "4", factor=5.0)
+        wait(lambda: len([e for e in server.events("version served") if e["version"] == 4]) == 2)
+        time.sleep(0.2)
+        for client in clients:
+            client.ended.set()
+        for client in clients:
+            client.join()
+            assert client.failed == []
+            assert set(client.scores) == {1.0, 2.0, 3.0, 4.0, 5.0}
+            assert client.scores == sorted(client.scores)
+        states = server.get("/v1/models/tiny").json()["model_version_status"]
+        assert {s["version"]: s["state"] for s in states}["4"] == "AVAILABLE"
+
+
+def test_the_end_waits_for_answers(tmp_path):
+    export(tmp_path / "exports" / "tiny" / "1")
+    patient = "limits.answer_seconds=60"
+    with serving(tmp_path, *SETTINGS, patient) as server, ThreadPoolExecutor(1) as client:
+        long = client.submit(server.post, {"signature_name": "slow", "instances": [100_000]})
+        wait(lambda: "unfold_requests_in_progress 1.0" in server.get("/metrics").text, 5)
+        server.process.terminate()
+        assert long.result().json() == {"predictions": [100_000]}

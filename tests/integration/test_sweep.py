@@ -1,0 +1,242 @@
+"""A search for the best keys: what is proposed, tried, pruned, gone on with and written down."""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from pipelines.engine.config import loader as configs
+from pipelines.engine.core.console import Console
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.runs.group import Group
+from pipelines.engine.runs.run import Run
+from pipelines.engine.tasks.catalog import NAMES, get_config
+from pipelines.workflows import search_space as spaces
+from pipelines.workflows.search_space import Space
+from pipelines.workflows.study import Proposer, Searcher
+from tests.support import ROOT
+from tests.support.commands import unfold_in_process
+from tests.support.reviews import SMALL, write_reviews
+
+#: The second trial is the worse by far, whatever the machine.
+SPACE = """
+keys:
+  train.learning_rate: {choices: [0.05, 1e-7]}
+  model.units: {choices: [[3], [4]]}
+trials: 2
+seed: 5
+pruning: {startup: 1, warmup: 0}
+"""
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory) -> tuple[Path, list[str], dict, dict]:
+    """A home with a search of two trials, then of three by two workers; and what was printed."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "space.yaml").write_text(SPACE)
+    pairs = [f"data.source={write_reviews(folder / 'reviews.csv')}", *SMALL, "train.epochs=3"]
+    pairs += ["model.cell=feedforward", "train.schedule=constant"]
+    arguments = ["sweep", "sentiment", "--space", str(folder / "space.yaml"), "--json"]
+    arguments += [argument for pair in pairs for argument in ("--set", pair)]
+    home = tmp_path_factory.mktemp("home")
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNFOLD_HOME", str(home))
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+            patch.setenv(name, "")
+            patch.delenv(name)
+        for more in ([], ["--trials", "3", "--workers", "2"]):
+            done = unfold_in_process(*arguments, *more)
+            assert done.returncode == 0, done.stderr
+            found.append(json.loads(done.stdout))
+    return home, arguments, found[0], found[1]
+
+
+@pytest.fixture
+def here(searched, monkeypatch) -> Path:
+    monkeypatch.setenv("UNFOLD_HOME", str(searched[0]))
+    return searched[0]
+
+
+def by_status(status: str) -> list[Run]:
+    return [run for run in Run.all("sentiment") if run.info["status"] == status]
+
+
+def test_a_trial_without_promise_is_ended_early_and_says_so(searched, here):
+    pruned = by_status("pruned")
+    assert searched[3]["trials"]["pruned"] == len(pruned) > 0
+    client = MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
+    for run in pruned:
+        assert len(run.history) < 3
+        assert run.config().train.learning_rate == 1e-7
+        sent = client.get_run(run.info["mlflow"]["run_id"])
+        assert sent.info.status == "KILLED"
+        assert sent.data.tags["unfold.status"] == "pruned"
+        assert "**Pruned** after epoch" in sent.data.tags["mlflow.note.content"]
+    # Trials are neither scored on the test split nor exported nor registered.
+    for run in Run.all("sentiment"):
+        assert "scores" not in run.info
+        assert not (run.folder / "savedmodel").exists()
+    assert not client.search_registered_models()
+
+
+def test_a_search_goes_on_where_it_stopped(searched, here):
+    _, arguments, first, second = searched
+    assert sum(first["trials"].values()) == 2
+    assert sum(second["trials"].values()) == 3
+    assert first["folder"] == second["folder"]
+    assert len(Run.all("sentiment")) == 3
+    again = unfold_in_process(*arguments)
+    assert json.loads(again.stdout) == second
+    assert len(Run.all("sentiment")) == 3
+
+
+def test_the_best_is_a_config_that_can_be_trained(searched, here):
+    found = searched[3]
+    best = configs.load(Path(found["best"]["config"]), get_config("sentiment"))
+    assert best.train.learning_rate == found["best"]["keys"]["train.learning_rate"] == 0.05
+    assert best.model.units == found["best"]["keys"]["model.units"]
+    done = by_status("tried")
+    assert found["best"]["val_accuracy"] == max(run.info["best"] for run in done)
+    (winner,) = (r for r in done if r.info["group"]["key"] == f"trial-{found['best']['trial']:04d}")
+    assert configs.flat(winner.config()) | {"name": "x"} == configs.flat(best) | {"name": "x"}
+
+
+def test_what_was_tried_is_written_down(searched, here):
+    folder = Path(searched[3]["folder"])
+    with (folder / "trials.csv").open() as file:
+        head, *rows = list(csv.reader(file))
+    assert head[:2] == ["trial", "val_accuracy"]
+    assert len(rows) == 3
+    assert rows[0][0] == str(searched[3]["best"]["trial"])
+    assert (folder / "sweep.png").stat().st_size > 10_000
+    client = MlflowClient(f"sqlite:///{here / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("sentiment")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = (r for r in runs if r.data.tags["unfold.kind"] == "sweep")
+    assert parent.data.metrics["trials/pruned"] > 0
+    children = {
+        r.info.run_name for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+    }
+    assert children == {f"trial-{n:04d}" for n in range(3)}
+    assert {"best.yaml", "trials.csv"} <= {
+        a.path for a in client.list_artifacts(parent.info.run_id)
+    }
+
+
+def toy(seed: int, counts: list[int]) -> list[dict]:
+    """The keys of a search of a parabola, made by as many processes as there are counts."""
+    storage = optuna.storages.InMemoryStorage()
+    for count in counts:
+        study = optuna.create_study(
+            storage=storage, study_name="toy", load_if_exists=True, sampler=Proposer(seed, 3)
+        )
+        for _ in range(count):
+            trial = study.ask()
+            x = trial.suggest_float("x", -1, 1)
+            c = trial.suggest_categorical("c", ["[1]", "[2]"])
+            study.tell(trial, (x - 0.3) ** 2 + len(c))
+    return [trial.params for trial in study.trials]
+
+
+def test_proposals_are_the_same_however_often_it_was_interrupted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", optuna.exceptions.ExperimentalWarning)
+        whole = toy(1, [9])
+    assert whole == toy(1, [2, 1, 5, 1])
+    assert whole != toy(2, [9])
+    assert len({trial["x"] for trial in whole}) == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{low: 1}", "space.yaml:1:8: keys.train.epochs: needs choices, or low and high"),
+        ("{low: 3, high: 2}", "low (3) must be less than high (2)"),
+        ("{choices: [1], low: 1}", "choices stand alone"),
+        ("{choices: []}", "must have 1 entries or more"),
+        ("{low: 0, high: 2, log: true}", "log: true needs a low above 0"),
+        ("{low: 1.5, high: 2, integer: true}", "integer: true needs whole numbers"),
+        ("{lo: 1}", "unknown key (did you mean low?)"),
+    ],
+)
+def test_a_mistake_in_a_space_is_one_line(tmp_path, text, part):
+    file = tmp_path / "space.yaml"
+    file.write_text(f"keys: {{train.epochs: {text}}}\n")
+    with pytest.raises(UserError) as caught:
+        configs.load(file, Space)
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "axis", "part"),
+    [
+        ("model.cel", "{choices: [gru]}", "did you mean cell?"),
+        ("model.cell", "{choices: [gru, elman]}", "not 'elman'"),
+        ("train.epochs", "{low: 1, high: 3}", "must be a whole number"),
+        ("model.dropout", "{low: 0, high: 1.5}", "must be less than 1"),
+    ],
+)
+def test_a_key_that_a_config_does_not_allow_is_noticed_before_any_trial(
+    home, tmp_path, key, axis, part
+):
+    file = tmp_path / "space.yaml"
+    file.write_text(f"keys: {{{key}: {axis}}}\n")
+    done = unfold_in_process("sweep", "sentiment", "--space", str(file))
+    assert done.returncode == 2
+    assert f"{file}: keys.{key}" in done.stderr
+    assert part in done.stderr
+    assert not home.exists()
+
+
+def test_a_storage_that_cannot_be_used(home, tmp_path):
+    done = unfold_in_process("sweep", "sentiment", "--storage", "nosql://nowhere/study")
+    assert done.returncode == 2
+    assert "the storage of the sweep cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_keys_that_do_not_go_together_fail_their_trial_only(home, tmp_path):
+    file = tmp_path / "space.yaml"
+    file.write_text("keys: {a: {choices: [1]}}\ntrials: 3\n")
+    config = get_config("sentiment").model_validate({"data": {"source": "x.csv"}})
+
+    def make(values: list[str], name: str) -> None:
+        raise UserError("a and b do not go together")
+
+    search = Searcher(
+        group=Group.of("sweeps", config), space=configs.load(file, Space), make=make, total=3,
+        storage=None, console=Console(),
+    )  # fmt: skip
+    search.work(2)
+    assert [t.state.name for t in search.trials] == ["FAIL"] * 3
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_the_ready_made_spaces_are_allowed(task):
+    file = ROOT / "configs" / task / "default.yaml"
+    ready = spaces.find_space(file, None)
+    found = configs.load(ready, Space)
+    spaces.check(found, ready, file, get_config(task), [])
+    assert f"make sweep-{task}" in ready.read_text()
+    base = configs.flat(configs.load(file, get_config(task)))
+    for key, axis in found.keys.items():
+        value = yaml.safe_load(base[key])
+        if axis.choices is not None:
+            assert value in axis.choices, f"{key}: what the config has can be found again"
+        else:
+            assert axis.low <= value <= axis.high, key
+
+
+def test_a_config_without_a_space_says_which_file_is_missing(tmp_path):
+    done = unfold_in_process("sweep", "sentiment", "--config", "configs/sentiment/csv.yaml")
+    assert done.returncode == 2
+    assert "configs/sentiment/sweeps/csv.yaml: no such search space; name one" in done.stderr

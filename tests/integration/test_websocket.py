@@ -1,0 +1,202 @@
+"""Streams as clients meet them: a real server process, real exports, real WebSockets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Close
+from websockets.sync.client import ClientConnection, connect
+
+from pipelines.engine.export import savedmodel
+from pipelines.sentiment import task as sentiment
+from pipelines.sentiment.config import CONFIG
+from pipelines.sentiment.processor import TextClasses
+from tests.support.servers import serving
+
+WORDS = ["good", "bad", "film", "the", "a", "not"]
+SETTINGS = [
+    "poll_seconds=0.1", "streams.concurrent=4", "streams.idle_seconds=2",
+    "streams.message_bytes=5000", "streams.state_bytes=3000", "limits.text_bytes=2000",
+]  # fmt: skip
+
+
+def write(folder: Path, seed: int, **model: object) -> None:
+    """A sentiment model with weights that are not small."""
+    config = CONFIG.model_validate(
+        {"data": {"source": "none.csv"}, "model": {"units": [8], "embedding": 8, **model}}
+    )
+    processor = TextClasses(config.text, WORDS, ["no", "yes"])
+    network: keras.Model = sentiment.TASK.build(config, processor)
+    rng = np.random.default_rng(seed)
+    for w in network.trainable_weights:
+        w.assign(rng.normal(size=w.shape, scale=0.7))
+    endpoints = sentiment.TASK.endpoints(config, processor, network)
+    savedmodel.write(folder, network, endpoints, processor.resources())
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Path, str, subprocess.Popen[str]]]:
+    home = tmp_path_factory.mktemp("home")
+    write(home / "exports" / "both_ways" / "1", seed=0, bidirectional=True)
+    write(home / "exports" / "review" / "1", seed=1, pool=["mean", "max"])
+    write(home / "new", seed=2, pool=["max"])
+    with serving(home, *SETTINGS) as running:
+        yield home, running.url.removeprefix("http://"), running.process
+
+
+def stream(address: str, name: str = "review", **options: object) -> ClientConnection:
+    return connect(f"ws://{address}/v1/models/{name}:stream", **options)  # type: ignore[arg-type]
+
+
+def ask(socket: ClientConnection, **row: object) -> dict:
+    socket.send(json.dumps(row))
+    return json.loads(socket.recv(timeout=20))
+
+
+def predict(address: str, text: str, name: str = "review") -> dict:
+    body = json.dumps({"instances": [{"text": text}]}).encode()
+    with urllib.request.urlopen(f"http://{address}/v1/models/{name}:predict", body) as answer:
+        return json.load(answer)["predictions"][0]
+
+
+def ended(socket: ClientConnection) -> Close:
+    """What the server said when it closed the stream."""
+    try:
+        while True:
+            socket.recv(timeout=20)
+    except ConnectionClosed as end:
+        return end.rcvd or Close(1006, "")
+
+
+def same(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys()
+    assert found["label"] == expected["label"]
+    np.testing.assert_allclose(found["probabilities"], expected["probabilities"], rtol=1e-4)
+
+
+def test_sentiment_moves_as_one_types(server):
+    _, address, _ = server
+    text = "the film, not good.<br />bad"
+    with stream(address) as socket, stream(address) as other:
+        for i, character in enumerate(text):
+            same(ask(socket, text=character), predict(address, text[: i + 1]))
+            if i % 9 == 0:
+                same(ask(other, text="good "), predict(address, "good " * (i // 9 + 1)))
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        ("no JSON", "JSON Parse error"),
+        ("[]", "an object with the next inputs"),
+        ("{}", "must be {text}"),
+        ('{"text": 7}', "text: a number where a string"),
+        ('{"text": ["a"]}', "text: "),
+        ('{"text": "a", "state_words": 99}', "must be {text}"),
+        (json.dumps({"text": "a" * 2001}), "limits.text_bytes"),
+    ],
+)
+def test_a_message_that_is_wrong_changes_nothing(server, message, says):
+    _, address, _ = server
+    with stream(address) as socket:
+        ask(socket, text="not ")
+        socket.send(message)
+        assert says in json.loads(socket.recv(timeout=20))["error"]
+        same(ask(socket, text="good"), predict(address, "not good"))
+
+
+@pytest.mark.parametrize(
+    ("messages", "code", "reason"),
+    [
+        ([b"\x00"], 1003, "text frames"),
+        (["a" * 6000], 1009, ""),
+        ([json.dumps({"text": "a" * 1900})] * 2, 1008, "streams.state_bytes"),
+        ([], 1008, "streams.idle_seconds"),
+    ],
+)
+def test_what_ends_a_stream_says_why(server, messages, code, reason):
+    _, address, _ = server
+    with stream(address) as socket:
+        for message in messages:
+            socket.send(message)
+        end = ended(socket)
+    assert end.code == code
+    assert reason in end.reason
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("nobody:stream", 404, "nobody"),
+        ("review/versions/7:stream", 404, "7"),
+        ("review/versions/x:stream", 403, ""),
+        ("both_ways:stream", 404, "no signature step"),
+    ],
+)
+def test_what_cannot_be_streamed_is_refused(server, path, status, says):
+    _, address, _ = server
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f"ws://{address}/v1/models/{path}")
+    assert refused.value.response.status_code in (status, 404)
+    assert says in (refused.value.response.body or b"").decode()
+
+
+def test_pages_of_other_hosts_may_not(server):
+    _, address, _ = server
+    for origin in ("http://example.org", "http://[", "null"):
+        with pytest.raises(InvalidStatus) as refused:
+            stream(address, origin=origin)
+        assert refused.value.response.status_code == 403
+    with stream(address, origin="http://127.0.0.1:7860") as socket:
+        ask(socket, text="good")
+
+
+def test_so_many_and_no_more(server):
+    _, address, _ = server
+    with contextlib.ExitStack() as some:
+        sockets = [some.enter_context(stream(address)) for _ in range(4)]
+        with pytest.raises(InvalidStatus) as refused:
+            stream(address)
+        assert refused.value.response.status_code == 429
+        for socket in sockets:
+            ask(socket, text="good")
+    with stream(address) as socket:
+        ask(socket, text="good")
+
+
+def test_a_version_that_is_replaced_goes_on_with_its_streams(server):
+    home, address, _ = server
+    with stream(address) as old:
+        before = ask(old, text="not ")
+        shutil.move(home / "new", home / "exports" / "review" / "2")
+        while True:
+            old_answer = ask(old, text="")
+            assert old_answer["probabilities"] == before["probabilities"]
+            now = predict(address, "not ")
+            if not np.allclose(now["probabilities"], before["probabilities"], rtol=1e-3):
+                break
+        ask(old, text="good")
+        with stream(address) as new:
+            same(ask(new, text="not "), now)
+
+
+def test_the_end_of_the_server_is_told(server):
+    """The last test: the server of all others ends here."""
+    _, address, process = server
+    with stream(address) as socket:
+        ask(socket, text="good")
+        process.send_signal(signal.SIGTERM)
+        assert ended(socket).code in (1001, 1012)

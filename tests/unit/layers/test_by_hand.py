@@ -1,0 +1,255 @@
+"""The gradient derived by hand equals the one the backend finds by itself."""
+
+import importlib
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+import layers
+from tests.support.comparing import (
+    INPUTS,
+    KINDS,
+    UNITS,
+    assert_same,
+    data,
+    make,
+    outputs_and_gradients,
+    random_states,
+    thinned,
+)
+
+TENSORFLOW = keras.backend.backend() == "tensorflow"
+paths = importlib.import_module(f"layers.bptt_{keras.backend.backend()}")
+
+
+@pytest.fixture(autouse=True)
+def _short_blocks(monkeypatch):
+    """Short sequences go through several blocks and parts, looped over and written out."""
+    if TENSORFLOW:
+        for name, value in {"STEPS": 4, "ROWS": 2, "UNROLLED": 2}.items():
+            monkeypatch.setattr(paths, name, value)
+        monkeypatch.setattr(paths, "cores", lambda: 2)
+        # What is compared with is the loop, also where inference has something quicker.
+        monkeypatch.setattr(importlib.import_module("layers.fused_tensorflow"), "CELLS", ())
+
+
+def both(layer, x, states=None, **call):
+    """Results by hand and by the backend: the same layer, told to train or not.
+
+    Nothing but the path depends on that as long as no dropout is set.
+    """
+    assert layer.route(training=True).name == "by_hand"
+    assert layer.route(training=False).name == "portable"
+    return [
+        outputs_and_gradients(layer, x, states, compiled=True, training=training, **call)
+        for training in (True, False)
+    ]
+
+
+SETTINGS = {
+    "plain": {},
+    "last only": {"return_sequences": False},
+    "backwards": {"go_backwards": True},
+    "truncated": {"truncate": 3},
+    "truncated backwards": {"truncate": 2, "go_backwards": True},
+    "zero output": {"zero_output_for_mask": True},
+    "no bias": {"use_bias": False},
+    "learned": {"initial": "learned"},
+}
+RAGGED, SHORT = [7, 0, 3, 9, 9, 1, 0, 5, 2], [1, 0, 2, 1, 0, 1, 0, 0, 2]
+CASES = [
+    *((kind, "plain", lengths) for kind in KINDS for lengths in (None, RAGGED)),
+    *((kind, "truncated backwards", RAGGED) for kind in KINDS),
+    *(("LSTM", setting, RAGGED) for setting in SETTINGS if setting != "plain"),
+    ("GRU", "truncated", None),
+    ("GRU", "plain", SHORT),
+]
+
+
+@pytest.mark.parametrize(("kind", "setting", "lengths"), thinned(CASES))
+def test_equals_the_portable_path(kind, setting, lengths):
+    layer = make(kind, **{"return_sequences": True, "return_state": True} | SETTINGS[setting])
+    call = {} if lengths is None else {"lengths": np.array(lengths, "int32")}
+    states = None if setting == "learned" else random_states(layer, batch=9)
+    assert_same(*both(layer, data(batch=9, time=9), states, **call))
+
+
+@settings(max_examples=10 if TENSORFLOW else 4)
+@given(
+    kind=st.sampled_from(KINDS),
+    batch=st.integers(1, 7),
+    time=st.integers(1, 11),
+    seed=st.integers(0, 1000),
+    truncate=st.sampled_from([None, 1, 2, 5]),
+    go_backwards=st.booleans(),
+    known=st.booleans(),
+)
+def test_any_mask_and_shape(kind, batch, time, seed, truncate, go_backwards, known):
+    """Masks with holes too: a step that is not real is passed over wherever it stands."""
+    layer = make(
+        kind,
+        return_sequences=True,
+        return_state=True,
+        truncate=truncate,
+        go_backwards=go_backwards,
+    )
+    mask = np.random.default_rng(seed).random((batch, time)) < 0.6
+    x = data(seed, batch=batch, time=time)
+    states = random_states(layer, batch=batch)
+    assert_same(*both(layer, x, states, mask=mask, known=known))
+
+
+@pytest.mark.parametrize(("kind", "time"), [("LSTM", 3), ("SimpleRNN", 4), ("GRU", 23)])
+def test_unknown_sizes(kind, time):
+    """Of a batch that a graph is built for before its sizes are known."""
+    layer = make(kind, return_sequences=True, return_state=True)
+    x = data(batch=5, time=time)
+    assert_same(*both(layer, x, random_states(layer, batch=5), known=False))
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="a compiled function of JAX knows its sizes")
+@pytest.mark.parametrize(("batch", "time"), [(0, 5), (3, 0), (0, 0)])
+def test_nothing_in_a_batch_of_unknown_size(batch, time):
+    layer = make("LSTM", return_sequences=True, return_state=True)
+    x, states = data(batch=batch, time=time), random_states(layer, batch=batch)
+    by_hand, _ = outputs_and_gradients(layer, x, states, compiled=True, training=True, known=False)
+    assert by_hand[0].shape == (batch, time, UNITS)
+    for state, given_ in zip(by_hand[1:], states, strict=True):
+        np.testing.assert_allclose(state, given_)  # unchanged, or of no rows
+
+
+@pytest.mark.parametrize("kind", thinned(KINDS))
+def test_padding_of_nan_says_nothing(kind):
+    layer = make(kind, return_sequences=True)
+    lengths = np.array([5, 2, 0], "int32")
+    x = data(batch=3, time=5)
+    padded = np.where(np.arange(5)[None, :, None] < lengths[:, None, None], x, np.nan)
+    by_hand, _ = both(layer, padded.astype("float32"), lengths=lengths)
+    assert all(np.isfinite(a).all() for a in [*by_hand[0], *list(by_hand[1].values())])
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("kind", thinned(KINDS))
+def test_half_precision(kind, dtype):
+    """Near the float32 result, as near as 11 or 8 bits of a number come over nine steps."""
+    exact = make(kind, return_sequences=True)
+    layer = make(kind, return_sequences=True, dtype=dtype)
+    x = data(batch=4, time=9)
+    expected = outputs_and_gradients(exact, x, compiled=True, training=True)
+    by_hand = outputs_and_gradients(layer, x, compiled=True, training=True)
+    tolerance = 0.2 if dtype == "mixed_bfloat16" else 0.04
+    assert_same(
+        [[a.astype("float32") for a in by_hand[0]], by_hand[1]],
+        expected,
+        atol=tolerance,
+        rtol=tolerance,
+    )
+
+
+def test_bidirectional_and_dropout_in_fit():
+    """A model of both, fitted in compiled code, learns."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((None, INPUTS))
+    mask = ops.any(ops.not_equal(inputs, 0.0), axis=-1)
+    layer = layers.Bidirectional(layers.LSTM(UNITS, dropout=0.2, seed=4))
+    assert layer.backward_layer.route(training=True).name == "by_hand"
+    hidden = layer(inputs, mask=mask)
+    model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
+    model.compile(keras.optimizers.Adam(0.02), "mse")
+    x = data(batch=32, time=6)
+    y = x[:, 0, :1]
+    losses = model.fit(x, y, epochs=15, verbose=0).history["loss"]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_input_dropout_masks_the_same_inputs_at_every_step():
+    """Variational dropout (Gal & Ghahramani 2016): one mask for a sequence."""
+    layer = make("SimpleRNN", inputs=4, units=4, dropout=0.5, seed=1, return_sequences=True)
+    eye = [np.eye(4), np.zeros((4, 4)), np.zeros(4)]
+    layer.set_weights(eye)
+    x = np.ones((3, 6, 4), "float32")
+    (y,), _ = outputs_and_gradients(layer, x, compiled=True, training=True)
+    assert {round(v, 4) for v in np.unique(y).tolist()} == {0.0, round(float(np.tanh(2.0)), 4)}
+    assert (y == y[:, :1]).all()
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="JAX compiles everything")
+@pytest.mark.parametrize("lengths", [None, [6, 1, 0, 3]])
+def test_inside_a_function_compiled_as_a_whole(lengths):
+    import tensorflow as tf
+
+    layer = make("GRU", return_sequences=True, return_state=True)
+    x, states = data(batch=4, time=6), random_states(layer, batch=4)
+    call = {} if lengths is None else {"lengths": tf.constant(lengths)}
+    expected = layer(x, initial_state=states, **call)
+    whole = tf.function(
+        lambda x: layer(x, initial_state=states, training=True, **call), jit_compile=True
+    )
+    for a, b in zip(whole(x), expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="stateful on JAX is Keras's affair")
+def test_a_stateful_layer_carries_on():
+    import tensorflow as tf
+
+    x = data(batch=4, time=8)
+    whole = make("LSTM", return_sequences=True)
+    halves = make("LSTM", return_sequences=True, stateful=True)
+    halves.build((4, 4, INPUTS))
+    halves.set_weights(whole.get_weights())
+    step = tf.function(lambda x: halves(x, training=True))
+    got = np.concatenate([step(x[:, :4]), step(x[:, 4:])], axis=1)
+    np.testing.assert_allclose(got, whole(x), atol=1e-5)
+
+
+REFUSED = {
+    "unroll=True": {"unroll": True},
+    "activation=relu, not tanh": {"activation": "relu"},
+    "recurrent_dropout": {"recurrent_dropout": 0.2},
+    "inference; no fused LSTM": {},
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_the_route_says_why(reason):
+    layer = make("LSTM", **REFUSED[reason])
+    route = layer.route(training=not reason.startswith("inference"))
+    assert route.name == "portable"
+    assert route.reason.startswith(reason)
+
+
+def test_the_route_of_other_gates():
+    layer = make("GRU", recurrent_activation="hard_sigmoid")
+    assert layer.route(training=True).reason == "recurrent_activation=hard_sigmoid, not sigmoid"
+    assert make("SimpleRNN").route(training=True, compiled=False).reason.startswith("an eager call")
+
+
+def test_nothing_but_a_training_call_holds_compiled_code():
+    """What is exported is traced without training, and runs in any TensorFlow."""
+    if not TENSORFLOW:
+        pytest.skip("exports are written by TensorFlow")
+    import tensorflow as tf
+
+    layer = make("LSTM", return_sequences=True)
+    for training in (True, False):
+        graph = tf.function(lambda x, t=training: layer(x, training=t))
+        concrete = graph.get_concrete_function(tf.TensorSpec([None, None, INPUTS]))
+        functions = concrete.graph.as_graph_def().library.function
+        compiled = [f for f in functions if f.attr["_XlaMustCompile"].b]
+        assert bool(compiled) == training
+
+
+def test_a_long_sequence_of_every_block_length():
+    """Lengths that no block divides, with the block length that is shipped."""
+    if not TENSORFLOW:
+        pytest.skip("blocks are TensorFlow's")
+    for time in range(1, 200):
+        steps = paths.block_length(time)
+        blocks = -(-time // steps)
+        assert 1 <= steps <= max(paths.STEPS * 3 // 2, 1)
+        assert blocks * steps - time < max(blocks, 2)

@@ -1,0 +1,135 @@
+"""Inference through TensorFlow's fused LSTM equals the loop, in value and gradient."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.comparing import (
+    INPUTS,
+    UNITS,
+    assert_same,
+    data,
+    make,
+    outputs_and_gradients,
+    random_states,
+)
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("the kernel is TensorFlow's", allow_module_level=True)
+
+import tensorflow as tf
+
+import layers
+from layers import fused_tensorflow as fused
+
+
+def both(layer, x, states=None, **call):
+    """Results of the kernel and of the loop."""
+    assert layer.route().name == "fused"
+    through_kernel = outputs_and_gradients(layer, x, states, compiled=True, **call)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fused, "CELLS", ())
+        assert layer.route().name == "portable"
+        return through_kernel, outputs_and_gradients(layer, x, states, compiled=True, **call)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {},
+        {"return_sequences": False},
+        {"go_backwards": True},
+        {"zero_output_for_mask": True},
+        {"use_bias": False},
+        {"initial": "learned"},
+        {"dropout": 0.5, "recurrent_dropout": 0.5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("known", [True, False], ids=["sizes known", "sizes unknown"])
+def test_equals_the_loop(setting, known):
+    layer = make("LSTM", **{"return_sequences": True, "return_state": True} | setting)
+    states = None if "initial" in setting else random_states(layer, batch=4)
+    call = {} if known else {"known": False}
+    assert_same(*both(layer, data(), states, **call))
+    if known:
+        lengths = np.array([3, 0, 6, 1], "int32")
+        assert_same(*both(layer, data(), states, lengths=lengths))
+
+
+@settings(max_examples=15)
+@given(
+    batch=st.integers(1, 6),
+    time=st.integers(1, 9),
+    seed=st.integers(0, 1000),
+    rows=st.integers(0, 6),
+    known=st.booleans(),
+)
+def test_any_mask_and_shape_on_either_side_of_the_limit(batch, time, seed, rows, known):
+    layer = make("LSTM", return_sequences=True, return_state=True)
+    mask = np.random.default_rng(seed).random((batch, time)) < 0.6
+    x = data(seed, batch=batch, time=time)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fused, "ROWS", rows)
+        assert_same(*both(layer, x, random_states(layer, batch=batch), mask=mask, known=known))
+
+
+@pytest.mark.parametrize(("batch", "time"), [(0, 5), (3, 0), (0, 0)])
+def test_nothing_in_a_batch_of_unknown_size(batch, time):
+    layer = make("LSTM", return_sequences=True, return_state=True)
+    x, states = data(batch=batch, time=time), random_states(layer, batch=batch)
+    sizes = [tf.TensorSpec([None, None, INPUTS]), [tf.TensorSpec([None, UNITS])] * 2]
+    outputs = tf.function(lambda x, s: layer(x, initial_state=s), input_signature=sizes)(x, states)
+    assert outputs[0].shape == (batch, time, UNITS)
+    for state, given_ in zip(outputs[1:], states, strict=True):
+        np.testing.assert_allclose(state, given_)  # unchanged, or of no rows
+
+
+def test_padding_of_nan_says_nothing():
+    layer = make("LSTM", return_sequences=True)
+    x = data()
+    x[1, 2:] = np.nan
+    (y,), gradients = outputs_and_gradients(
+        layer, x, compiled=True, lengths=np.array([6, 2, 6, 6], "int32")
+    )
+    assert all(np.isfinite(a).all() for a in [y, *gradients.values()])
+
+
+def test_half_precision():
+    layer = make("LSTM", return_sequences=True, dtype="mixed_float16")
+    half, loop = both(layer, data())
+    np.testing.assert_allclose(half[0][0], loop[0][0], atol=0.01)
+
+
+REFUSED = {
+    "no fused GRU": ("GRU", {}),
+    "no fused LSTM in bfloat16": ("LSTM", {"dtype": "mixed_bfloat16"}),
+    "does not truncate": ("LSTM", {"truncate": 2}),
+    "unroll=True": ("LSTM", {"unroll": True}),
+    "activation=relu": ("LSTM", {"activation": "relu"}),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_the_route_says_why_not(reason):
+    kind, setting = REFUSED[reason]
+    route = make(kind, **setting).route()
+    assert route.name == "portable"
+    assert reason in route.reason
+
+
+def test_not_inside_a_function_compiled_as_a_whole():
+    """XLA has no such kernel."""
+    layer = make("LSTM")
+    whole = tf.function(lambda x: layer(x), jit_compile=True)
+    np.testing.assert_allclose(whole(data()), layer(data()), atol=1e-5)
+
+
+def test_few_rows_take_one_operation_for_all_steps():
+    layer = layers.Bidirectional(make("LSTM", return_sequences=True))
+    graph = tf.function(lambda x: layer(x)).get_concrete_function(tf.TensorSpec([2, None, INPUTS]))
+    operations = [op.type for op in graph.graph.get_operations()]
+    assert operations.count("BlockLSTMV2") == 2
+    assert not [op for op in operations if "While" in op]

@@ -1,0 +1,221 @@
+"""Parts of the server by themselves: JSON to arrays and back, and what is batched with what."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from pipelines.serving import json_codec, openapi, repository
+from pipelines.serving.batching import Batcher
+from pipelines.serving.config import BatchingConfig, LimitsConfig, ServingConfig
+from pipelines.serving.errors import RequestError
+from pipelines.serving.json_codec import Spec
+from pipelines.serving.metrics import Metrics
+from pipelines.serving.servable import Servable
+from tests.support.servers import export
+
+LIMITS = LimitsConfig()
+FLOATS, WHOLE, TEXT = np.dtype(np.float32), np.dtype(np.int32), np.dtype(object)
+
+
+def through(arrays: dict[str, np.ndarray], format: json_codec.Format) -> dict[str, np.ndarray]:
+    """Arrays written as an answer, and read again as a request."""
+    answer = json.loads(json_codec.body(arrays, format))
+    key, value = next(iter(answer.items()))
+    asked = {"predictions": "instances", "outputs": "inputs"}[key]
+    body = json.dumps({asked: value}).encode()
+    specs = {n: Spec(a.dtype, (None, *a.shape[1:])) for n, a in arrays.items()}
+    return json_codec.arrays(json_codec.parse(body), specs, LIMITS)
+
+
+@st.composite
+def several(draw: st.DrawFn) -> dict[str, np.ndarray]:
+    """Arrays with as many rows, of all kinds."""
+    rows = draw(st.integers(1, 4))
+    kinds = [npst.from_dtype(d, allow_nan=False, allow_infinity=False) for d in (FLOATS, WHOLE)]
+    kinds.append(st.booleans())
+    out = {}
+    for i in range(draw(st.integers(1, 3))):
+        shape = (rows, *draw(st.lists(st.integers(1, 3), max_size=2)))
+        which = draw(st.integers(0, 3))
+        if which == 3:
+            name = draw(st.sampled_from(["text", "some_bytes"]))
+            items = st.text(max_size=5).map(str.encode) if name == "text" else st.binary(max_size=5)
+            out[f"{i}_{name}"] = draw(npst.arrays(TEXT, shape, elements=items))
+        else:
+            dtype = [FLOATS, WHOLE, np.dtype(bool)][which]
+            out[f"{i}"] = draw(npst.arrays(dtype, shape, elements=kinds[which]))
+    return out
+
+
+@given(several(), st.sampled_from(["row", "column"]))
+def test_what_is_written_is_what_is_read(arrays, format):
+    found = through(arrays, format)
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_floats_are_as_short_as_float32_allows_whether_or_not_one_is_not_finite():
+    numbers = np.array([0.1, 1 / 3, 3.0], np.float32)
+    assert json_codec.body({"x": numbers}, "column") == b'{"outputs":[0.1,0.33333334,3.0]}'
+    numbers[2] = -np.inf
+    assert (
+        json_codec.body({"x": numbers}, "row") == b'{"predictions": [0.1, 0.33333334, -Infinity]}'
+    )
+    both = {"x": np.float32(0.1)[None], "y": np.array([np.nan], np.float32)}
+    assert json_codec.body(both, "row") == b'{"predictions": [{"x": 0.1, "y": NaN}]}'
+
+
+def test_outputs_that_are_no_rows_are_for_columns():
+    uneven = {"a": np.zeros(2), "b": np.zeros(3)}
+    with pytest.raises(RequestError, match="'inputs'"):
+        json_codec.body(uneven, "row")
+    with pytest.raises(RequestError, match="'inputs'"):
+        json_codec.body({"a": np.float32(1)}, "row")
+    assert json_codec.body({"a": np.array(0.5, np.float32)}, "column") == b'{"outputs":0.5}'
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=8))
+def test_any_value_is_an_array_or_a_refusal(value):
+    for dtype in (FLOATS, WHOLE, TEXT):
+        specs = {"x": Spec(dtype, (None, None))}
+        try:
+            array = json_codec.arrays(json_codec.Request("s", "column", value), specs, LIMITS)["x"]
+        except RequestError:
+            continue
+        assert array.ndim == 2
+
+
+class Doubling:
+    """A signature that doubles, refuses 13, and remembers of how many rows it was asked."""
+
+    by_rows = True
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __call__(self, inputs: dict[str, np.ndarray], seconds: float) -> dict[str, np.ndarray]:
+        self.asked.append(len(inputs["x"]))
+        if (inputs["x"] == 13).any():
+            raise RequestError(400, "thirteen")
+        return {"y": 2 * inputs["x"]}
+
+
+def answers(signature: Any, asked: list[dict[str, Any]], **config: Any) -> list[Any]:
+    """Of requests that come at the same time while another one is computed."""
+
+    async def run() -> list[Any]:
+        with ThreadPoolExecutor(1) as workers:
+            batcher = Batcher(signature, BatchingConfig(**config), workers)
+            calls = [
+                batcher({n: np.array(v) for n, v in one.items()}, 5)
+                for one in [{"x": [0], "max_length": [0]}, *asked]
+            ]
+            return (await asyncio.gather(*calls, return_exceptions=True))[1:]
+
+    return asyncio.run(run())
+
+
+def test_what_could_not_be_loaded_is_tried_again_later(tmp_path, monkeypatch):
+    export(tmp_path / "tiny" / "1", signatures=["checked"])
+    tried = []
+
+    def once_without_memory(*args: Any) -> repository.Servable:
+        tried.append(args)
+        if len(tried) == 1:
+            raise MemoryError
+        return Servable(*args)
+
+    monkeypatch.setattr(repository, "Servable", once_without_memory)
+
+    async def run() -> None:
+        library = repository.Repository(tmp_path, [], ServingConfig(), Metrics())
+        for _ in range(2):  # not at once: it costs as much as a good one
+            await library.look()
+            assert [(v.state, v.error) for v in library.versions("tiny")] == [
+                ("END", "MemoryError: ")
+            ]
+        assert len(tried) == 1
+        monkeypatch.setattr(repository, "_RETRY", 0.0)
+        await library.look()
+        assert library.find("tiny").state == "AVAILABLE"
+        await library.close()
+
+    asyncio.run(run())
+
+
+def test_what_a_signature_does_not_say_is_not_asked_for():
+    specs = {"x": Spec(FLOATS, None)}
+    deep = "[" * 33 + "1" + "]" * 33
+    with pytest.raises(RequestError, match="more than 32 deep"):
+        json_codec.arrays(json_codec.parse(b'{"inputs": %b}' % deep.encode()), specs, LIMITS)
+    found = json_codec.arrays(json_codec.parse(b'{"inputs": [[1, 2]]}'), specs, LIMITS)
+    np.testing.assert_array_equal(found["x"], [[1.0, 2.0]])
+    assert json_codec.expected(specs["x"]) == "a float32 tensor of shape any is expected"
+
+
+def test_what_comes_meanwhile_is_one_batch_up_to_its_limit():
+    signature = Doubling()
+    asked = [{"x": [i, i + 20]} for i in range(5)]
+    found = answers(signature, asked, max_rows=6)
+    assert [a["y"].tolist() for a in found] == [[2 * i, 2 * i + 40] for i in range(5)]
+    assert signature.asked == [1, 6, 4]
+
+
+def test_only_what_agrees_goes_together():
+    signature = Doubling()
+    asked = [
+        {"x": [1], "max_length": [5]}, {"x": [2], "max_length": [6]}, {"x": [3], "max_length": [5]},
+        # Wider rows; rows that differ among themselves; an input for all rows; no rows.
+        {"x": [[1, 2]], "max_length": [5]}, {"x": [7, 8], "max_length": [5, 6]},
+        {"x": [5, 6], "max_length": [5]}, {"x": [], "max_length": []},
+    ]  # fmt: skip
+    found = answers(signature, asked)
+    assert [a["y"].tolist() for a in found] == [
+        [2], [4], [6], [[2, 4]], [14, 16], [10, 12], []
+    ]  # fmt: skip
+    assert signature.asked == [1, 2, 1, 1, 2, 2, 0]
+
+
+def test_what_fails_fails_alone():
+    signature = Doubling()
+    found = answers(signature, [{"x": [12]}, {"x": [13]}, {"x": [14]}])
+    assert found[0]["y"].tolist() == [24]
+    assert isinstance(found[1], RequestError)
+    assert found[2]["y"].tolist() == [28]
+    assert signature.asked == [1, 3, 1, 1, 1]
+
+
+def test_what_is_not_by_rows_is_asked_alone():
+    signature = Doubling()
+    signature.by_rows = False
+    found = answers(signature, [{"x": [1]}, {"x": [2]}])
+    assert [a["y"].tolist() for a in found] == [[2], [4]]
+    assert signature.asked == [1, 1, 1]
+
+
+def test_the_schema_of_a_model_names_what_it_takes_and_its_limits():
+    class Signature:
+        inputs = {"text": Spec(TEXT, (None,)), "beam_width": Spec(WHOLE, (None,))}  # noqa: RUF012
+        outputs = {"score": Spec(FLOATS, (None, 3))}  # noqa: RUF012
+
+    signatures: Any = {"serving_default": Signature()}
+    (rows, columns) = openapi.request(signatures, LIMITS)["anyOf"]
+    row = rows["properties"]["instances"]["items"]["anyOf"][0]
+    assert set(row["required"]) == {"text", "beam_width"}
+    assert row["properties"]["beam_width"]["maximum"] == LIMITS.most.beam_width
+    assert rows["properties"]["instances"]["maxItems"] == LIMITS.rows
+    column = columns["properties"]["inputs"]["anyOf"][0]["properties"]
+    assert column["text"]["type"] == "array"
+    given_back = openapi.answer(signatures)["anyOf"][0]["properties"]["outputs"]
+    assert given_back["items"]["minItems"] == 3

@@ -136,10 +136,11 @@ bench: $(READY) ## Measure layers, memory, export, an IMDb epoch, windows and st
 	$(BIN)/python -m benchmarks.windows
 	$(BIN)/python -m benchmarks.streaming
 
-lint: $(READY) ## Check style and types
+lint: $(READY) ## Check style, types and the directions of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(READY) ## Rewrite the code in the project's style
 	$(BIN)/ruff format .

@@ -37,7 +37,7 @@ from pipelines.engine.core.paths import home
 from pipelines.engine.tasks.base import Processor
 from pipelines.engine.tasks.catalog import get_config
 
-_PACKAGES = ("unfold", "keras", "tensorflow-cpu", "tensorflow", "jax", "numpy", "mlflow")
+_PACKAGES = ("unfold-rnn", "keras", "tensorflow-cpu", "tensorflow", "jax", "numpy", "mlflow")
 
 
 def runs_folder(task: str) -> Path:

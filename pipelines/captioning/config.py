@@ -7,40 +7,40 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pipelines.engine.config.schema import (
+    BaseConfig,
+    CoercedStr,
     DataConfig,
     DecoderConfig,
     DecodingConfig,
-    DocumentTextConfig,
     Experiment,
-    Level,
-    Name,
+    Fraction,
     Score,
-    Section,
-    Share,
     TeacherForcedTrainConfig,
+    TokenizerConfig,
+    TokenLevel,
 )
 
 
-class PictureData(DataConfig):
+class CaptioningDataConfig(DataConfig):
     """Rows with a picture and what people say about it."""
 
     #: The column with the picture: a file's name, from the table's folder on; or the file itself.
-    image: Name = "image"
+    image: CoercedStr = "image"
     #: The column with a caption, or a list of them. Rows with the same picture are put together.
-    caption: Name = "caption"
+    caption: CoercedStr = "caption"
     #: Records on two sides never have the same picture; or never the same captions as well.
     apart: Literal["picture", "caption"] = "picture"
     #: Captions with more characters are left out of every split, and counted.
     max_characters: int = Field(400, ge=1)
 
 
-class TextConfig(DocumentTextConfig):
+class CaptioningTextConfig(TokenizerConfig):
     """How captions become ids."""
 
     lowercase: bool = True
 
 
-class EncoderConfig(Section):
+class ImageEncoderConfig(BaseConfig):
     """What looks at a picture: a grid of features, and how it is handed to the decoder."""
 
     #: ``efficientnet-lite0``, a name of ``keras.applications``, or the path of a ``.keras`` file.
@@ -52,14 +52,14 @@ class EncoderConfig(Section):
     #: Size of what is kept of each place of the grid.
     features: int = Field(256, ge=1)
     #: Probability that a feature is zeroed.
-    dropout: Share = 0.0
+    dropout: Fraction = 0.0
 
 
-class ModelConfig(Section):
+class CaptioningModelConfig(BaseConfig):
     """Encoder → decoder."""
 
-    level: Level = "word"
-    encoder: EncoderConfig = EncoderConfig()
+    level: TokenLevel = "word"
+    encoder: ImageEncoderConfig = ImageEncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
 
 
@@ -77,9 +77,9 @@ class CaptioningConfig(Experiment):
     }
 
     task: Literal["captioning"] = "captioning"
-    data: PictureData
-    text: TextConfig = TextConfig()
-    model: ModelConfig = ModelConfig()
+    data: CaptioningDataConfig
+    text: CaptioningTextConfig = CaptioningTextConfig()
+    model: CaptioningModelConfig = CaptioningModelConfig()
     train: TeacherForcedTrainConfig = TeacherForcedTrainConfig()
     decoding: DecodingConfig = DecodingConfig()
 

@@ -7,12 +7,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from pipelines.captioning.config import EncoderConfig, ModelConfig
+from pipelines.captioning.config import CaptioningModelConfig, ImageEncoderConfig
 from pipelines.engine.config.schema import DecoderConfig
 from pipelines.engine.models import seq2seq
 
 
-def build(config: ModelConfig, encoder: keras.Model, *, vocabulary: int, seed: int) -> Captioner:
+def build(
+    config: CaptioningModelConfig, encoder: keras.Model, *, vocabulary: int, seed: int
+) -> Captioner:
     """
     Args:
         encoder: pictures to a grid of features, see `encoders.load`.
@@ -30,7 +32,7 @@ def build(config: ModelConfig, encoder: keras.Model, *, vocabulary: int, seed: i
 
 
 def reading_network(
-    config: EncoderConfig, decoder: DecoderConfig, *, channels: int, seed: int
+    config: ImageEncoderConfig, decoder: DecoderConfig, *, channels: int, seed: int
 ) -> keras.Model:
     """What the decoder is told of a grid of features g_1 … g_n::
 

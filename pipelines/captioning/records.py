@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.captioning.config import CaptioningConfig, PictureData
+from pipelines.captioning.config import CaptioningConfig, CaptioningDataConfig
 from pipelines.engine.core.paths import home
 from pipelines.engine.data import images, loading
 from pipelines.engine.data.sources.rows import Row
@@ -73,7 +73,7 @@ class _Rows:
         folder: where pictures are kept that come in a data set and have no file of their own.
     """
 
-    def __init__(self, data: PictureData, folder: Path) -> None:
+    def __init__(self, data: CaptioningDataConfig, folder: Path) -> None:
         self._data, self._folder = data, folder
         self._known: dict[Path, str | tuple[Path, str]] = {}
 

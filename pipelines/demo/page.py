@@ -24,7 +24,7 @@ import gradio as gr
 import numpy as np
 import tensorflow as tf
 
-from pipelines.engine.config.schema import Experiment, listed
+from pipelines.engine.config.schema import Experiment, as_list
 from pipelines.engine.core import plotting
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.export import savedmodel
@@ -261,7 +261,7 @@ def _forecasting() -> None:
 
 def forecast(path: str | None) -> Any:
     model = find("forecasting")
-    return chart(model.predict(path or listed(model.config.data.source)[0]).json["series"])
+    return chart(model.predict(path or as_list(model.config.data.source)[0]).json["series"])
 
 
 # Generation

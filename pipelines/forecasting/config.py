@@ -7,40 +7,40 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from pipelines.engine.config.schema import (
+    BaseConfig,
     CellConfig,
+    CoercedStr,
     DataConfig,
     Experiment,
-    Name,
+    Fraction,
     Score,
-    Section,
-    Share,
     TrainConfig,
 )
 
 #: How numbers are read: as they are, or what they are above the step before.
-Values = Literal["levels", "differences", "log_returns"]
+ValueTransform = Literal["levels", "differences", "log_returns"]
 #: Paths that a server draws for one request, at most.
-MOST_PATHS = 2_000
+MAX_PATHS = 2_000
 
 
-class SeriesData(DataConfig):
+class ForecastingDataConfig(DataConfig):
     """Rows with a date and a number: of one series or of many."""
 
     #: The column with the date, and how it is written (strptime); null is ISO 8601.
-    date: Name = "date"
+    date: CoercedStr = "date"
     date_format: str | None = None
     #: The column with a series' name; null where there is one series, or one a column.
-    series: Name | None = None
+    series: CoercedStr | None = None
     #: The column that is forecast; several columns are as many series (a wide table).
-    target: Name | Annotated[list[Name], Field(min_length=1)] = "close"
-    values: Values = "log_returns"
+    target: CoercedStr | Annotated[list[CoercedStr], Field(min_length=1)] = "close"
+    values: ValueTransform = "log_returns"
     #: Further columns that are read, each in its way.
-    columns: dict[Name, Values] = Field({})
+    columns: dict[CoercedStr, ValueTransform] = Field({})
     #: log(a / b) of two columns: ``{high: low}`` is the day's range.
-    ratios: dict[Name, Name] = Field({})
+    ratios: dict[CoercedStr, CoercedStr] = Field({})
     #: The last share of the time, or the date it begins.
-    validation: Share | str = 0.1
-    test: Share | str = 0.1
+    validation: Fraction | str = 0.1
+    test: Fraction | str = 0.1
     #: Only dates from ``start`` on and before ``end``.
     start: str | None = None
     end: str | None = None
@@ -50,7 +50,7 @@ class SeriesData(DataConfig):
     min_steps: int = Field(30, ge=3)
 
 
-class ModelConfig(CellConfig):
+class ForecastingModelConfig(CellConfig):
     """History → cells → the distribution of what comes next."""
 
     #: Steps that are read, and steps that are forecast.
@@ -76,7 +76,7 @@ class ModelConfig(CellConfig):
     calendar: list[Literal["hour", "weekday", "year"]] = Field([])
     #: Size of a series' vector; 0 treats all alike.
     embedding: int = Field(0, ge=0)
-    dropout: Share = 0.0
+    dropout: Fraction = 0.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -99,17 +99,17 @@ class WindowTrainConfig(TrainConfig):
     #: Steps between two windows; null is as many as there are origins.
     stride: int | None = Field(None, ge=1)
     #: Windows whose series is treated as unknown, so that an unknown one can be forecast.
-    unknown: Share = 0.1
+    unknown: Fraction = 0.1
 
 
-class ForecastConfig(Section):
+class SamplePathsConfig(BaseConfig):
     """How sample paths are drawn; ``decode: autoregressive`` only."""
 
-    paths: int = Field(200, ge=2, le=MOST_PATHS)
+    paths: int = Field(200, ge=2, le=MAX_PATHS)
     seed: int = Field(1, ge=0, lt=2**31)
 
 
-class EvaluationConfig(Section):
+class BaselinesConfig(BaseConfig):
     """What the baselines need to know."""
 
     #: Steps of a season: 24 for hours, 5 for trading days.
@@ -141,11 +141,11 @@ class ForecastingConfig(Experiment):
     }
 
     task: Literal["forecasting"] = "forecasting"
-    data: SeriesData
-    model: ModelConfig = ModelConfig()
+    data: ForecastingDataConfig
+    model: ForecastingModelConfig = ForecastingModelConfig()
     train: WindowTrainConfig = WindowTrainConfig()
-    forecast: ForecastConfig = ForecastConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
+    forecast: SamplePathsConfig = SamplePathsConfig()
+    evaluation: BaselinesConfig = BaselinesConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

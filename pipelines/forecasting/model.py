@@ -12,7 +12,7 @@ from pipelines.engine.config.schema import CellConfig
 from pipelines.engine.models.blocks import recurrent_stack, state_sizes
 from pipelines.engine.training.losses import MeanLoss, weighted
 from pipelines.forecasting import distributions
-from pipelines.forecasting.config import ForecastingConfig, ModelConfig
+from pipelines.forecasting.config import ForecastingConfig, ForecastingModelConfig
 
 #: Standardised numbers are read up to here.
 _FAR = 8.0
@@ -49,7 +49,7 @@ def features(settings: dict[str, Any]) -> int:
     return own + further + 2 * len(settings["calendar"])
 
 
-def _reader(config: ModelConfig, *, inputs: int, series: int, seed: int) -> keras.Model:
+def _reader(config: ForecastingModelConfig, *, inputs: int, series: int, seed: int) -> keras.Model:
     """``[features <float>[batch, time, inputs], series <int32>[batch], valid, state…]`` →
     ``[read <float>[batch, time, units + inputs + embedding], state…]``: the hidden states, and
     beside them what they were made of."""
@@ -78,7 +78,7 @@ def _reader(config: ModelConfig, *, inputs: int, series: int, seed: int) -> kera
     return keras.Model([read, which, valid, *states], [read_on, *after], name="reader")
 
 
-def _head(config: ModelConfig, *, inputs: int, seed: int) -> keras.Model:
+def _head(config: ForecastingModelConfig, *, inputs: int, seed: int) -> keras.Model:
     """V: ``[read <float>[batch, origins, inputs], ahead]`` → ``<float32>[batch, origins, steps,
     size]``, what `distributions.shape` reads. It begins with nothing but the bias.
 

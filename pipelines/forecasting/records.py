@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.engine.config.schema import as_text, listed
+from pipelines.engine.config.schema import as_list, as_text
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import loading
 from pipelines.engine.data.sources.rows import Row
 from pipelines.engine.data.splits import Splits, fingerprint
-from pipelines.forecasting.config import ForecastingConfig, SeriesData
+from pipelines.forecasting.config import ForecastingConfig, ForecastingDataConfig
 
 #: A change within this share of a whole ratio, and so many times as large as is usual, looks like
 #: a split of the stock.
@@ -69,7 +69,7 @@ class Part:
         return self.series.place
 
 
-def names_of(data: SeriesData) -> list[str]:
+def names_of(data: ForecastingDataConfig) -> list[str]:
     """The columns of ``Series.values``, the target apart."""
     return [*data.columns, *(name for pair in data.ratios.items() for name in pair)]
 
@@ -99,7 +99,7 @@ def load(config: ForecastingConfig) -> Splits:
             need += 2  # a change is two steps, and one to forecast
         if max((p.stop - p.start for p in parts), default=0) < need:
             raise UserError(
-                f"{', '.join(listed(data.source))}: the {name} split has {steps} steps, and no "
+                f"{', '.join(as_list(data.source))}: the {name} split has {steps} steps, and no "
                 f"series with {need} or more of them; give longer series, or other dates in "
                 "data.validation and data.test"
             )
@@ -125,7 +125,9 @@ def load(config: ForecastingConfig) -> Splits:
     return Splits(**splits, fingerprint=digest, test_fingerprint=tested, report=report)
 
 
-def read(data: SeriesData, sources: str | list[str], report: dict[str, Any]) -> list[Series]:
+def read(
+    data: ForecastingDataConfig, sources: str | list[str], report: dict[str, Any]
+) -> list[Series]:
     """The series of one or more sources, in the order of their names.
 
     Rows are put in the order of time; a row that stands there twice counts once. Missing cells
@@ -135,11 +137,11 @@ def read(data: SeriesData, sources: str | list[str], report: dict[str, Any]) -> 
         UserError: a source cannot be read, has too many unusable rows, or no series that is long
             enough.
     """
-    targets = listed(data.target)
+    targets = as_list(data.target)
     wanted = [data.date, *([data.series] if data.series else []), *targets, *names_of(data)]
     steps = [
         step
-        for source in listed(sources)
+        for source in as_list(sources)
         for step in loading.read(
             source,
             list(dict.fromkeys(wanted)),
@@ -162,7 +164,7 @@ def read(data: SeriesData, sources: str | list[str], report: dict[str, Any]) -> 
             series += _assemble(label or str(targets[0]), found[name], i, data, counts, notes)
     if not series:
         raise UserError(
-            f"{', '.join(listed(sources))}: no series has data.min_steps ({data.min_steps}) steps "
+            f"{', '.join(as_list(sources))}: no series has data.min_steps ({data.min_steps}) steps "
             "or more"
         )
     report["steps"] = dict(counts)
@@ -171,7 +173,7 @@ def read(data: SeriesData, sources: str | list[str], report: dict[str, Any]) -> 
 
 
 def _assemble(
-    name: str, steps: list[Step], which: int, data: SeriesData, counts: Counter[str],
+    name: str, steps: list[Step], which: int, data: ForecastingDataConfig, counts: Counter[str],
     notes: list[str],
 ) -> list[Series]:  # fmt: skip
     """The pieces of one series without a wide gap; what had to be done is counted."""
@@ -234,9 +236,9 @@ def _splits_of_stock(name: str, prices: np.ndarray, times: np.ndarray) -> list[s
     ]
 
 
-def _parser(data: SeriesData) -> Callable[[Row], Step | str]:
+def _parser(data: ForecastingDataConfig) -> Callable[[Row], Step | str]:
     """What makes a step of a row, or says why it cannot be one."""
-    targets = listed(data.target)
+    targets = as_list(data.target)
     further_names = names_of(data)
     read_as = {**dict.fromkeys(further_names, "log_returns"), **data.columns}
     times: dict[str, int | None] = {}
@@ -327,7 +329,7 @@ def _moment(key: str, value: str) -> int:
     return time
 
 
-def _outside(data: SeriesData) -> Callable[[Step], bool]:
+def _outside(data: ForecastingDataConfig) -> Callable[[Step], bool]:
     start, end = (
         None if value is None else _moment(key, value)
         for key, value in (("start", data.start), ("end", data.end))
@@ -335,7 +337,7 @@ def _outside(data: SeriesData) -> Callable[[Step], bool]:
     return lambda s: (start is not None and s.time < start) or (end is not None and s.time >= end)
 
 
-def _begins(data: SeriesData, times: np.ndarray) -> dict[str, int]:
+def _begins(data: ForecastingDataConfig, times: np.ndarray) -> dict[str, int]:
     """The first moment of validation and test; shares are of all moments."""
     behind = 0.0
     found: dict[str, int] = {}

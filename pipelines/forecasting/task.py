@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from layers.recorder import Recorder
-from pipelines.engine.config.schema import listed
+from pipelines.engine.config.schema import as_list
 from pipelines.engine.core import plotting
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.tables import Table
@@ -26,7 +26,7 @@ from pipelines.engine.training import loop
 from pipelines.forecasting import baselines, distributions, evaluation, plots, records
 from pipelines.forecasting import model as models
 from pipelines.forecasting.backtest import Truth
-from pipelines.forecasting.config import MOST_PATHS, ForecastingConfig
+from pipelines.forecasting.config import MAX_PATHS, ForecastingConfig
 from pipelines.forecasting.model import Forecaster, ForecastLoss, MeanOf
 from pipelines.forecasting.predictive import DENSE, Empirical, Parametric, Predictive
 from pipelines.forecasting.processor import Scales, levels_of
@@ -134,7 +134,7 @@ class Forecasting(Task):
         if config.model.decode == "autoregressive":
             inputs["paths"] = tf.TensorSpec([None], tf.int32, name="paths")
             inputs["seed"] = tf.TensorSpec([None], tf.int32, name="seed")
-        target = ",".join(listed(config.data.target))
+        target = ",".join(as_list(config.data.target))
         named = tf.constant([target, *names_of(config.data)])
         levels = tf.constant(config.model.quantiles)
 
@@ -222,7 +222,7 @@ class Forecasting(Task):
                         "90 %": high,
                         "came": np.concatenate([last[1:], [np.nan]]),
                     },
-                    scale=", ".join(listed(config.data.target)),
+                    scale=", ".join(as_list(config.data.target)),
                     details=[f"{value:,.6g}" for value in last],
                 )
             ],
@@ -300,7 +300,7 @@ class Server:
         if config.decode == "direct":
             found = self._model.direct(inputs, reading)
             return {"quantiles": raw(_quantiles(found[:, 0], self._config))}
-        paths = tf.clip_by_value(tf.reduce_max(given["paths"], keepdims=True), 2, MOST_PATHS)[0]
+        paths = tf.clip_by_value(tf.reduce_max(given["paths"], keepdims=True), 2, MAX_PATHS)[0]
         # Each row's own stream: its numbers do not depend on what it is asked together with.
         uniforms = tf.map_fn(
             lambda seed: tf.random.stateless_uniform([paths, horizon, 2], [seed, 0], 1e-7, 1.0),

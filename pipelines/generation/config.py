@@ -7,41 +7,41 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from pipelines.engine.config.schema import (
+    BaseConfig,
     CellConfig,
-    DocumentTextConfig,
+    CoercedStr,
     Experiment,
-    Level,
-    Name,
+    Fraction,
     Score,
-    Section,
-    Share,
     TextDataConfig,
+    TokenizerConfig,
+    TokenLevel,
     TrainConfig,
 )
 
 #: Above this every token is as likely as every other; and what a server writes for one request.
-HOTTEST, LONGEST = 100.0, 100_000
+MAX_TEMPERATURE, MAX_LENGTH = 100.0, 100_000
 
 
-class DocumentData(TextDataConfig):
+class GenerationDataConfig(TextDataConfig):
     """Texts, each of them a document: a tune, a play, an article."""
 
-    text: Name = "text"
+    text: CoercedStr = "text"
 
 
-class TextConfig(DocumentTextConfig):
+class GenerationTextConfig(TokenizerConfig):
     #: ``abc``: folk tunes in ABC notation. Their headers are reduced to what a player needs, and
     #: generated tunes are judged as music.
     format: Literal["plain", "abc"] = "plain"
 
 
-class ModelConfig(CellConfig):
+class GenerationModelConfig(CellConfig):
     """Embedding → recurrent layers → V → softmax over what comes next."""
 
-    level: Level = "character"
+    level: TokenLevel = "character"
     embedding: int = Field(64, ge=1)
     #: Probability that a feature is zeroed: of the embedding, between layers, and before V.
-    dropout: Share = 0.0
+    dropout: Fraction = 0.0
     #: V is the embedding's own matrix (Press & Wolf 2017).
     tied: bool = False
 
@@ -54,17 +54,17 @@ class StreamTrainConfig(TrainConfig):
     window: int = Field(64, ge=1)
 
 
-class SamplingConfig(Section):
+class SamplingConfig(BaseConfig):
     """How a text is continued, and what is sampled to see how a model writes."""
 
     #: 0 always takes the likeliest; 1 draws from the model's own probabilities.
-    temperature: float = Field(0.8, ge=0, le=HOTTEST)
+    temperature: float = Field(0.8, ge=0, le=MAX_TEMPERATURE)
     #: Draw from so many likeliest only; null for all.
     top_k: int | None = Field(None, ge=1)
     #: Draw from the likeliest that hold this much probability (nucleus); 1 for all.
     top_p: float = Field(1.0, gt=0, le=1)
     #: Tokens (characters, words or sub-words), at most.
-    max_length: int = Field(600, ge=0, le=LONGEST)
+    max_length: int = Field(600, ge=0, le=MAX_LENGTH)
     seed: int = Field(1, ge=0, lt=2**31)
     #: Continued after every epoch, always with the same seed.
     prompts: list[str] = Field([""], min_length=1)
@@ -93,9 +93,9 @@ class GenerationConfig(Experiment):
     }
 
     task: Literal["generation"] = "generation"
-    data: DocumentData
-    text: TextConfig = TextConfig()
-    model: ModelConfig = ModelConfig()
+    data: GenerationDataConfig
+    text: GenerationTextConfig = GenerationTextConfig()
+    model: GenerationModelConfig = GenerationModelConfig()
     train: StreamTrainConfig = StreamTrainConfig()
     sampling: SamplingConfig = SamplingConfig()
 

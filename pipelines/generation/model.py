@@ -9,15 +9,15 @@ from keras import ops
 
 from pipelines.engine.data.ragged import PADDING
 from pipelines.engine.models.blocks import recurrent_stack, reversible_embedding, state_sizes
-from pipelines.generation.config import ModelConfig
+from pipelines.generation.config import GenerationModelConfig
 
 
-def build(config: ModelConfig, *, vocabulary: int, rows: int, seed: int) -> LanguageModel:
+def build(config: GenerationModelConfig, *, vocabulary: int, rows: int, seed: int) -> LanguageModel:
     """A model over ``rows`` parallel streams."""
     return LanguageModel(network(config, vocabulary=vocabulary, seed=seed), rows)
 
 
-def network(config: ModelConfig, *, vocabulary: int, seed: int) -> keras.Model:
+def network(config: GenerationModelConfig, *, vocabulary: int, seed: int) -> keras.Model:
     """``[ids <int32>[batch, time], state…]`` → ``[logits [batch, time, vocabulary], state…]``.
 
     Any batch, any number of steps, 0 being padding on the right. A state is

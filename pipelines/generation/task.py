@@ -29,7 +29,12 @@ from pipelines.engine.training import loop
 from pipelines.engine.training.losses import next_token
 from pipelines.generation import abc_notation, evaluation, records
 from pipelines.generation import model as models
-from pipelines.generation.config import HOTTEST, LONGEST, GenerationConfig, SamplingConfig
+from pipelines.generation.config import (
+    MAX_LENGTH,
+    MAX_TEMPERATURE,
+    GenerationConfig,
+    SamplingConfig,
+)
 from pipelines.generation.model import LanguageModel
 
 #: How many of the likeliest next tokens are told.
@@ -294,7 +299,7 @@ class GenerationServing:
             max_length=most,
             temperature=temperature,
             seed=seed,
-            drawn=state["drawn"] % LONGEST,
+            drawn=state["drawn"] % MAX_LENGTH,
             top_k=self._sampling.top_k,
             top_p=self._sampling.top_p,
         )
@@ -373,8 +378,8 @@ def _bounded(
         tf.broadcast_to(a, rows) for a in (temperature, max_length, seed)
     )
     temperature = tf.where(tf.math.is_nan(temperature), 0.0, temperature)
-    temperature = tf.clip_by_value(temperature, 0.0, HOTTEST)
-    return temperature, tf.clip_by_value(max_length, 0, LONGEST), seed
+    temperature = tf.clip_by_value(temperature, 0.0, MAX_TEMPERATURE)
+    return temperature, tf.clip_by_value(max_length, 0, MAX_LENGTH), seed
 
 
 def _last_character(texts: tf.Tensor) -> tf.Tensor:

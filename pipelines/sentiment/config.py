@@ -7,28 +7,28 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pipelines.engine.config.schema import (
+    BaseConfig,
     BucketTrainConfig,
+    CoercedStr,
     Experiment,
-    Name,
+    Fraction,
     RecurrentConfig,
     Score,
-    Section,
-    Share,
-    TextRowsConfig,
+    TextRowsDataConfig,
 )
 
 
-class TextData(TextRowsConfig):
+class SentimentDataConfig(TextRowsDataConfig):
     """Rows with a text and a label."""
 
-    text: Name = "text"
-    label: Name = "label"
+    text: CoercedStr = "text"
+    label: CoercedStr = "label"
     #: Names for the labels as they stand in the data, e.g. ``{0: negative, 1: positive}``.
     #: Rows with any other label are unusable. Null takes the labels as they are.
-    labels: dict[Name, Name] | None = Field(None, min_length=2)
+    labels: dict[CoercedStr, CoercedStr] | None = Field(None, min_length=2)
 
 
-class TextConfig(Section):
+class SentimentTextConfig(BaseConfig):
     """How text becomes ids."""
 
     lowercase: bool = True
@@ -41,7 +41,7 @@ class TextConfig(Section):
     keep: Literal["head", "tail", "ends"] = "ends"
 
 
-class NgramConfig(Section):
+class NgramConfig(BaseConfig):
     """A linear model over the words and word n-grams of a text, beside the recurrent one."""
 
     #: The longest n-gram, in words.
@@ -52,18 +52,18 @@ class NgramConfig(Section):
     alone: bool = False
 
 
-class ModelConfig(RecurrentConfig):
+class SentimentModelConfig(RecurrentConfig):
     """Embedding → recurrent layers → pooled state → V → softmax."""
 
     embedding: int = Field(100, ge=1)
     #: The chapter reads off the last state; max and mean go over all valid steps.
     pool: list[Literal["last", "mean", "max"]] = Field(["last"], min_length=1)
     #: Probability that a training token is replaced by the unknown id.
-    token_dropout: Share = 0.0
+    token_dropout: Fraction = 0.0
     #: Probability that an embedding dimension is zeroed, for all steps of a sequence alike.
-    embedding_dropout: Share = 0.0
+    embedding_dropout: Fraction = 0.0
     #: Probability that a feature is zeroed before V.
-    dropout: Share = 0.0
+    dropout: Fraction = 0.0
     #: Null for none. The answer is then the mean of the two models' probabilities.
     ngrams: NgramConfig | None = None
 
@@ -80,9 +80,9 @@ class SentimentConfig(Experiment):
     }
 
     task: Literal["sentiment"] = "sentiment"
-    data: TextData
-    text: TextConfig = TextConfig()
-    model: ModelConfig = ModelConfig()
+    data: SentimentDataConfig
+    text: SentimentTextConfig = SentimentTextConfig()
+    model: SentimentModelConfig = SentimentModelConfig()
     train: BucketTrainConfig = BucketTrainConfig()
 
 

@@ -12,10 +12,10 @@ from pipelines.engine.models.blocks import (
     ValidPool,
     recurrent_stack,
 )
-from pipelines.sentiment.config import ModelConfig
+from pipelines.sentiment.config import SentimentModelConfig
 
 
-def build(config: ModelConfig, *, vocabulary: int, classes: int, seed: int) -> keras.Model:
+def build(config: SentimentModelConfig, *, vocabulary: int, classes: int, seed: int) -> keras.Model:
     """``ids <int32>[batch, time]`` (0 is padding, on the right) → ``logits [batch, classes]``."""
     # One seed a layer: equal seeds would draw equal dropout masks.
     seeds = iter(range(seed, seed + 10))

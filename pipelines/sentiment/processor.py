@@ -15,14 +15,14 @@ from pipelines.engine.core.files import write_json
 from pipelines.engine.data.ragged import Ragged
 from pipelines.engine.text.vocabulary import RESERVED, build_vocabulary
 from pipelines.engine.text.words import Tokenizer, split_words
-from pipelines.sentiment.config import TextConfig
+from pipelines.sentiment.config import SentimentTextConfig
 
 
 class TextClasses:
     """Texts to ids and labels to class numbers, for training and serving alike."""
 
     def __init__(
-        self, config: TextConfig, vocabulary: Sequence[str], labels: Sequence[str]
+        self, config: SentimentTextConfig, vocabulary: Sequence[str], labels: Sequence[str]
     ) -> None:
         self.config = config
         self.labels = list(labels)
@@ -35,7 +35,9 @@ class TextClasses:
         self._number = {label: i for i, label in enumerate(self.labels)}
 
     @classmethod
-    def fit(cls, config: TextConfig, texts: Collection[str], labels: Sequence[str]) -> TextClasses:
+    def fit(
+        cls, config: SentimentTextConfig, texts: Collection[str], labels: Sequence[str]
+    ) -> TextClasses:
         vocabulary = build_vocabulary(
             texts,
             functools.partial(split_words, lowercase=config.lowercase),
@@ -66,4 +68,4 @@ class TextClasses:
     def load(cls, folder: Path) -> TextClasses:
         saved = json.loads((folder / "text.json").read_text(encoding="utf-8"))
         labels = saved.pop("labels")
-        return cls(TextConfig(**saved), Tokenizer.read_vocabulary(folder), labels)
+        return cls(SentimentTextConfig(**saved), Tokenizer.read_vocabulary(folder), labels)

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.engine.config.schema import as_text, listed
+from pipelines.engine.config.schema import as_list, as_text
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import loading
 from pipelines.engine.data.sources.rows import Row
 from pipelines.engine.data.splits import Splits
-from pipelines.sentiment.config import SentimentConfig, TextData
+from pipelines.sentiment.config import SentimentConfig, SentimentDataConfig
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def load(config: SentimentConfig) -> Splits:
     return splits
 
 
-def _parse(row: Row, data: TextData) -> LabelledText | str:
+def _parse(row: Row, data: SentimentDataConfig) -> LabelledText | str:
     text, label = row.fields[data.text], as_text(row.fields[data.label])
     if not isinstance(text, str):
         return f"{data.text!r} is not text"
@@ -59,12 +59,12 @@ def _parse(row: Row, data: TextData) -> LabelledText | str:
     return LabelledText(text, data.labels[label] if data.labels is not None else label, row.place)
 
 
-def _check(splits: Mapping[str, Sequence[LabelledText]], data: TextData) -> None:
+def _check(splits: Mapping[str, Sequence[LabelledText]], data: SentimentDataConfig) -> None:
     labels = {r.label for r in splits["train"]}
     if len(labels) < 2:
         found = f"only the label {next(iter(labels))!r}" if labels else "no rows"
         raise UserError(
-            f"{', '.join(listed(data.source))}: training needs at least two classes; after "
+            f"{', '.join(as_list(data.source))}: training needs at least two classes; after "
             f"splitting there are {found} in {len(splits['train'])} training rows (column "
             f"{data.label!r})"
         )

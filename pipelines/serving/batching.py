@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.serving.config import BatchingConfig, MostConfig
+from pipelines.serving.config import BatchingConfig, InputLimitsConfig
 from pipelines.serving.errors import RequestError
 from pipelines.serving.json_codec import Arrays
 from pipelines.serving.servable import Signature
@@ -85,7 +85,7 @@ class Batcher:
         # Inputs of one entry for all rows are the model's business, and so are no rows at all.
         if not self._signature.by_rows or len(sizes) != 1 or rows == 0:
             return rows, None
-        equal = [inputs[n] for n in sorted(MostConfig.model_fields.keys() & inputs.keys())]
+        equal = [inputs[n] for n in sorted(InputLimitsConfig.model_fields.keys() & inputs.keys())]
         if any(len(set(a.tolist())) > 1 for a in equal):
             return rows, None
         return rows, (*(a.shape[1:] for a in inputs.values()), *(a[0].item() for a in equal))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pipelines.engine.config.schema import Section
+from pipelines.engine.config.schema import BaseConfig
 
 
-class BatchingConfig(Section):
+class BatchingConfig(BaseConfig):
     """Requests that come at the same time are answered together."""
 
     #: Rows of one call of the model, at most; 1 answers each request by itself.
@@ -16,7 +16,7 @@ class BatchingConfig(Section):
     window_ms: float = Field(1.0, ge=0, le=1000)
 
 
-class MostConfig(Section):
+class InputLimitsConfig(BaseConfig):
     """The largest value of an input of that name: what decides how much work a row is.
 
     Only requests that agree in them are answered together.
@@ -27,7 +27,7 @@ class MostConfig(Section):
     paths: int = Field(1_000, ge=1)
 
 
-class LimitsConfig(Section):
+class LimitsConfig(BaseConfig):
     """What a request may ask for. Beyond it is an error with the name of the key."""
 
     #: Bytes of a request's body (413).
@@ -38,7 +38,7 @@ class LimitsConfig(Section):
     text_bytes: int = Field(8_000_000, ge=1)
     #: Entries along any other dimension, such as the steps of a series (400).
     steps: int = Field(10_000, ge=1)
-    most: MostConfig = MostConfig()
+    most: InputLimitsConfig = InputLimitsConfig()
     #: Requests that are being answered or wait for it (429).
     concurrent: int = Field(256, ge=1)
     #: Open connections (503).
@@ -49,7 +49,7 @@ class LimitsConfig(Section):
     answer_seconds: float = Field(60.0, gt=0)
 
 
-class StreamsConfig(Section):
+class StreamsConfig(BaseConfig):
     """Connections whose state the server keeps."""
 
     #: Open at the same time (429).
@@ -62,7 +62,7 @@ class StreamsConfig(Section):
     state_bytes: int = Field(1_000_000, ge=1)
 
 
-class ServingConfig(Section):
+class ServingConfig(BaseConfig):
     """Where to listen, what to serve and how much of it."""
 
     host: str = "127.0.0.1"

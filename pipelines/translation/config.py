@@ -7,33 +7,33 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from pipelines.engine.config.schema import (
+    BaseConfig,
+    CoercedStr,
     DecoderConfig,
     DecodingConfig,
-    DocumentTextConfig,
     Experiment,
-    Level,
-    Name,
+    Fraction,
     RecurrentConfig,
     Score,
-    Section,
-    Share,
     TeacherForcedTrainConfig,
-    TextRowsConfig,
+    TextRowsDataConfig,
+    TokenizerConfig,
+    TokenLevel,
 )
 
 
-class PairData(TextRowsConfig):
+class TranslationDataConfig(TextRowsDataConfig):
     """Rows with a text and its translation: or a question and its answer, a long text and a
     short one."""
 
     #: The columns.
-    input: Name = "input"
-    output: Name = "output"
+    input: CoercedStr = "input"
+    output: CoercedStr = "output"
     #: Pairs with more characters on either side are left out of every split, and counted.
     max_characters: int = Field(400, ge=1)
 
 
-class TextConfig(DocumentTextConfig):
+class TranslationTextConfig(TokenizerConfig):
     """How texts become ids, on both sides alike."""
 
     #: One vocabulary, learned from both sides together; else one for each.
@@ -42,19 +42,19 @@ class TextConfig(DocumentTextConfig):
     scored: Literal["13a", "intl", "zh", "char"] = "13a"
 
 
-class EncoderConfig(RecurrentConfig):
+class TextEncoderConfig(RecurrentConfig):
     """Embedding → recurrent layers: what is read."""
 
     embedding: int = Field(256, ge=1)
     #: Probability that a feature is zeroed: of the embedding, and between layers.
-    dropout: Share = 0.0
+    dropout: Fraction = 0.0
 
 
-class ModelConfig(Section):
+class TranslationModelConfig(BaseConfig):
     """Encoder → decoder."""
 
-    level: Level = "subword"
-    encoder: EncoderConfig = EncoderConfig()
+    level: TokenLevel = "subword"
+    encoder: TextEncoderConfig = TextEncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
 
     @model_validator(mode="after")
@@ -86,9 +86,9 @@ class TranslationConfig(Experiment):
     }
 
     task: Literal["translation"] = "translation"
-    data: PairData
-    text: TextConfig = TextConfig()
-    model: ModelConfig = ModelConfig()
+    data: TranslationDataConfig
+    text: TranslationTextConfig = TranslationTextConfig()
+    model: TranslationModelConfig = TranslationModelConfig()
     train: TeacherForcedTrainConfig = TeacherForcedTrainConfig()
     decoding: DecodingConfig = DecodingConfig()
 

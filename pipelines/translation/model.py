@@ -11,10 +11,10 @@ from pipelines.engine.config.schema import DecoderConfig
 from pipelines.engine.data.ragged import PADDING
 from pipelines.engine.models import seq2seq
 from pipelines.engine.models.blocks import recurrent_stack, state_sizes
-from pipelines.translation.config import EncoderConfig, ModelConfig
+from pipelines.translation.config import TextEncoderConfig, TranslationModelConfig
 
 
-def build(config: ModelConfig, *, inputs: int, outputs: int, seed: int) -> Translator:
+def build(config: TranslationModelConfig, *, inputs: int, outputs: int, seed: int) -> Translator:
     """
     Args:
         inputs, outputs: sizes of the two vocabularies.
@@ -26,12 +26,12 @@ def build(config: ModelConfig, *, inputs: int, outputs: int, seed: int) -> Trans
     return Translator(reader=encoder, decoder=decoder)
 
 
-def memory_size(config: EncoderConfig) -> int:
+def memory_size(config: TextEncoderConfig) -> int:
     return config.units[-1] * (2 if config.bidirectional else 1)
 
 
 def encoder_network(
-    config: EncoderConfig, decoder: DecoderConfig, *, vocabulary: int, seed: int
+    config: TextEncoderConfig, decoder: DecoderConfig, *, vocabulary: int, seed: int
 ) -> keras.Model:
     """``ids <int32>[batch, steps]`` → the decoder's first states ``<float>[batch, units]``; with
     attention also what a `decoders.network` looks at: keys, memory and valid.

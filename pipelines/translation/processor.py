@@ -7,11 +7,11 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from pipelines.engine.config.schema import Level
+from pipelines.engine.config.schema import TokenLevel
 from pipelines.engine.data import disk
 from pipelines.engine.data.ragged import Ragged, in_chunks
 from pipelines.engine.text.tokenizer import END, END_MARK, DocumentTokenizer
-from pipelines.translation.config import TextConfig
+from pipelines.translation.config import TranslationTextConfig
 
 
 class Pairs:
@@ -26,7 +26,11 @@ class Pairs:
 
     @classmethod
     def fit(
-        cls, config: TextConfig, level: Level, inputs: Collection[str], outputs: Collection[str]
+        cls,
+        config: TranslationTextConfig,
+        level: TokenLevel,
+        inputs: Collection[str],
+        outputs: Collection[str],
     ) -> Pairs:
         if config.shared:
             both = DocumentTokenizer.fit(disk.map_records(str, inputs, outputs), config, level)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipelines.engine.data import loading
 from pipelines.engine.data.sources.rows import Row
 from pipelines.engine.data.splits import Splits
-from pipelines.translation.config import PairData, TranslationConfig
+from pipelines.translation.config import TranslationConfig, TranslationDataConfig
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def load(config: TranslationConfig) -> Splits:
     )
 
 
-def _parse(row: Row, data: PairData) -> Pair | str:
+def _parse(row: Row, data: TranslationDataConfig) -> Pair | str:
     sides = []
     for column in (data.input, data.output):
         text = row.fields[column]

@@ -11,11 +11,11 @@ import optuna
 from pydantic import Field, model_validator
 
 from pipelines.engine.config import loader as configs
-from pipelines.engine.config.schema import Experiment, Section
+from pipelines.engine.config.schema import BaseConfig, Experiment
 from pipelines.engine.core.errors import UserError
 
 
-class Axis(Section):
+class Axis(BaseConfig):
     """What one key may be: one of ``choices``, or a number from ``low`` to ``high``."""
 
     choices: Annotated[list[Any], Field(min_length=1)] | None = None
@@ -65,7 +65,7 @@ class Axis(Section):
         return [int(v) if self.integer else v for v in (self.low, self.high) if v is not None]
 
 
-class Pruning(Section):
+class Pruning(BaseConfig):
     """When a trial is ended: where its best score is worse than the median of others' then."""
 
     #: Trials that come to their end before any is pruned.
@@ -74,7 +74,7 @@ class Pruning(Section):
     warmup: int = Field(1, ge=0)
 
 
-class Space(Section):
+class Space(BaseConfig):
     """What is searched, and how."""
 
     keys: dict[str, Axis] = Field(min_length=1)

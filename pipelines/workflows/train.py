@@ -10,10 +10,10 @@ from typing import Any
 
 import keras
 
-from pipelines.engine.config.schema import Experiment, listed
+from pipelines.engine.config.schema import Experiment, as_list
 from pipelines.engine.core import signals
 from pipelines.engine.core.console import Console
-from pipelines.engine.core.errors import LostError, UserError
+from pipelines.engine.core.errors import ProcessLostError, UserError
 from pipelines.engine.core.files import require_writable
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.models.blocks import routes
@@ -79,7 +79,7 @@ def resume(
         splits = task.load(config)
         _say_data(splits, console)
         if run.info["data"]["fingerprint"] != splits.fingerprint:
-            source = ", ".join(listed(config.data.source))
+            source = ", ".join(as_list(config.data.source))
             raise UserError(
                 f"run {run.id} cannot be resumed: {source} holds other records than when it started"
             )
@@ -163,7 +163,7 @@ def _train(
         tracker.finish("KILLED")
         console.say(f"interrupted; continue with: unfold train {task.name} --resume {run.id}")
         raise
-    except LostError:
+    except ProcessLostError:
         run.update(status="interrupted")
         tracker.finish("KILLED")
         raise

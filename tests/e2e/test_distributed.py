@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.engine.config import loader as configs
-from pipelines.engine.core.errors import LostError, UserError
+from pipelines.engine.core.errors import ProcessLostError, UserError
 from pipelines.engine.training.cluster import Cluster, Location
 from pipelines.engine.training.distribution import filled
 from pipelines.engine.training.losses import ClassCrossentropy, MaskedCrossentropy, PerToken
@@ -171,7 +171,7 @@ def test_a_connection_that_breaks_is_a_loss_and_another_error_stays(lost):
     cluster = object.__new__(Cluster)
     cluster._lost, cluster._raised = "process 1 is lost", False
     words = "UNKNOWN: Gloo AllGather failed: Connection closed by peer" if lost else "a shape"
-    kind, said = (LostError, "is lost") if lost else (ValueError, "a shape")
+    kind, said = (ProcessLostError, "is lost") if lost else (ValueError, "a shape")
     with pytest.raises(kind, match=said), cluster.watching():
         raise ValueError(words)
     assert cluster._raised == lost

@@ -79,9 +79,7 @@ def test_a_run_is_exported_again(task, at_home):
     first = tf.saved_model.load(str(at_home / "exports" / task / "1"))
     older = first.signatures["serving_default"]
     assert again.structured_outputs.keys() == older.structured_outputs.keys()
-    assert (
-        again.structured_input_signature[1].keys() == older.structured_input_signature[1].keys()
-    )
+    assert again.structured_input_signature[1].keys() == older.structured_input_signature[1].keys()
 
 
 def test_layers_load_and_answer_as_before(written):

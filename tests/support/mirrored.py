@@ -21,7 +21,7 @@ from pipelines.engine.config.schema import TrainConfig
 from pipelines.engine.core.console import Console
 from pipelines.engine.training import loop, losses
 from pipelines.engine.training.distribution import Mirrored, SingleDevice
-from pipelines.sentiment.config import ModelConfig
+from pipelines.sentiment.config import SentimentModelConfig
 from pipelines.sentiment.model import build
 
 
@@ -63,7 +63,7 @@ def uniform(seed: int) -> keras.initializers.Initializer:
 
 
 def classifier() -> keras.Model:
-    config = ModelConfig(
+    config = SentimentModelConfig(
         cell="lstm", units=[4], embedding=4, token_dropout=0, embedding_dropout=0, dropout=0
     )
     return build(config, vocabulary=10, classes=2, seed=1)

@@ -30,29 +30,29 @@ def as_text(value: Any) -> str | None:
     return str(value).strip() if isinstance(value, str | int | float) else None
 
 
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 #: Text that YAML may have read as a number or a truth value, as in ``where: {checked: true}``.
-Name = Annotated[str, BeforeValidator(lambda v: v if isinstance(v, str) else as_text(v) or v)]
+CoercedStr = Annotated[str, BeforeValidator(lambda v: v if isinstance(v, str) else as_text(v) or v)]
 
 
 #: One source, or several.
 Sources = str | Annotated[list[str], Field(min_length=1)]
 
 
-def listed(sources: str | list[str]) -> list[str]:
+def as_list(sources: str | list[str]) -> list[str]:
     """One source or several as a list."""
     return [sources] if isinstance(sources, str) else sources
 
 
-class Section(BaseModel):
+class BaseConfig(BaseModel):
     """A block of a config. Unknown keys are refused; values are not coerced between kinds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class DataConfig(Section):
+class DataConfig(BaseConfig):
     """Where records come from.
 
     A source is named in one way everywhere: ``tfds:BUILDER@SPLIT``, ``package:DIST/PATH`` (inside
@@ -62,12 +62,12 @@ class DataConfig(Section):
 
     source: Sources
     #: A share of ``source`` held out, or sources of its own.
-    validation: Share | Sources = 0.1
-    test: Share | Sources = 0.1
+    validation: Fraction | Sources = 0.1
+    test: Fraction | Sources = 0.1
     #: Keep only the rows whose column has this value.
-    where: dict[Name, Name] = {}
+    where: dict[CoercedStr, CoercedStr] = {}
     #: Rows that cannot be used are skipped and counted, up to this share of all rows.
-    max_bad_rows: Share = 0.01
+    max_bad_rows: Fraction = 0.01
 
 
 class TextDataConfig(DataConfig):
@@ -78,7 +78,7 @@ class TextDataConfig(DataConfig):
     keep: Literal["memory", "disk"] = "memory"
 
 
-class TextRowsConfig(TextDataConfig):
+class TextRowsDataConfig(TextDataConfig):
     """Texts that are read each on its own, in any order."""
 
     #: Rows that are kept on disk are shuffled so many at a time, and read from there in pieces.
@@ -86,10 +86,10 @@ class TextRowsConfig(TextDataConfig):
 
 
 #: What documents are divided into: characters, words, or parts of words.
-Level = Literal["character", "word", "subword"]
+TokenLevel = Literal["character", "word", "subword"]
 
 
-class DocumentTextConfig(Section):
+class TokenizerConfig(BaseConfig):
     """How documents become ids."""
 
     lowercase: bool = False
@@ -103,7 +103,7 @@ class DocumentTextConfig(Section):
     punctuation: bool = True
 
 
-class CellConfig(Section):
+class CellConfig(BaseConfig):
     """One or more layers of one cell."""
 
     #: ``feedforward`` has the same input weights and no memory: h_t = tanh(U x_t + b).
@@ -130,7 +130,7 @@ class DecoderConfig(CellConfig):
     #: Look back at each step of what was read, or only start from its last state.
     attention: Literal["additive", "none"] = "additive"
     #: Probability that a feature is zeroed: of the embedding, between layers, and before V.
-    dropout: Share = 0.0
+    dropout: Fraction = 0.0
     #: V is the embedding's own matrix (Press & Wolf 2017).
     tied: bool = True
 
@@ -145,20 +145,20 @@ class DecoderConfig(CellConfig):
 
 
 #: The widest beam that a server searches for one request, and the longest text it writes.
-WIDEST, LONGEST = 64, 2_000
+MAX_BEAM_WIDTH, MAX_LENGTH = 64, 2_000
 
 
-class DecodingConfig(Section):
+class DecodingConfig(BaseConfig):
     """How a text is found: the likeliest that a search meets."""
 
     #: Hypotheses kept side by side; 1 is greedy.
-    beam_width: int = Field(5, ge=1, le=WIDEST)
+    beam_width: int = Field(5, ge=1, le=MAX_BEAM_WIDTH)
     #: Hypotheses are ranked by log p / length^α: 0 prefers short ones, 1 is the mean log p of a
     #: token.
     length_penalty: float = Field(1.0, ge=0, le=2)
     #: Tokens at least and at most, the end not counted.
-    min_length: int = Field(0, ge=0, le=LONGEST)
-    max_length: int = Field(200, ge=1, le=LONGEST)
+    min_length: int = Field(0, ge=0, le=MAX_LENGTH)
+    max_length: int = Field(200, ge=1, le=MAX_LENGTH)
 
     @model_validator(mode="after")
     def _lengths_rise(self) -> Self:
@@ -182,7 +182,7 @@ _REFUSED = {
 }
 
 
-class TrainConfig(Section):
+class TrainConfig(BaseConfig):
     """How any model is trained."""
 
     epochs: int = Field(10, ge=1)
@@ -225,7 +225,7 @@ class TeacherForcedTrainConfig(BucketTrainConfig):
     """Training by teacher forcing: the decoder reads the true text, and writes its next token."""
 
     #: This share of the probability is asked for evenly over all tokens (Szegedy et al. 2016).
-    label_smoothing: Share = 0.0
+    label_smoothing: Fraction = 0.0
 
 
 class Score(NamedTuple):
@@ -235,7 +235,7 @@ class Score(NamedTuple):
     higher_is_better: bool
 
 
-class Experiment(Section):
+class Experiment(BaseConfig):
     """The keys every task has. A task adds its own sections."""
 
     score: ClassVar[Score]

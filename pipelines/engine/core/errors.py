@@ -12,5 +12,5 @@ class TrainingError(Exception):
     """Training itself went wrong (a loss that is not finite). Printed in one line; exit code 1."""
 
 
-class LostError(TrainingError):
+class ProcessLostError(TrainingError):
     """Another process of the training is gone."""

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 #: The folder that runs, exports and the MLflow store are kept in; the working directory if unset.
-HOME_SETTING = "UNFOLD_HOME"
+HOME_VARIABLE = "UNFOLD_HOME"
 
 
 def home() -> Path:
-    return Path(os.environ.get(HOME_SETTING, ".")).expanduser().resolve()
+    return Path(os.environ.get(HOME_VARIABLE, ".")).expanduser().resolve()

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from pipelines.engine.config.schema import DataConfig, TextDataConfig, as_text, listed
+from pipelines.engine.config.schema import DataConfig, TextDataConfig, as_list, as_text
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import disk
 from pipelines.engine.data.sources.reading import read as rows_of
@@ -74,7 +74,7 @@ def load(
         return together(
             keep(
                 record
-                for source in listed(sources)
+                for source in as_list(sources)
                 for record in read(
                     source, columns, parse,
                     parts=parts, leave_out=leave_out, data=data, report=report,
@@ -233,4 +233,4 @@ def _check(splits: Mapping[str, Sequence[Any]], data: DataConfig) -> None:
 
 
 def _name(data: DataConfig) -> str:
-    return ", ".join(listed(data.source))
+    return ", ".join(as_list(data.source))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from pipelines.engine.config.schema import LONGEST, WIDEST, DecodingConfig
+from pipelines.engine.config.schema import MAX_BEAM_WIDTH, MAX_LENGTH, DecodingConfig
 from pipelines.engine.data.ragged import PADDING
 
 #: log p of what cannot be.
@@ -320,8 +320,8 @@ def write(
             anybody: what is out of bounds is brought to the nearest that is in them.
     """
     rows = tf.shape(something)
-    width = tf.clip_by_value(tf.broadcast_to(beam_width, rows), 1, WIDEST)
-    most = tf.clip_by_value(tf.broadcast_to(max_length, rows), 0, LONGEST)
+    width = tf.clip_by_value(tf.broadcast_to(beam_width, rows), 1, MAX_BEAM_WIDTH)
+    most = tf.clip_by_value(tf.broadcast_to(max_length, rows), 0, MAX_LENGTH)
     most = tf.where(something, most, 0)
     looked_at = repeat(looked_at, tf.maximum(tf.reduce_max(width), 1))
 

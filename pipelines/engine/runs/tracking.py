@@ -155,7 +155,7 @@ def reason(error: Exception) -> str:
 
 def describe(run: Run) -> str:
     """A run in a few lines of Markdown, as far as it has come."""
-    info, source = run.info, ", ".join(schema.listed(run.config().data.source))
+    info, source = run.info, ", ".join(schema.as_list(run.config().data.source))
     records = ", ".join(f"{n:,} {name}" for name, n in info["data"]["records"].items())
     lines = [f"`{info['config_name']}` on {source} ({records})."]
     status, epochs = info["status"], len(run.history)
@@ -285,7 +285,7 @@ class Tracker:
     def _log_data(self, run_id: str, data: dict[str, Any]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        source = ", ".join(schema.listed(self._config.data.source))
+        source = ", ".join(schema.as_list(self._config.data.source))
         entity = Dataset(
             name=source,
             digest=data["fingerprint"],

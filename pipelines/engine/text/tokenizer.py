@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 import tokenizers
 
-from pipelines.engine.config.schema import DocumentTextConfig, Level
+from pipelines.engine.config.schema import TokenizerConfig, TokenLevel
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import write_json
 from pipelines.engine.text.vocabulary import (
@@ -64,7 +64,7 @@ class DocumentTokenizer(Vocabulary):
         self,
         vocabulary: Sequence[str],
         *,
-        level: Level,
+        level: TokenLevel,
         lowercase: bool = False,
         punctuation: bool = True,
     ) -> None:
@@ -79,7 +79,7 @@ class DocumentTokenizer(Vocabulary):
 
     @classmethod
     def fit(
-        cls, texts: Collection[str], config: DocumentTextConfig, level: Level
+        cls, texts: Collection[str], config: TokenizerConfig, level: TokenLevel
     ) -> DocumentTokenizer:
         settings = {"lowercase": config.lowercase, "punctuation": config.punctuation}
         words = cls([END_MARK], level=level, **settings).words

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from pipelines.engine.core.errors import LostError, UserError
+from pipelines.engine.core.errors import ProcessLostError, UserError
 
 #: Seconds between two signs of life, and without one until a process counts as lost.
 _BEAT, _SILENCE = 2.0, 30.0
@@ -188,12 +188,12 @@ class Cluster:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Turn what a step raises when another process is gone into a LostError.
+        """Turn what a step raises when another process is gone into a ProcessLostError.
 
         A failed connection is a ValueError where JAX compares arrays of several processes.
 
         Raises:
-            LostError: another process was lost.
+            ProcessLostError: another process was lost.
         """
         import jax
 
@@ -208,7 +208,7 @@ class Cluster:
             if self._lost is None:
                 raise
             self._raised = True
-            raise LostError(self._lost) from None
+            raise ProcessLostError(self._lost) from None
 
     def leave(self) -> None:
         """Leave, together with all others; from here on each process is on its own.

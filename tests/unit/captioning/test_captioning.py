@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.captioning import evaluation, task
-from pipelines.captioning.config import CONFIG, CaptioningConfig, ModelConfig
+from pipelines.captioning.config import CONFIG, CaptioningConfig, CaptioningModelConfig
 from pipelines.captioning.evaluation import asked
 from pipelines.captioning.model import Captioner, build
 from pipelines.captioning.records import Picture
@@ -36,7 +36,7 @@ SIZE = 64
 
 
 def small(cell="lstm", attention="additive", *, layers=1, dropout=0.0, tied=True, **encoder):
-    return ModelConfig.model_validate(
+    return CaptioningModelConfig.model_validate(
         {
             "encoder": {"features": 6, "dropout": dropout, "size": SIZE, **encoder},
             "decoder": {"cell": cell, "units": [8] * layers, "embedding": 10, "tied": tied,

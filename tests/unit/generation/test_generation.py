@@ -19,7 +19,7 @@ from pipelines.engine.export import savedmodel
 from pipelines.engine.text.tokenizer import END, DocumentTokenizer
 from pipelines.engine.training.losses import MaskedCrossentropy, PerToken
 from pipelines.generation import evaluation
-from pipelines.generation.config import CONFIG, ModelConfig, TextConfig
+from pipelines.generation.config import CONFIG, GenerationModelConfig, GenerationTextConfig
 from pipelines.generation.model import LanguageModel, build, network, read_on
 from pipelines.generation.records import tidy_tune
 from pipelines.generation.task import TASK, Feed, GenerationServing, asked
@@ -109,7 +109,7 @@ CELLS = ["rnn", "lstm", "gru", "feedforward"]
 
 
 def small(cell="lstm", rows=3, **settings) -> LanguageModel:
-    config = ModelConfig(cell=cell, units=[6, 5], embedding=4, **settings)
+    config = GenerationModelConfig(cell=cell, units=[6, 5], embedding=4, **settings)
     return build(config, vocabulary=9, rows=rows, seed=3)
 
 
@@ -182,7 +182,9 @@ def test_a_window_of_the_whole_text_is_full_backpropagation_and_a_shorter_one_is
 @pytest.mark.parametrize("tied", [False, True])
 def test_one_batch_is_learned_by_heart(tied):
     keras.utils.set_random_seed(1)
-    model = build(ModelConfig(units=[32], embedding=12, tied=tied), vocabulary=9, rows=2, seed=3)
+    model = build(
+        GenerationModelConfig(units=[32], embedding=12, tied=tied), vocabulary=9, rows=2, seed=3
+    )
     rows = Ragged(np.random.default_rng(0).integers(3, 9, 40).astype("int32"), np.array([20, 20]))
     windows = TokenStreams(rows, rows=2, window=21, end=END).lay()
     model.compile(keras.optimizers.Adam(0.02), loss=MaskedCrossentropy(),
@@ -260,8 +262,10 @@ def parrot():
 
 def taught(text: str, level: str, **settings):
     keras.utils.set_random_seed(1)
-    processor = DocumentTokenizer.fit([text], TextConfig(**settings), level)
-    model = build(ModelConfig(units=[48], embedding=16), vocabulary=processor.size, rows=1, seed=1)
+    processor = DocumentTokenizer.fit([text], GenerationTextConfig(**settings), level)
+    model = build(
+        GenerationModelConfig(units=[48], embedding=16), vocabulary=processor.size, rows=1, seed=1
+    )
     windows = TokenStreams(processor.encode([text]), rows=1, window=32, end=END).lay()
     model.compile(keras.optimizers.Adam(0.01), loss=MaskedCrossentropy())
     model.fit(windows.dataset().repeat(200), verbose=0)
@@ -302,9 +306,12 @@ def test_same_seed_same_text(parrot):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_prompt_is_read_alike_alone_and_beside_longer_ones(cell):
-    processor = DocumentTokenizer.fit(TEXTS, TextConfig(), "character")
+    processor = DocumentTokenizer.fit(TEXTS, GenerationTextConfig(), "character")
     model = build(
-        ModelConfig(cell=cell, units=[7], embedding=5), vocabulary=processor.size, rows=2, seed=3
+        GenerationModelConfig(cell=cell, units=[7], embedding=5),
+        vocabulary=processor.size,
+        rows=2,
+        seed=3,
     )
     writer = GenerationServing(configured(), processor, model.network)
     prompts = ["It", "", "It was the best of times", "Ω"]
@@ -427,7 +434,7 @@ def test_every_config_of_the_task_is_valid():
 
 
 def test_network_takes_any_batch():
-    model = network(ModelConfig(units=[4], embedding=3), vocabulary=7, seed=0)
+    model = network(GenerationModelConfig(units=[4], embedding=3), vocabulary=7, seed=0)
     for batch, time in ((1, 1), (2, 5), (0, 3)):
         states = [np.zeros((batch, 4), "float32")] * 2
         logits, *after = model([np.full((batch, time), 3), *states])

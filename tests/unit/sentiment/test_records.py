@@ -9,7 +9,7 @@ import pytest
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.splits import Splits
 from pipelines.sentiment import records
-from pipelines.sentiment.config import SentimentConfig, TextData
+from pipelines.sentiment.config import SentimentConfig, SentimentDataConfig
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def reviews(count: int, labels=("neg", "pos"), start: int = 0) -> list[dict]:
 
 
 def load(source: str, *, seed: int = 1, **data) -> Splits:
-    return records.load(SentimentConfig(seed=seed, data=TextData(source=source, **data)))
+    return records.load(SentimentConfig(seed=seed, data=SentimentDataConfig(source=source, **data)))
 
 
 def error(source: str, **data) -> str:

@@ -7,16 +7,21 @@ from pipelines.engine.config.schema import BucketTrainConfig
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.splits import Splits
 from pipelines.sentiment import model as models
-from pipelines.sentiment.config import ModelConfig, SentimentConfig, TextConfig, TextData
+from pipelines.sentiment.config import (
+    SentimentConfig,
+    SentimentDataConfig,
+    SentimentModelConfig,
+    SentimentTextConfig,
+)
 from pipelines.sentiment.processor import TextClasses
 from pipelines.sentiment.records import LabelledText
 from pipelines.sentiment.task import TASK, probabilities
 
 CONFIG = SentimentConfig(
     seed=3,
-    data=TextData(source="reviews.csv"),
-    text=TextConfig(min_count=1, max_tokens=4, keep="head"),
-    model=ModelConfig(cell="gru", units=[4], embedding=3, bidirectional=True),
+    data=SentimentDataConfig(source="reviews.csv"),
+    text=SentimentTextConfig(min_count=1, max_tokens=4, keep="head"),
+    model=SentimentModelConfig(cell="gru", units=[4], embedding=3, bidirectional=True),
     train=BucketTrainConfig(batch_size=4, buckets=3),
 )
 LABELS = ["bad", "good", "größer"]
@@ -57,7 +62,11 @@ def test_processor_is_the_same_after_being_saved(splits, processor, tmp_path):
 
 @pytest.mark.parametrize(
     "config",
-    [TextConfig(), TextConfig(lowercase=False, max_tokens=None), TextConfig(keep="tail")],
+    [
+        SentimentTextConfig(),
+        SentimentTextConfig(lowercase=False, max_tokens=None),
+        SentimentTextConfig(keep="tail"),
+    ],
 )
 def test_settings_of_the_text_are_saved(config, tmp_path):
     TextClasses(config, ["a"], ["x", "y"]).save(tmp_path)

@@ -21,7 +21,7 @@ from pipelines.engine.text.tokenizer import END
 from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.engine.training.losses import MaskedCrossentropy, PerToken, token_losses
 from pipelines.translation import evaluation
-from pipelines.translation.config import CONFIG, ModelConfig, TranslationConfig
+from pipelines.translation.config import CONFIG, TranslationConfig, TranslationModelConfig
 from pipelines.translation.evaluation import asked
 from pipelines.translation.model import Translator, build
 from pipelines.translation.records import Pair
@@ -32,7 +32,7 @@ ATTENTION = ["additive", "none"]
 
 
 def small(cell="lstm", attention="additive", *, two=True, layers=1, dropout=0.0, tied=True):
-    return ModelConfig.model_validate(
+    return TranslationModelConfig.model_validate(
         {
             "encoder": {"cell": cell, "units": [8], "bidirectional": two, "embedding": 6,
                         "dropout": dropout},
@@ -169,7 +169,7 @@ def test_it_learns_to_copy_and_to_reverse(task):
     turned = rows if task == "copy" else [r[::-1] for r in rows]
     read = packed(rows).ended_with(end)
     written, targets = packed(turned).begun_with(end), packed(turned).ended_with(end)
-    config = ModelConfig.model_validate(
+    config = TranslationModelConfig.model_validate(
         {
             "encoder": {"cell": "gru", "units": [32], "bidirectional": True, "embedding": 16},
             "decoder": {"cell": "gru", "units": [48], "embedding": 32, "tied": False},

@@ -10,21 +10,26 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from pipelines.engine.config import loader as configs
-from pipelines.engine.config.schema import BucketTrainConfig, Section, Share
+from pipelines.engine.config.schema import BaseConfig, BucketTrainConfig, Fraction
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.tasks.catalog import get_config
-from pipelines.sentiment.config import ModelConfig, SentimentConfig, TextConfig, TextData
+from pipelines.sentiment.config import (
+    SentimentConfig,
+    SentimentDataConfig,
+    SentimentModelConfig,
+    SentimentTextConfig,
+)
 from tests.support import ROOT
 
 READY_MADE = sorted((ROOT / "configs").glob("*/*.yaml"))
 
 
-class Extra(Section):
+class Extra(BaseConfig):
     """A section that a config may leave out."""
 
     passes: float = Field(1.0, gt=0)
     window: int = Field(100, ge=2)
-    dropout: Share = 0.1
+    dropout: Fraction = 0.1
 
 
 class Toy(SentimentConfig):
@@ -60,7 +65,7 @@ def errors(path: Path, *overrides: str) -> list[str]:
 
 def test_minimal_config_has_the_defaults(write):
     config = load(write(MINIMAL))
-    assert config == Toy(data=TextData(source="reviews.csv"))
+    assert config == Toy(data=SentimentDataConfig(source="reviews.csv"))
     assert config.train.epochs == BucketTrainConfig().epochs
     assert config.extra is None
 
@@ -367,7 +372,9 @@ def test_overrides_leave_the_rest_and_the_last_one_wins(write):
     config = load(write(MINIMAL + "train: {epochs: 9, patience: 2}"), "seed=2", "train.epochs=3",
                   "train.epochs=4", "extra.window=8", "extra=null")  # fmt: skip
     expected = Toy(
-        seed=2, data=TextData(source="reviews.csv"), train=BucketTrainConfig(epochs=4, patience=2)
+        seed=2,
+        data=SentimentDataConfig(source="reviews.csv"),
+        train=BucketTrainConfig(epochs=4, patience=2),
     )
     assert config == expected
 
@@ -429,7 +436,7 @@ experiments = st.builds(
     name=st.one_of(names, st.sampled_from(["1e-3", "12", "true", "0.1", "2020-01-31"])),
     seed=st.integers(0, 2**31 - 1),
     data=st.builds(
-        TextData,
+        SentimentDataConfig,
         source=st.one_of(texts, several),
         validation=st.one_of(shares, texts, several),
         test=st.one_of(shares, texts, several),
@@ -437,8 +444,10 @@ experiments = st.builds(
         labels=st.one_of(st.none(), st.dictionaries(texts, texts, min_size=2, max_size=4)),
         text=texts,
     ),
-    text=st.builds(TextConfig, max_tokens=st.one_of(st.none(), st.integers(1, 9))),
-    model=st.builds(ModelConfig, units=st.lists(st.integers(1, 9), min_size=1, max_size=3)),
+    text=st.builds(SentimentTextConfig, max_tokens=st.one_of(st.none(), st.integers(1, 9))),
+    model=st.builds(
+        SentimentModelConfig, units=st.lists(st.integers(1, 9), min_size=1, max_size=3)
+    ),
     train=st.builds(
         BucketTrainConfig,
         learning_rate=st.floats(1e-300, 1e300),

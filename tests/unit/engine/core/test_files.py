@@ -17,7 +17,7 @@ from tests.support import ROOT
 HOLD = """
 import sys, time
 from pathlib import Path
-from pipelines.files import lock
+from pipelines.engine.core.files import lock
 with lock(Path(sys.argv[1]), wait=False):
     print("held", flush=True)
     time.sleep(600)

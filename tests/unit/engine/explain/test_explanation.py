@@ -30,7 +30,7 @@ from pipelines.engine.tasks.base import Task
 from pipelines.forecasting.task import TASK as FORECASTING
 from pipelines.generation.task import TASK as GENERATION
 from pipelines.sentiment import task as sentiment_task
-from pipelines.sentiment.config import SentimentConfig, TextConfig
+from pipelines.sentiment.config import SentimentConfig, SentimentTextConfig
 from pipelines.sentiment.processor import TextClasses
 from pipelines.sentiment.task import TASK as SENTIMENT
 from pipelines.sentiment.task import probabilities
@@ -42,7 +42,7 @@ FAR = 200.0
 
 
 def classes(most=None, keep="ends"):
-    config = TextConfig(min_count=1, max_tokens=most, keep=keep)
+    config = SentimentTextConfig(min_count=1, max_tokens=most, keep=keep)
     return TextClasses(config, VOCABULARY, ["bad", "good"])
 
 

@@ -11,7 +11,7 @@ from layers import GRU, LSTM, Bidirectional, SimpleRNN
 from pipelines.engine.data.ragged import PADDING
 from pipelines.engine.models.blocks import Committee, NgramScores, TokenDropout, ValidPool
 from pipelines.engine.text.vocabulary import UNKNOWN
-from pipelines.sentiment.config import ModelConfig
+from pipelines.sentiment.config import SentimentModelConfig
 from pipelines.sentiment.model import build
 
 CELLS = ["rnn", "lstm", "gru", "feedforward"]
@@ -37,11 +37,11 @@ def random_ids(lengths, time: int = TIME, *, vocabulary: int = 20, seed: int = 0
     return np.where(valid_steps(lengths, time), ids, PADDING).astype(np.int32)
 
 
-def small(cell: str = "lstm", **changes) -> ModelConfig:
-    return ModelConfig(**{"cell": cell, "units": [6], "embedding": 5} | changes)
+def small(cell: str = "lstm", **changes) -> SentimentModelConfig:
+    return SentimentModelConfig(**{"cell": cell, "units": [6], "embedding": 5} | changes)
 
 
-def classifier(config: ModelConfig, *, classes: int = 3, seed: int = 1) -> keras.Model:
+def classifier(config: SentimentModelConfig, *, classes: int = 3, seed: int = 1) -> keras.Model:
     keras.utils.set_random_seed(seed)
     return build(config, vocabulary=20, classes=classes, seed=seed)
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.engine.config.schema import DocumentTextConfig
+from pipelines.engine.config.schema import TokenizerConfig
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.ragged import PADDING
 from pipelines.engine.export import savedmodel
@@ -32,7 +32,7 @@ TEXTS = [
 
 
 def documents(level="character", texts=TEXTS, **settings) -> DocumentTokenizer:
-    return DocumentTokenizer.fit(texts, DocumentTextConfig(**settings), level)
+    return DocumentTokenizer.fit(texts, TokenizerConfig(**settings), level)
 
 
 def ids_of(processor: DocumentTokenizer, batch: list[str]) -> list[list[int]]:
@@ -82,7 +82,7 @@ ODD = "He said \"well-known\" things; $3.50 (a/b),\n\n10,000... x=y [1] 'so'\n"
 @pytest.mark.parametrize("text", [*TEXTS, ODD])
 @pytest.mark.parametrize("punctuation", [True, False])
 def test_words_come_back_as_they_were(text, punctuation):
-    processor = DocumentTokenizer.fit([text], DocumentTextConfig(punctuation=punctuation), "word")
+    processor = DocumentTokenizer.fit([text], TokenizerConfig(punctuation=punctuation), "word")
     assert join(processor, text) == text
     assert UNKNOWN not in processor.encode([text]).values
 
@@ -90,7 +90,7 @@ def test_words_come_back_as_they_were(text, punctuation):
 @given(st.text(alphabet="ab .,'\n\t(é\u00a0\ue000-", max_size=20))
 @settings(max_examples=80)
 def test_any_words_come_back_but_for_runs_of_white_space(text):
-    processor = DocumentTokenizer.fit(["a", text], DocumentTextConfig(), "word")
+    processor = DocumentTokenizer.fit(["a", text], TokenizerConfig(), "word")
     lines = [" ".join(line.split()) for line in text.replace("\ue000", " ").split("\n")]
     whole = "\n".join(lines)
     assert join(processor, text) == whole
@@ -311,12 +311,12 @@ def test_sub_words_of_lower_case():
 
 LEARN = """
 import hashlib, json, random
-from pipelines.config import DocumentTextConfig
+from pipelines.config import TokenizerConfig
 from pipelines.documents import Documents
 
 rng = random.Random(5)
 words = ["".join(rng.choices("abcdeéü漢", k=rng.randrange(1, 9))) for _ in range(4000)]
-learned = Documents.fit(words, DocumentTextConfig(vocabulary=1500), "subword")
+learned = Documents.fit(words, TokenizerConfig(vocabulary=1500), "subword")
 assert learned.size == 1500
 print(hashlib.sha256(json.dumps(learned.vocabulary).encode()).hexdigest())
 """

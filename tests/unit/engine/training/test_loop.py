@@ -19,7 +19,7 @@ from pipelines.engine.core.errors import TrainingError, UserError
 from pipelines.engine.training import checkpoints, loop
 from pipelines.engine.training.loop import Objective, State
 from pipelines.engine.training.optimizers import Schedule
-from pipelines.sentiment.config import ModelConfig
+from pipelines.sentiment.config import SentimentModelConfig
 from pipelines.sentiment.model import build
 
 
@@ -84,7 +84,7 @@ def line_feed(rows: int = 8, batch_size: int = 4) -> Feed:
 
 def classifier(cell: str = "lstm", **changes) -> keras.Model:
     keras.utils.set_random_seed(1)
-    config = ModelConfig(cell=cell, units=[4], embedding=4, **changes)
+    config = SentimentModelConfig(cell=cell, units=[4], embedding=4, **changes)
     return build(config, vocabulary=10, classes=2, seed=1)
 
 
@@ -302,7 +302,7 @@ def test_stopped_and_continued_equals_uninterrupted(optimizer, stop, tmp_path):
     # Another process starts from other random weights and streams.
     keras.utils.set_random_seed(99)
     fresh = build(
-        ModelConfig(cell="lstm", units=[4], embedding=4, **dropout),
+        SentimentModelConfig(cell="lstm", units=[4], embedding=4, **dropout),
         vocabulary=10, classes=2, seed=77,
     )  # fmt: skip
     state = fit(fresh, text_feed(), CLASSES, tmp_path / "cut", **settings)

@@ -64,9 +64,9 @@ class CaptioningModelConfig(BaseConfig):
 
 
 class CaptioningConfig(Experiment):
-    writes: ClassVar[dict[str, str]] = {"attention": "draw what each word looked at (PNG)"}
-    at_request: ClassVar[tuple[str, ...]] = ("decoding.beam_width", "decoding.max_length")
-    binary: ClassVar[tuple[str, ...]] = ("image",)
+    output_files: ClassVar[dict[str, str]] = {"attention": "draw what each word looked at (PNG)"}
+    request_keys: ClassVar[tuple[str, ...]] = ("decoding.beam_width", "decoding.max_length")
+    binary_inputs: ClassVar[tuple[str, ...]] = ("image",)
 
     score: ClassVar[Score] = Score("cider_d", higher_is_better=True)
     variants: ClassVar[dict[str, tuple[str, ...]]] = {

@@ -181,14 +181,12 @@ def contact_sheet(
     """Pictures, each with our caption and below it one of a person."""
     columns = min(4, len(files))
     rows = -(-len(files) // columns)
-    figure, axes = plotting.grid(rows, columns, 2.7, 3.7)
+    figure, axes = plotting.image_grid(rows, columns, 2.7, 3.7)
     for ax, file, output, texts in zip(axes, files, outputs, references, strict=False):
         ax.imshow(shown(file))
-        ax.set_title(
-            plotting.wrapped(output, 32), fontsize=9, color=plotting.BLUE, parse_math=False
-        )
+        ax.set_title(plotting.wrap(output, 32), fontsize=9, color=plotting.BLUE, parse_math=False)
         ax.set_xlabel(
-            plotting.wrapped(texts[0], 36), fontsize=7.5, color=plotting.GREY, parse_math=False
+            plotting.wrap(texts[0], 36), fontsize=7.5, color=plotting.GREY, parse_math=False
         )
     return figure
 
@@ -202,7 +200,7 @@ def attention(file: Path, tokens: Sequence[str], weights: np.ndarray) -> Figure:
     picture = shown(file)
     columns = min(6, len(tokens) + 1)
     rows = -(-(len(tokens) + 1) // columns)
-    figure, axes = plotting.grid(rows, columns, 1.7, 1.95)
+    figure, axes = plotting.image_grid(rows, columns, 1.7, 1.95)
     axes[0].imshow(picture)
     for ax, token, weight in zip(axes[1:], tokens, weights, strict=False):
         map_ = Image.fromarray((weight / max(weight.max(), 1e-9)).astype("float32"))

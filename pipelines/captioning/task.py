@@ -49,7 +49,7 @@ class Captioning(Task):
     name = "captioning"
     config = CaptioningConfig
     writers: ClassVar = {
-        "attention": lambda prediction, path: plotting.save(_draw(prediction.json), path)
+        "attention": lambda prediction, path: plotting.save_figure(_draw(prediction.json), path)
     }
 
     def load(self, config: CaptioningConfig) -> Splits:

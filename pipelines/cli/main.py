@@ -84,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     pick_run(sub)
     overrides(sub)
     for name in _writes():
-        what = {t: get_config(t).writes[name] for t in NAMES if name in get_config(t).writes}
+        what = {
+            t: get_config(t).output_files[name] for t in NAMES if name in get_config(t).output_files
+        }
         summary = "; ".join(f"{task}: {text}" for task, text in what.items())
         sub.add_argument(f"--{name}", dest=f"write_{name}", metavar="FILE", type=Path, help=summary)
 
@@ -156,7 +158,7 @@ def _train(args: argparse.Namespace, console: Console) -> None:
         resumed = Run.find(args.task, args.resume)
         config = resumed.config()
     else:
-        file = configs.find(args.task, args.config)
+        file = configs.find_config(args.task, args.config)
         config = configs.load(file, get_config(args.task), args.set)
     if place is not None and config.train.distribute != "jax":
         raise UserError("several processes train together with: --set train.distribute=jax")
@@ -213,7 +215,7 @@ def _predict(args: argparse.Namespace, console: Console) -> None:
     files = {n: p for n in _writes() if (p := getattr(args, f"write_{n}")) is not None}
     kind = get_config(args.task)
     for name in files:
-        if name not in kind.writes:
+        if name not in kind.output_files:
             raise UserError(f"--{name}: {args.task} writes no such file")
         if len(inputs) > 1:
             raise UserError(f"--{name}: one file, but {len(inputs)} inputs")
@@ -237,10 +239,10 @@ def _check_texts(inputs: list[str]) -> None:
 
 def _for_request(args: argparse.Namespace) -> tuple[Run, schema.Experiment]:
     """The run that is asked, with what a request can choose; on the CPU."""
-    at_request = get_config(args.task).at_request
+    request_keys = get_config(args.task).request_keys
     for pair in args.set:
-        if pair.partition("=")[0] not in at_request:
-            keys = ", ".join(at_request) or "none"
+        if pair.partition("=")[0] not in request_keys:
+            keys = ", ".join(request_keys) or "none"
             raise UserError(f"--set {pair}: a request of {args.task} can choose: {keys}")
     run = _find_run(args)
     config = run.config(args.set)
@@ -262,7 +264,7 @@ def _explain(args: argparse.Namespace, console: Console) -> None:
 
 def _writes() -> list[str]:
     """The files that some task's prediction can be written to."""
-    return sorted({name for task in NAMES for name in get_config(task).writes})
+    return sorted({name for task in NAMES for name in get_config(task).output_files})
 
 
 def _export(args: argparse.Namespace, console: Console) -> None:
@@ -315,7 +317,7 @@ def _track(args: argparse.Namespace, console: Console) -> None:
 def _serve(args: argparse.Namespace, console: Console) -> None:
     keys = ("host", "port", "grpc_port")
     chosen = [f"{key}={v}" for key in keys if (v := getattr(args, key)) is not None]
-    file = configs.found(Path("configs/serving.yaml"), args.config)
+    file = configs.find_file(Path("configs/serving.yaml"), args.config)
     config = configs.load(file, ServingConfig, [*args.set, *chosen])
     devices.select("cpu")
     from pipelines.serving.server import run  # TensorFlow takes seconds to import
@@ -326,7 +328,7 @@ def _serve(args: argparse.Namespace, console: Console) -> None:
 def _compare(args: argparse.Namespace, console: Console) -> None:
     from pipelines.workflows import compare
 
-    file = configs.find(args.task, args.config)
+    file = configs.find_config(args.task, args.config)
     found = compare.compare(
         args.task, file, args.set, args.seeds, args.only, console, worker=worker.COMMAND
     )
@@ -342,7 +344,7 @@ def _compare(args: argparse.Namespace, console: Console) -> None:
 def _sweep(args: argparse.Namespace, console: Console) -> None:
     from pipelines.workflows import search_space, sweep
 
-    file = configs.find(args.task, args.config)
+    file = configs.find_config(args.task, args.config)
     found = sweep.sweep(
         args.task,
         file,

@@ -228,7 +228,7 @@ def translate(text: str) -> tuple[str, Any]:
     if "alignment" not in found or not found["output_tokens"]:
         return found["text"], None
     weights = np.asarray(found["alignment"])
-    picture = plotting.attention(weights, found["input_tokens"], found["output_tokens"])
+    picture = plotting.attention_map(weights, found["input_tokens"], found["output_tokens"])
     return found["text"], picture
 
 

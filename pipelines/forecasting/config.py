@@ -121,9 +121,9 @@ class BaselinesConfig(BaseConfig):
 
 
 class ForecastingConfig(Experiment):
-    writes: ClassVar[dict[str, str]] = {"chart": "draw history and forecast (PNG)"}
+    output_files: ClassVar[dict[str, str]] = {"chart": "draw history and forecast (PNG)"}
 
-    at_request: ClassVar[tuple[str, ...]] = (
+    request_keys: ClassVar[tuple[str, ...]] = (
         "forecast.paths",
         "forecast.seed",
         "data.date",

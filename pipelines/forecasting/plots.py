@@ -73,7 +73,7 @@ def chart(series: Sequence[dict[str, Any]]) -> Figure:
 
 def coverage(truth: Truth, model: Predictive) -> Figure:
     """How often what came was inside each interval, by how far ahead."""
-    figure, ax = plotting.new()
+    figure, ax = plotting.new_figure()
     steps = np.arange(1, truth.changes.shape[1] + 1)
     for low, high in _BANDS:
         bounds = model.quantiles([low, high])
@@ -88,7 +88,7 @@ def coverage(truth: Truth, model: Predictive) -> Figure:
 
 def baselines(crps: dict[str, np.ndarray], absolute: dict[str, np.ndarray]) -> Figure:
     """CRPS and absolute error of the model and of each baseline, by how far ahead."""
-    figure, axes = plotting.new(12.0, 4.2, 2)
+    figure, axes = plotting.new_figure(12.0, 4.2, 2)
     for ax, found, name in zip(axes, (crps, absolute), ("CRPS", "absolute error"), strict=True):
         reference = found["last_value"]
         for forecast, by_step in found.items():
@@ -110,7 +110,7 @@ def baselines(crps: dict[str, np.ndarray], absolute: dict[str, np.ndarray]) -> F
 
 def pit(ranks: np.ndarray, bins: int = 20) -> Figure:
     """Where in its distribution each truth lies: even, if the distributions are right."""
-    figure, ax = plotting.new(5.2, 3.6)
+    figure, ax = plotting.new_figure(5.2, 3.6)
     ax.hist(ranks, bins=np.linspace(0, 1, bins + 1), density=True, color=plotting.BLUE, alpha=0.8)
     ax.axhline(1, color=plotting.GREY, lw=1, ls="--")
     ax.set(xlabel="F(what came), next step", ylabel="density")
@@ -144,7 +144,7 @@ def _multiples(count: int) -> tuple[Figure, list[Any]]:
     rows = -(-max(count, 1) // columns)
     # One panel is as wide as its title.
     width = 7.5 if columns == 1 else 4.0 * columns + 0.6
-    figure, _ = plotting.new(width, 2.7 * rows + 0.9, columns)
+    figure, _ = plotting.new_figure(width, 2.7 * rows + 0.9, columns)
     figure.clear()
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for ax in axes:

@@ -45,7 +45,7 @@ class Forecasting(Task):
     name = "forecasting"
     config = ForecastingConfig
     writers: ClassVar = {
-        "chart": lambda prediction, path: plotting.save(
+        "chart": lambda prediction, path: plotting.save_figure(
             plots.chart(prediction.json["series"]), path
         )
     }

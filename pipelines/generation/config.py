@@ -73,12 +73,12 @@ class SamplingConfig(BaseConfig):
 
 
 class GenerationConfig(Experiment):
-    writes: ClassVar[dict[str, str]] = {
+    output_files: ClassVar[dict[str, str]] = {
         "midi": "write the tune as a MIDI file",
         "score": "draw the score of the tune (SVG)",
     }
 
-    at_request: ClassVar[tuple[str, ...]] = (
+    request_keys: ClassVar[tuple[str, ...]] = (
         "sampling.temperature",
         "sampling.max_length",
         "sampling.seed",

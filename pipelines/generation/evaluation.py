@@ -78,7 +78,7 @@ def scores(losses: np.ndarray, documents: Ragged, level: str) -> dict[str, float
 
 def by_place(losses: np.ndarray, places: np.ndarray) -> Figure:
     """What having read more is worth: the mean surprise by how much of the text is known."""
-    figure, ax = plotting.new()
+    figure, ax = plotting.new_figure()
     edges = np.unique(np.logspace(0, math.log2(places.max() + 2), 24, base=2).astype(int)) - 1
     which = np.digitize(places, edges) - 1
     filled = np.unique(which)
@@ -92,7 +92,7 @@ def by_place(losses: np.ndarray, places: np.ndarray) -> Figure:
 
 def lengths(written: Sequence[int], held_out: Sequence[int]) -> Figure:
     """How long texts are, the model's own beside real ones."""
-    figure, ax = plotting.new()
+    figure, ax = plotting.new_figure()
     highest = max(*written, *held_out, 1)
     for values, name, color in (
         (held_out, "held out", plotting.GREY),

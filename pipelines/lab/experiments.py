@@ -241,7 +241,7 @@ _STEEPEST = {"tanh": 1.0, "sigmoid": 0.25, "relu": 1.0}
 
 def vanishing(size: Size) -> Section:
     length = size.of(400, 100)
-    figure, (near, far) = plotting.new(10, 4, 2)
+    figure, (near, far) = plotting.new_figure(10, 4, 2)
     numbers, rows = {}, []
     lines = {
         **{a: (_network(a, 1.0, seed=size.seed), _STEEPEST[a]) for a in _STEEPEST},
@@ -319,7 +319,7 @@ def relu(size: Size) -> Section:
     for scale in scales:
         norms = _signal(_network("relu", scale, seed=size.seed), length=60, seed=size.seed)
         left[scale] = float(norms[50] / norms[0])
-    figure, ax = plotting.new()
+    figure, ax = plotting.new_figure()
     ax.semilogy(scales, [max(v, 1e-30) for v in left.values()], "o-", color=COLOURS["relu"])
     ax.axhline(1, color=plotting.GREY, lw=1, ls="--")
     ax.set(xlabel="σ_max(W)", ylabel="signal left after 50 steps, ReLU")
@@ -367,7 +367,7 @@ def exploding(size: Size) -> Section:
             model.compile(optimizer=keras.optimizers.SGD(0.01, global_clipnorm=clip), loss="mse")
             model.fit(x, y, epochs=steps, batch_size=64, verbose=0)
             after[scale, clip] = float(loss())
-    figure, ax = plotting.new()
+    figure, ax = plotting.new_figure()
     ax.semilogy(scales, [norms[s] for s in scales], "o-", color=COLOURS["relu"], label="‖∂L/∂θ‖")
     ax.axhline(limit, color=plotting.BLUE, ls="--", label="after clipping, at most")
     ax.set(xlabel="σ_max(W)", ylabel="norm of the first gradient")
@@ -440,7 +440,7 @@ def long_range(size: Size) -> Section:
             parameters[name] = layer.count_params()
             if found[name][length] < 0.6:
                 break  # what is not learned at a length is not learned at a greater one
-    figure, ax = plotting.new()
+    figure, ax = plotting.new_figure()
     for name, line in found.items():
         ax.semilogx(list(line), list(line.values()), "o-", color=COLOURS[name], label=name)
     ax.axhline(0.5, color=plotting.GREY, lw=1, ls="--")
@@ -617,7 +617,7 @@ def truncation(size: Size) -> Section:
             for k in cuts
             if np.linalg.norm(found[k])
         }
-    figure, ax = plotting.new()
+    figure, ax = plotting.new_figure()
     for name, line in angle.items():
         ax.semilogx(list(line), list(line.values()), "o-", color=COLOURS[name], label=name)
     ax.set(xlabel="steps the gradient may go back, k", ylabel="cosine with the full ∂L/∂W")

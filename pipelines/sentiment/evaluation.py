@@ -46,8 +46,8 @@ def evaluate(
     return Evaluation(
         scores=scores,
         figures={
-            "confusion_matrix": plotting.confusion(matrix, labels),
-            "reliability": plotting.reliability(confidence, correct),
+            "confusion_matrix": plotting.confusion_matrix(matrix, labels),
+            "reliability": plotting.reliability_diagram(confidence, correct),
         },
         tables={
             "worst_mistakes": Table(

@@ -67,9 +67,9 @@ class TranslationModelConfig(BaseConfig):
 
 
 class TranslationConfig(Experiment):
-    writes: ClassVar[dict[str, str]] = {"attention": "draw what each word looked at (PNG)"}
+    output_files: ClassVar[dict[str, str]] = {"attention": "draw what each word looked at (PNG)"}
 
-    at_request: ClassVar[tuple[str, ...]] = ("decoding.beam_width", "decoding.max_length")
+    request_keys: ClassVar[tuple[str, ...]] = ("decoding.beam_width", "decoding.max_length")
 
     score: ClassVar[Score] = Score("bleu", higher_is_better=True)
     variants: ClassVar[dict[str, tuple[str, ...]]] = {

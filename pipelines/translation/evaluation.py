@@ -76,7 +76,7 @@ def by_length(
 
 
 def draw_by_length(table: Table) -> Figure:
-    figure, ax = plotting.new()
+    figure, ax = plotting.new_figure()
     names = [f"{least}–{most}" if least != most else str(most) for least, most, *_ in table.rows]
     bars = ax.bar(names, [bleu for *_, bleu in table.rows], color=plotting.BLUE)
     ax.bar_label(bars, [f"{bleu:.1f}" for *_, bleu in table.rows])

@@ -47,7 +47,7 @@ class Translation(Task):
     name = "translation"
     config = TranslationConfig
     writers: ClassVar = {
-        "attention": lambda prediction, path: plotting.save(_draw(prediction.json), path)
+        "attention": lambda prediction, path: plotting.save_figure(_draw(prediction.json), path)
     }
 
     def load(self, config: TranslationConfig) -> Splits:
@@ -190,7 +190,7 @@ class Translation(Task):
 def _draw(answer: dict[str, Any]) -> Figure:
     if "alignment" not in answer:
         raise UserError("a model without attention looks at nothing that could be drawn")
-    return plotting.attention(
+    return plotting.attention_map(
         np.asarray(answer["alignment"]), answer["input_tokens"], answer["output_tokens"]
     )
 

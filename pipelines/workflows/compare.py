@@ -273,13 +273,15 @@ def _write(found: Comparison) -> list[Path]:
     )
     write_text(table, found.markdown())
     write_json(numbers, found.json())
-    plotting.save(draw(found), picture)
+    plotting.save_figure(draw(found), picture)
     return [table, numbers, picture]
 
 
 def draw(found: Comparison) -> Figure:
     """The score of each variant, seed by seed; the way there; and what it cost."""
-    figure, (left, middle, right) = plotting.new(13.0, 1.6 + 0.42 * max(6, len(found.variants)), 3)
+    figure, (left, middle, right) = plotting.new_figure(
+        13.0, 1.6 + 0.42 * max(6, len(found.variants)), 3
+    )
     for place, variant in enumerate(found.variants):
         colour = f"C{place}"
         left.plot(variant.scores, [place] * len(variant.scores), "o", color=colour, ms=4, alpha=0.5)

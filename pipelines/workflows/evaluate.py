@@ -42,7 +42,7 @@ def score(
     if rows := read_table(run, FLOW)[1:]:
         evaluation.figures[FLOW] = diagnostics.picture(rows, run.id)
     for name, figure in evaluation.figures.items():
-        plotting.save(figure, run.folder / "figures" / f"{name}.png")
+        plotting.save_figure(figure, run.folder / "figures" / f"{name}.png")
     for name, draw in evaluation.drawings.items():
         try:
             draw(run.folder / "figures" / name)

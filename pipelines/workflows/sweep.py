@@ -207,14 +207,14 @@ def _write(found: Sweep) -> list[Path]:
     text = io.StringIO(newline="")
     csv.writer(text).writerows([found.columns, *found.rows])
     write_text(rows, text.getvalue())
-    plotting.save(draw(found), picture)
+    plotting.save_figure(draw(found), picture)
     return [table, rows, picture, *([found.best_file] if found.best_file else [])]
 
 
 def draw(found: Sweep) -> Figure:
     """The score of each trial in the order in which they began; and over each key."""
     keys = found.keys[:_DRAWN]
-    figure, axes = plotting.new(4.0 * (1 + len(keys)), 3.8, 1 + len(keys))
+    figure, axes = plotting.new_figure(4.0 * (1 + len(keys)), 3.8, 1 + len(keys))
     ended = [t for t in found.trials if BEST in t.user_attrs]
     for state, colour, mark in (
         (TrialState.COMPLETE, plotting.BLUE, "o"),

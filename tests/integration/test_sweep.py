@@ -106,7 +106,7 @@ def test_the_best_is_a_config_that_can_be_trained(searched, here):
     done = by_status("tried")
     assert found["best"]["val_accuracy"] == max(run.info["best"] for run in done)
     (winner,) = (r for r in done if r.info["group"]["key"] == f"trial-{found['best']['trial']:04d}")
-    assert configs.flat(winner.config()) | {"name": "x"} == configs.flat(best) | {"name": "x"}
+    assert configs.flatten(winner.config()) | {"name": "x"} == configs.flatten(best) | {"name": "x"}
 
 
 def test_what_was_tried_is_written_down(searched, here):
@@ -227,7 +227,7 @@ def test_the_ready_made_spaces_are_allowed(task):
     found = configs.load(ready, Space)
     spaces.check(found, ready, file, get_config(task), [])
     assert f"make sweep-{task}" in ready.read_text()
-    base = configs.flat(configs.load(file, get_config(task)))
+    base = configs.flatten(configs.load(file, get_config(task)))
     for key, axis in found.keys.items():
         value = yaml.safe_load(base[key])
         if axis.choices is not None:

@@ -58,7 +58,7 @@ def make_run() -> tuple[Run, object]:
         TASK.endpoints(config, processor, model),
         processor.resources(),
     )
-    plotting.save(plotting.new()[0], run.folder / "figures" / "empty.png")
+    plotting.save_figure(plotting.new_figure()[0], run.folder / "figures" / "empty.png")
     write_text(run.folder / "tables" / "t.csv", "a\r\n")
     return run, config
 

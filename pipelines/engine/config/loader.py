@@ -102,16 +102,16 @@ class _Places:
         return self.of.get(key, self.file)
 
 
-def find(task: str, file: str | None) -> Path:
+def find_config(task: str, file: str | None) -> Path:
     """The config file asked for, or the default one of the task."""
-    return found(Path("configs") / task / "default.yaml", file)
+    return find_file(Path("configs") / task / "default.yaml", file)
 
 
-def found(usual: Path, file: str | None) -> Path:
+def find_file(usual: Path, file: str | None) -> Path:
     """The config file asked for, or the ``usual`` one: here, else beside this package."""
     if file is not None:
         return Path(file)
-    return usual if usual.exists() else Path(__file__).parents[1] / usual
+    return usual if usual.exists() else Path(__file__).parents[3] / usual
 
 
 def load(file: Path, model: type[E], overrides: Sequence[str] = ()) -> E:
@@ -143,7 +143,7 @@ def dump(config: Experiment) -> str:
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def flat(config: Experiment) -> dict[str, str]:
+def flatten(config: Experiment) -> dict[str, str]:
     """The resolved config as ``a.b`` → value, for a table of parameters."""
     out: dict[str, str] = {}
 

@@ -243,11 +243,11 @@ class Experiment(BaseConfig):
     variants: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     #: Files that `predict` can write for this task: option and what it says in the help.
-    writes: ClassVar[dict[str, str]] = {}
+    output_files: ClassVar[dict[str, str]] = {}
     #: Keys that `predict` can choose anew; all others are part of what was trained.
-    at_request: ClassVar[tuple[str, ...]] = ()
+    request_keys: ClassVar[tuple[str, ...]] = ()
     #: Inputs of the export that are bytes, such as a picture's file, and not text.
-    binary: ClassVar[tuple[str, ...]] = ()
+    binary_inputs: ClassVar[tuple[str, ...]] = ()
 
     task: str
     name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

@@ -32,7 +32,7 @@ class Console:
         self._err.print(f"error: {text}", markup=False, style="red")
 
     @contextlib.contextmanager
-    def progress(self, title: str, steps: int, unit: str = "tokens") -> Iterator[Bar]:
+    def progress(self, title: str, steps: int, unit: str = "tokens") -> Iterator[ProgressBar]:
         with contextlib.ExitStack() as stack:
             live = None
             if self._err.is_terminal:
@@ -47,7 +47,7 @@ class Console:
                         transient=True,
                     )
                 )
-            yield Bar(self, title, steps, unit, live)
+            yield ProgressBar(self, title, steps, unit, live)
 
     def epoch(self, epoch: int, epochs: int, record: Mapping[str, float], *, is_best: bool) -> None:
         shown = [
@@ -78,7 +78,7 @@ class Console:
         out.print(table)
 
 
-class Bar:
+class ProgressBar:
     """Progress through work in steps; each does a number of what ``unit`` says."""
 
     def __init__(

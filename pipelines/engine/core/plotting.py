@@ -19,7 +19,7 @@ _LARGEST = 18.0
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9711c", "#8a8a8a"
 
 
-def new(width: float = 6.4, height: float = 4.2, columns: int = 1) -> tuple[Figure, Any]:
+def new_figure(width: float = 6.4, height: float = 4.2, columns: int = 1) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, columns)
@@ -28,14 +28,14 @@ def new(width: float = 6.4, height: float = 4.2, columns: int = 1) -> tuple[Figu
     return figure, axes
 
 
-def save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     write_bytes(path, lambda file: figure.savefig(file, format="png", dpi=120))
 
 
 def learning_curves(history: Sequence[dict[str, float]], title: str) -> Figure:
     """Each measured quantity over epochs, training against validation."""
     names = [n for n in history[0] if f"val_{n}" in history[0]]
-    figure, axes = new(4.6 * len(names), 3.6, len(names))
+    figure, axes = new_figure(4.6 * len(names), 3.6, len(names))
     epochs = np.arange(1, len(history) + 1)
     for ax, name in zip(np.atleast_1d(axes), names, strict=True):
         ax.plot(epochs, [r[name] for r in history], "o-", color=GREY, ms=3, label="training")
@@ -49,7 +49,7 @@ def learning_curves(history: Sequence[dict[str, float]], title: str) -> Figure:
     return figure
 
 
-def attention(weights: np.ndarray, inputs: Sequence[str], outputs: Sequence[str]) -> Figure:
+def attention_map(weights: np.ndarray, inputs: Sequence[str], outputs: Sequence[str]) -> Figure:
     """What each word of the answer (down) looked at (across): its parts together.
 
     Args:
@@ -62,7 +62,7 @@ def attention(weights: np.ndarray, inputs: Sequence[str], outputs: Sequence[str]
     np.add.at(sums, np.ix_(of_output, of_input), weights)
     sums /= np.maximum(np.bincount(of_output, minlength=len(down)), 1)[:, None]
     width, height = (min(2.0 + 0.5 * n, _LARGEST) for n in (len(across), len(down)))
-    figure, ax = new(width, height)
+    figure, ax = new_figure(width, height)
     ax.imshow(sums, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     style: dict[str, Any] = {"parse_math": False, "fontsize": 10 if len(across) <= 30 else 6}
     ax.set_xticks(range(len(across)), across, rotation=90, **style)
@@ -81,10 +81,10 @@ def _words(tokens: Sequence[str]) -> tuple[list[str], np.ndarray]:
     return words, which
 
 
-def confusion(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
+def confusion_matrix(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
     """True class down, predicted class across; colour is the share of the true class."""
     size = min(max(4.0, 1.0 + 0.55 * len(labels)), _LARGEST)
-    figure, ax = new(size + 0.8, size)
+    figure, ax = new_figure(size + 0.8, size)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if len(labels) <= 20:
@@ -101,9 +101,9 @@ def confusion(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
     return figure
 
 
-def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10) -> Figure:
+def reliability_diagram(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10) -> Figure:
     """How often a prediction made with some confidence is right."""
-    figure, ax = new(4.8, 4.6)
+    figure, ax = new_figure(4.8, 4.6)
     which = _bins(confidence, bins)
     filled = np.unique(which)
     x = [confidence[which == b].mean() for b in filled]
@@ -144,7 +144,7 @@ def _bins(confidence: np.ndarray, bins: int) -> np.ndarray:
     return np.minimum((confidence * bins).astype(int), bins - 1)
 
 
-def grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Any]]:
+def image_grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Any]]:
     """Places for pictures, without ticks: ``rows · columns`` of so many inches each."""
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -156,5 +156,5 @@ def grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, 
     return figure, axes
 
 
-def wrapped(text: str, width: int, lines: int = 3) -> str:
+def wrap(text: str, width: int, lines: int = 3) -> str:
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))

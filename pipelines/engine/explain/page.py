@@ -63,5 +63,5 @@ def files(
     explain = cache(explain)
     return {
         f"{stem}.html": lambda path: write_text(path, page(explain(), task=task, run=run)),
-        f"{stem}.png": lambda path: plotting.save(plots.draw(explain()), path),
+        f"{stem}.png": lambda path: plotting.save_figure(plots.draw(explain()), path),
     }

@@ -274,7 +274,7 @@ class Tracker:
             begun[0] if begun else self._client.create_run(experiment_id, run_name=name, tags=tags)
         )
         run_id = run.info.run_id
-        params = [Param(k, v[:5000]) for k, v in configs.flat(self._config).items()]
+        params = [Param(k, v[:5000]) for k, v in configs.flatten(self._config).items()]
         self._client.log_batch(run_id, params=params)
         self._client.log_artifact(run_id, str(self._run.folder / "config.yaml"))
         if data := info.get("data"):
@@ -349,7 +349,7 @@ class Tracker:
                 # Code, not a pickle: the file is read, and runs with TensorFlow alone.
                 python_model=str(Path(__file__).with_name("mlflow_model.py")),
                 artifacts={"savedmodel": str(folder)},
-                signature=mlflow_signature(folder, self._config.binary),
+                signature=mlflow_signature(folder, self._config.binary_inputs),
                 pip_requirements=[f"{n}=={versions[n]}" for n in (tensorflow, "mlflow")],
             )
         name = registered_name(self._run.task)

@@ -181,7 +181,7 @@ def picture(rows: Sequence[Sequence[str]], title: str) -> Figure:
     for epoch, layer, distance, norm in rows:
         of_layer = lines.setdefault(layer, {})
         of_layer.setdefault(int(epoch), []).append((int(distance), float(norm)))
-    figure, axes = plotting.new(4.6 * len(lines), 3.8, len(lines))
+    figure, axes = plotting.new_figure(4.6 * len(lines), 3.8, len(lines))
     for ax, (layer, epochs) in zip(np.atleast_1d(axes), lines.items(), strict=True):
         for place, points in enumerate(epochs.values(), 1):
             distances, norms = np.array(points).T

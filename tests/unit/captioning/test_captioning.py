@@ -444,7 +444,7 @@ def test_bytes_are_bytes_to_mlflow(few, tmp_path):
     found = narrator(config, few)
     served = TASK.endpoints(config, found._processor, found._model)
     savedmodel.write(tmp_path / "m", found._model, served, found._processor.resources())
-    signature = savedmodel.mlflow_signature(tmp_path / "m", config.binary)
+    signature = savedmodel.mlflow_signature(tmp_path / "m", config.binary_inputs)
     kinds = {c.name: c.type.name for c in signature.inputs}
     assert kinds == {"image": "binary", "beam_width": "integer", "max_length": "integer"}
 

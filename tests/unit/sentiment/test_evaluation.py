@@ -162,7 +162,7 @@ def test_no_mistakes():
 def test_figures_of_an_evaluation_are_drawn(tmp_path):
     truth, probabilities = random_scores(30, 3, 0)
     for name, figure in of(truth, probabilities, ["a", "b", "c"]).figures.items():
-        plotting.save(figure, tmp_path / f"{name}.png")
+        plotting.save_figure(figure, tmp_path / f"{name}.png")
     found = {p.stem: png_size(p) for p in tmp_path.iterdir()}
     assert set(found) == {"confusion_matrix", "reliability"}
     assert all(width > 300 and height > 300 for width, height in found.values())
@@ -175,7 +175,7 @@ def texts_of(figure) -> list[str]:
 
 def test_confusion_matrix_shows_counts_and_shares():
     matrix = np.array([[3, 1], [0, 1_234]])
-    assert texts_of(plotting.confusion(matrix, ["neg", "pos"])) == [
+    assert texts_of(plotting.confusion_matrix(matrix, ["neg", "pos"])) == [
         "3\n75.0%", "1\n25.0%", "0\n0.0%", "1,234\n100.0%",
     ]  # fmt: skip
 
@@ -186,7 +186,9 @@ def test_confusion_matrix_shows_counts_and_shares():
     [["$x", "y$"], ["$\\frac$", "b_{$"], ["", " "], ["日本", "🙂"], ["l" * 200, "a\nb"]],
 )
 def test_any_label_can_be_drawn(labels, tmp_path):
-    plotting.save(plotting.confusion(np.eye(2, dtype=int), labels), tmp_path / "c.png")
+    plotting.save_figure(
+        plotting.confusion_matrix(np.eye(2, dtype=int), labels), tmp_path / "c.png"
+    )
     width, height = png_size(tmp_path / "c.png")
     assert 300 < width < 4_000
     assert 300 < height < 4_000
@@ -195,18 +197,22 @@ def test_any_label_can_be_drawn(labels, tmp_path):
 @pytest.mark.parametrize("classes", [21, 150, 1_500])
 def test_many_classes_fit_on_a_picture(classes, tmp_path):
     matrix = np.eye(classes, dtype=int)
-    plotting.save(plotting.confusion(matrix, [f"c{i}" for i in range(classes)]), tmp_path / "c.png")
+    plotting.save_figure(
+        plotting.confusion_matrix(matrix, [f"c{i}" for i in range(classes)]), tmp_path / "c.png"
+    )
     assert max(png_size(tmp_path / "c.png")) < 4_000
 
 
 def test_confusion_of_a_class_without_records(tmp_path):
-    plotting.save(plotting.confusion(np.array([[2, 0], [0, 0]]), ["a", "b"]), tmp_path / "c.png")
+    plotting.save_figure(
+        plotting.confusion_matrix(np.array([[2, 0], [0, 0]]), ["a", "b"]), tmp_path / "c.png"
+    )
     assert png_size(tmp_path / "c.png")
 
 
 def test_reliability_shows_the_bins_of_the_calibration_error(tmp_path):
     confidence, correct = np.array([0.3, 0.62, 0.68, 1.0]), np.array([True, False, True, True])
-    figure = plotting.reliability(confidence, correct)
+    figure = plotting.reliability_diagram(confidence, correct)
     (ax,) = figure.axes
     curve = next(line for line in ax.lines if line.get_label() == "model")
     np.testing.assert_allclose(curve.get_xydata(), [[0.3, 1], [0.65, 0.5], [1.0, 1.0]])
@@ -214,7 +220,7 @@ def test_reliability_shows_the_bins_of_the_calibration_error(tmp_path):
     np.testing.assert_allclose([bar.get_x() for bar in ax.patches], [0.3, 0.6, 0.9])
     error = plotting.expected_calibration_error(confidence, correct)
     assert f"{error:.3f}" in ax.get_title()
-    plotting.save(figure, tmp_path / "r.png")
+    plotting.save_figure(figure, tmp_path / "r.png")
     assert png_size(tmp_path / "r.png")
 
 
@@ -230,5 +236,5 @@ def test_learning_curves_have_a_panel_for_each_score(epochs, tmp_path):
     np.testing.assert_allclose(training.get_ydata(), [1 / (e + 1) for e in range(epochs)])
     np.testing.assert_allclose(validation.get_ydata(), 1.0)
     assert list(training.get_xdata()) == list(range(1, epochs + 1))
-    plotting.save(figure, tmp_path / "curves.png")
+    plotting.save_figure(figure, tmp_path / "curves.png")
     assert png_size(tmp_path / "curves.png")

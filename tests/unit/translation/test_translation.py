@@ -455,9 +455,9 @@ def test_best_and_worst_are_at_the_ends():
 
 def test_the_picture_of_attention_puts_parts_of_words_together():
     weights = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
-    figure = plotting.attention(weights, [" wal", "king", ""], [" geh", "end"])
+    figure = plotting.attention_map(weights, [" wal", "king", ""], [" geh", "end"])
     ax = figure.axes[0]
     assert [t.get_text() for t in ax.get_xticklabels()] == ["walking", "end"]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["gehend"]
     np.testing.assert_allclose(ax.images[0].get_array(), [[0.5, 0.5]])
-    plotting.attention(np.zeros((0, 1)), [""], [])
+    plotting.attention_map(np.zeros((0, 1)), [""], [])

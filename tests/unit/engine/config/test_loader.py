@@ -81,6 +81,16 @@ def test_there_are_ready_made_configs():
     assert READY_MADE
 
 
+def test_default_config_is_found_from_any_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert configs.find_config("sentiment", None).samefile(ROOT / "configs/sentiment/default.yaml")
+    own = Path("configs/sentiment/default.yaml")
+    own.parent.mkdir(parents=True)
+    own.write_text(MINIMAL)
+    assert configs.find_config("sentiment", None) == own
+    assert configs.find_config("sentiment", "x.yaml") == Path("x.yaml")
+
+
 @pytest.mark.parametrize(
     ("written", "read"),
     [
@@ -473,7 +483,7 @@ def test_dump_is_plain_yaml_in_the_order_of_the_keys(write):
 
 
 def test_flat_has_every_leaf_by_its_path(write):
-    flat = configs.flat(load(write(MINIMAL), "data.where.lang=en", "model.units=[8,4]"))
+    flat = configs.flatten(load(write(MINIMAL), "data.where.lang=en", "model.units=[8,4]"))
     assert flat["seed"] == "1"
     assert flat["data.where.lang"] == "en"
     assert flat["model.units"] == "[8, 4]"
@@ -482,13 +492,13 @@ def test_flat_has_every_leaf_by_its_path(write):
     assert all(isinstance(value, str) for value in flat.values())
     assert not any(key.startswith("extra.") for key in flat)
     # An empty mapping is a value too: nothing of the config is left out.
-    assert configs.flat(load(write(MINIMAL)))["data.where"] == "{}"
+    assert configs.flatten(load(write(MINIMAL)))["data.where"] == "{}"
 
 
 @given(experiments)
 def test_flat_names_every_key_of_the_config(config):
     values = config.model_dump(mode="json")
-    tops = {key.partition(".")[0] for key in configs.flat(config)}
+    tops = {key.partition(".")[0] for key in configs.flatten(config)}
     assert tops == set(values)
-    leaves = configs.flat(config)
+    leaves = configs.flatten(config)
     assert float(leaves["train.learning_rate"]) == config.train.learning_rate

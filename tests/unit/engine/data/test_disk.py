@@ -213,7 +213,7 @@ def test_a_task_has_the_same_data_from_disk(task, tmp_path):
         source = table(tmp_path / "rows.csv")
         overrides = [f"data.source={source}", f"data.keep={keep}", *KEYS[task]]
         overrides += ["data.validation=0.2", "data.test=0.2", "data.max_bad_rows=0.5"]
-        config = configs.load(configs.find(task, None), get_config(task), overrides)
+        config = configs.load(configs.find_config(task, None), get_config(task), overrides)
         splits = kind.load(config)
         processor = kind.prepare(config, splits)
         found[keep] = splits, processor, kind.feed(config, processor, splits)
@@ -242,7 +242,7 @@ def test_a_task_has_the_same_data_from_disk(task, tmp_path):
 @pytest.mark.parametrize("task", sorted(set(NAMES) - set(KEYS)))
 def test_where_data_cannot_be_kept_on_disk_the_key_is_refused(task):
     with pytest.raises(UserError, match=r"data\.keep: unknown key"):
-        configs.load(configs.find(task, None), get_config(task), ["data.keep=disk"])
+        configs.load(configs.find_config(task, None), get_config(task), ["data.keep=disk"])
 
 
 #: Megabytes that are left for the data, and how many times as many there are.

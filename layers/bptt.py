@@ -59,29 +59,29 @@ class SimpleRNN:
 
 
 class LSTM:
-    """c_t = f_t ∘ c_{t-1} + i_t ∘ c̃_t, h_t = o_t ∘ tanh(c_t).
+    """c_t = f_t ∘ c_{t-1} + i_t ∘ g_t, h_t = o_t ∘ tanh(c_t).
 
     ::
 
         ∂L/∂c_t += ∂L/∂h_t ∘ o_t ∘ tanh'(c_t)
-        ∂L/∂z_i = ∂L/∂c_t ∘ c̃_t ∘ σ'(z_i)        ∂L/∂z_f = ∂L/∂c_t ∘ c_{t-1} ∘ σ'(z_f)
-        ∂L/∂z_c = ∂L/∂c_t ∘ i_t ∘ tanh'(z_c)     ∂L/∂z_o = ∂L/∂h_t ∘ tanh(c_t) ∘ σ'(z_o)
+        ∂L/∂z_i = ∂L/∂c_t ∘ g_t ∘ σ'(z_i)         ∂L/∂z_f = ∂L/∂c_t ∘ c_{t-1} ∘ σ'(z_f)
+        ∂L/∂z_g = ∂L/∂c_t ∘ i_t ∘ tanh'(z_g)      ∂L/∂z_o = ∂L/∂h_t ∘ tanh(c_t) ∘ σ'(z_o)
         ∂L/∂c_{t-1} = ∂L/∂c_t ∘ f_t
     """
 
     @staticmethod
     def forward(x_U, states, W, b_recurrent):
-        i, f, o, c_tilde, c, h = lstm_step(x_U, *states, W, 0.0)
-        return [h, c], [i, f, o, c_tilde]
+        i, f, o, g, c, h = lstm_step(x_U, *states, W, 0.0)
+        return [h, c], [i, f, o, g]
 
     @staticmethod
     def factors(before, after, kept):
-        i, f, o, c_tilde = kept
+        i, f, o, g = kept
         tanh_c = ops.tanh(after[1])
         return [
-            c_tilde * sigmoid_slope(i),
+            g * sigmoid_slope(i),
             before[1] * sigmoid_slope(f),
-            i * tanh_slope(c_tilde),
+            i * tanh_slope(g),
             tanh_c * sigmoid_slope(o),
             o * tanh_slope(tanh_c),
             f,
@@ -89,10 +89,10 @@ class LSTM:
 
     @staticmethod
     def backward(factors, d_states, W_turned, join):
-        to_i, to_f, to_c, to_o, h_to_c, f = factors
+        to_i, to_f, to_g, to_o, h_to_c, f = factors
         dh, dc = d_states
         dc = dc + dh * h_to_c
-        dz = join([dc * to_i, dc * to_f, dc * to_c, dh * to_o])
+        dz = join([dc * to_i, dc * to_f, dc * to_g, dh * to_o])
         return [ops.matmul(dz, W_turned), dc * f], [dz]
 
     @staticmethod

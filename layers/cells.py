@@ -34,7 +34,7 @@ class SimpleRNNStep(NamedTuple):
 
 
 class LSTMStep(NamedTuple):
-    """What one step computes, each [batch, units]: i, f, o, c̃, c, h."""
+    """What one step computes, each [batch, units]: i, f, o, g, c, h."""
 
     input_gate: object
     forget_gate: object
@@ -60,14 +60,13 @@ def simple_rnn_step(x_U, h, W, b, tanh=ops.tanh, kept=None):
 
 
 def lstm_step(x_U, h, c, W, b, sigmoid=ops.sigmoid, tanh=ops.tanh, kept=None):
-    """c_t = f_t ∘ c_{t-1} + i_t ∘ c̃_t: forget selectively, write selectively;
+    """c_t = f_t ∘ c_{t-1} + i_t ∘ g_t: forget selectively, write selectively;
     h_t = o_t ∘ tanh(c_t): read selectively."""
-    i, f, c_tilde, o = ops.split(x_U + product(h, W, kept) + b, 4, axis=-1)
-    i, f, o = sigmoid(i), sigmoid(f), sigmoid(o)
-    c_tilde = tanh(c_tilde)
-    c = f * c + i * c_tilde
+    i, f, g, o = ops.split(x_U + product(h, W, kept) + b, 4, axis=-1)
+    i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
+    c = f * c + i * g
     h = o * tanh(c)
-    return LSTMStep(i, f, o, c_tilde, cell_state=c, hidden_state=h)
+    return LSTMStep(i, f, o, candidate=g, cell_state=c, hidden_state=h)
 
 
 def gru_step(x_U, h, W, b, b_recurrent, sigmoid=ops.sigmoid, tanh=ops.tanh, kept=None):
@@ -255,7 +254,7 @@ class SimpleRNNCell(Cell, keras.layers.SimpleRNNCell):
 class LSTMCell(Cell, keras.layers.LSTMCell):
     """One step of `layers.LSTM`; a drop-in for `keras.layers.LSTMCell`."""
 
-    gate_order = ("i", "f", "c", "o")
+    gate_order = ("i", "f", "g", "o")
     state_names = ("hidden_state", "cell_state")
 
     def __init__(self, units, *args, initial="zeros", **kwargs):
@@ -328,4 +327,6 @@ def _add_views(cell, gates, weights):
 
 
 _add_views(LSTMCell, LSTMCell.gate_order, _WEIGHTS)
+for _letter in _WEIGHTS:  # deprecated: Keras's letter for the candidate
+    setattr(LSTMCell, f"{_letter}_c", getattr(LSTMCell, f"{_letter}_g"))
 _add_views(GRUCell, GRUCell.gate_order, _WEIGHTS | _GRU_BIASES)

@@ -40,7 +40,7 @@ def sequence(cell, x, states, U, W, b, b_recurrent, lengths):
             x=x,
             h_prev=h,
             cs_prev=c,
-            w=tf.concat([U, W], axis=0),  # gates in Keras's order
+            w=tf.concat([U, W], axis=0),  # gates in Keras's order i, f, g, o
             b=b,
             wci=no_peephole,
             wcf=no_peephole,

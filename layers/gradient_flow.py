@@ -80,7 +80,7 @@ def repeated(loss):
 
 
 def _of_backend():
-    own = of_backend("flow")
+    own = of_backend("gradient_flow")
     if own is None:
         raise NotImplementedError(f"no gradients of states on {keras.backend.backend()}")
     return own

@@ -83,16 +83,16 @@ class LSTM(Unfolded):
         i_t = σ(U_i x_t + W_i h_{t-1} + b_i)        input gate: how much to write
         f_t = σ(U_f x_t + W_f h_{t-1} + b_f)        forget gate: how much to keep
         o_t = σ(U_o x_t + W_o h_{t-1} + b_o)        output gate: how much to read
-        c̃_t = tanh(U_c x_t + W_c h_{t-1} + b_c)     candidate: what to write
-        c_t = f_t ∘ c_{t-1} + i_t ∘ c̃_t             selective forget, selective write
+        g_t = tanh(U_g x_t + W_g h_{t-1} + b_g)     candidate: what to write
+        c_t = f_t ∘ c_{t-1} + i_t ∘ g_t             selective forget, selective write
         h_t = o_t ∘ tanh(c_t)                       selective read
 
     σ is ``recurrent_activation``, tanh is ``activation``. Weights, the four blocks side by
-    side in Keras's order i, f, c, o:
+    side in Keras's order i, f, g, o (Keras calls the candidate c):
 
-    - ``U_i U_f U_c U_o``, each [inputs, units]: kernel [inputs, 4 units]
-    - ``W_i W_f W_c W_o``, each [units, units]: recurrent_kernel [units, 4 units]
-    - ``b_i b_f b_c b_o``, each [units]: bias [4 units]
+    - ``U_i U_f U_g U_o``, each [inputs, units]: kernel [inputs, 4 units]
+    - ``W_i W_f W_g W_o``, each [units, units]: recurrent_kernel [units, 4 units]
+    - ``b_i b_f b_g b_o``, each [units]: bias [4 units]
 
     The state is [h, c]. `trace` gives ``input_gate``, ``forget_gate``, ``output_gate``,
     ``candidate``, ``cell_state`` and ``hidden_state``.

@@ -107,14 +107,14 @@ def lstm() -> Working:
     for t, x in enumerate(INPUTS, 1):
         said, gates = [], {}
         for name, letter, function, u, w, b in zip(
-            names, ("i", "f", "c̃", "o"), ("σ", "σ", "tanh", "σ"), U, W, B, strict=True
+            names, ("i", "f", "g", "o"), ("σ", "σ", "tanh", "σ"), U, W, B, strict=True
         ):
             gates[name], line = _gate(letter, t, function, u, x, w, h, b)
             said.append(line)
         i, f, new, o = (gates[n] for n in names)
         before, c = c, f * c + i * new
         said.append(
-            f"c_{t} = f_{t} · c_{t - 1} + i_{t} · c̃_{t} = {_n(f)} · {_n(before)} + {_n(i)} · "
+            f"c_{t} = f_{t} · c_{t - 1} + i_{t} · g_{t} = {_n(f)} · {_n(before)} + {_n(i)} · "
             f"{_n(new)} = {_bare(c)}"
         )
         h = o * math.tanh(c)
@@ -228,7 +228,7 @@ def draw_lstm() -> Drawing:
     it.text((60, bottom - 18), "h_t−1", STATE)
     it.text((735, bottom - 18), "h_t", STATE)
     it.text((132, 425), "x_t")
-    for at, name in ((f, "f_t"), (i, "i_t"), (new, "c̃_t"), (o, "o_t")):
+    for at, name in ((f, "f_t"), (i, "i_t"), (new, "g_t"), (o, "o_t")):
         it.text((at[0] + 14, at[1] - 34), name, GATE, anchor="start")
     for x, word in ((200, "forget"), (365, "write"), (640, "read")):
         it.text((x, 30), word, SOFT, size=14)
@@ -393,7 +393,7 @@ def page(name: str) -> str:
     cell = CELLS[name]
     working = cell.work()
     weights = WEIGHTS["rnn" if name == "bidirectional" else name]
-    gates = {"rnn": [""], "bidirectional": [""], "lstm": "ifco", "gru": "zrh"}[name]
+    gates = {"rnn": [""], "bidirectional": [""], "lstm": "ifgo", "gru": "zrh"}[name]
     given = [
         ", ".join(
             f"{letter.replace('b_recurrent', 'b′')}{'_' + gate if gate else ''} = {_bare(number)}"
@@ -401,7 +401,7 @@ def page(name: str) -> str:
         )
         for letter, numbers in weights.items()
     ]
-    candidate = "c̃_t" if name == "lstm" else "h̃_t"
+    candidate = "g_t" if name == "lstm" else "h̃_t"
     columns = [{**_LETTERS, "candidate": candidate}[n] for n in working.values]
     table = [
         f"| t | x_t | {' | '.join(columns)} |",

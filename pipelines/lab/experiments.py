@@ -464,7 +464,7 @@ def long_range(size: Size) -> Section:
         title="Memory over a long time",
         claim="Gated cells carry information over hundreds of steps where a vanilla network "
         "cannot.",
-        equation="c_t = f_t ∘ c_{t-1} + i_t ∘ c̃_t        ∂c_t/∂c_{t-1} = diag(f_t) + …",
+        equation="c_t = f_t ∘ c_{t-1} + i_t ∘ g_t        ∂c_t/∂c_{t-1} = diag(f_t) + …",
         how=f"Which of two symbols came first, asked after T others; 32 units, {steps} steps of "
         "training with Adam at one rate, one seed. A length that is not learned ends the row. "
         "“Long memory” are cells whose biases begin with time constants up to T; “relu” "
@@ -520,7 +520,7 @@ def gates(size: Size) -> Section:
     return Section(
         title="Each gate switched off in turn",
         claim="Selective write, selective forget and selective read each have their part.",
-        equation="c_t = f_t ∘ c_{t-1} + i_t ∘ c̃_t        h_t = o_t ∘ tanh(c_t)",
+        equation="c_t = f_t ∘ c_{t-1} + i_t ∘ g_t        h_t = o_t ∘ tanh(c_t)",
         how=f"The adding problem over {length} steps (two of the numbers are marked; answering "
         f"their mean has an error of {1 / 6:.3f}), 32 units, {steps} steps of training; a gate "
         "is held at 1 or 0 by its bias; the others begin with time constants up to the length.",

@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import numpy as np
 
-GATES = {"SimpleRNN": "h", "LSTM": "ifco", "GRU": "zrh", "GRU before": "zrh"}
+GATES = {"SimpleRNN": "h", "LSTM": "ifgo", "GRU": "zrh", "GRU before": "zrh"}
 
 
 def sigmoid(a):
@@ -63,8 +63,8 @@ def lstm_forward(w, x, state):
     i = sigmoid(w["U_i"] @ x + w["W_i"] @ h + w["b_i"])
     f = sigmoid(w["U_f"] @ x + w["W_f"] @ h + w["b_f"])
     o = sigmoid(w["U_o"] @ x + w["W_o"] @ h + w["b_o"])
-    candidate = np.tanh(w["U_c"] @ x + w["W_c"] @ h + w["b_c"])
-    new_c = f * c + i * candidate
+    g = np.tanh(w["U_g"] @ x + w["W_g"] @ h + w["b_g"])
+    new_c = f * c + i * g
     new_h = o * np.tanh(new_c)
     return (new_h, new_c), {
         "x": x,
@@ -73,7 +73,7 @@ def lstm_forward(w, x, state):
         "input_gate": i,
         "forget_gate": f,
         "output_gate": o,
-        "candidate": candidate,
+        "candidate": g,
         "cell_state": new_c,
         "hidden_state": new_h,
     }
@@ -82,19 +82,20 @@ def lstm_forward(w, x, state):
 def lstm_backward(w, kept, d_state):
     dh, dc = d_state
     i, f, o = kept["input_gate"], kept["forget_gate"], kept["output_gate"]
-    candidate, read = kept["candidate"], np.tanh(kept["cell_state"])
+    g, read = kept["candidate"], np.tanh(kept["cell_state"])
     dc = dc + dh * o * (1 - read**2)
     da = {
-        "i": dc * candidate * i * (1 - i),
+        "i": dc * g * i * (1 - i),
         "f": dc * kept["c"] * f * (1 - f),
-        "c": dc * i * (1 - candidate**2),
+        "g": dc * i * (1 - g**2),
         "o": dh * read * o * (1 - o),
     }
     dw = {}
-    for g, d in da.items():
-        dw |= {f"U_{g}": np.outer(d, kept["x"]), f"W_{g}": np.outer(d, kept["h"]), f"b_{g}": d}
-    dh_before = sum(w[f"W_{g}"].T @ d for g, d in da.items())
-    dx = sum(w[f"U_{g}"].T @ d for g, d in da.items())
+    for gate, d in da.items():
+        dw |= {f"U_{gate}": np.outer(d, kept["x"]), f"W_{gate}": np.outer(d, kept["h"])}
+        dw[f"b_{gate}"] = d
+    dh_before = sum(w[f"W_{gate}"].T @ d for gate, d in da.items())
+    dx = sum(w[f"U_{gate}"].T @ d for gate, d in da.items())
     return (dh_before, dc * f), dx, dw
 
 

@@ -23,6 +23,8 @@ from pipelines.engine.core import plotting
 from pipelines.engine.core.tables import Table
 from pipelines.engine.data.ragged import PADDING
 
+#: Metrics keep the candidate's earlier letter, so that runs stay comparable.
+_LOGGED_LABELS = {"W_g": "W_c"}
 #: A gate is saturated this near to an end of its range: its own gradient is nearly zero there.
 _EDGE = 0.1
 #: So many batches are there to choose from, and so many steps are looked at: a look takes its time
@@ -133,13 +135,14 @@ def _of_weights(name: str, flow: GradientFlow) -> dict[str, float]:
     for gate in cell.gate_order:
         label = "W" if len(cell.gate_order) == 1 else f"W_{gate}"
         W = ops.convert_to_numpy(getattr(cell, label)).astype(np.float64)
-        found[f"health/sigma/{name}/{label}"] = float(np.linalg.norm(W, 2))
-        found[f"health/rho/{name}/{label}"] = float(np.abs(np.linalg.eigvals(W)).max())
+        logged = _LOGGED_LABELS.get(label, label)
+        found[f"health/sigma/{name}/{logged}"] = float(np.linalg.norm(W, 2))
+        found[f"health/rho/{name}/{logged}"] = float(np.abs(np.linalg.eigvals(W)).max())
     return found
 
 
 def _of_gates(name: str, flow: GradientFlow) -> dict[str, float]:
-    """The share of saturated values among the real steps, of each gate, and of h or h̃ or c̃."""
+    """The share of saturated values among the real steps, of each gate, and of h or h̃ or g."""
     layer, *call = flow.seen
     mask, taken = flow.seen.mask, layer.steps_taken(*call)
     bounded = ["candidate"] if "candidate" in taken else ["hidden_state"]

@@ -133,7 +133,7 @@ def test_an_lstm_made_by_hand_shows_its_gates():
     kernel = np.diag([on, on, 0.0, on])
     kernel[2, 2] = np.arctanh(0.5)
     lstm.set_weights([kernel, np.zeros((1, 4)), np.array([-30.0, -30.0, 0.0, -30.0])])
-    #             i  f  c̃  o
+    #             i  f  g  o
     x = np.array([[[1, 0, 1, 0], [0, 1, -1, 0], [0, 1, 1, 1], [0, 0, 0, 1]]], dtype="float64")
     traced = {name: ops.convert_to_numpy(v)[0, :, 0] for name, v in lstm.trace(x).items()}
     expected = {
@@ -162,6 +162,13 @@ def test_views_are_the_gates_by_the_chapters_names(kind):
             with pytest.raises(AttributeError):
                 setattr(owner, view, value)
     assert layer.U_z.shape == (INPUTS, UNITS) if kind.startswith("GRU") else True
+
+
+def test_the_candidate_can_still_be_read_by_its_earlier_letter():
+    layer = make("LSTM")
+    for letter in "UWb":
+        old, new = (getattr(layer, f"{letter}_{gate}") for gate in "cg")
+        np.testing.assert_array_equal(ops.convert_to_numpy(old), ops.convert_to_numpy(new))
 
 
 def test_views_say_what_is_not_there():

@@ -36,7 +36,7 @@ def tensorflow_kernel(
     """cudnnRNNForward as NVIDIA documents it, gate by gate.
 
     The parameters are the input matrices of all gates [units, inputs], the recurrent ones
-    [units, units], the input biases and the recurrent biases; LSTM gates are i, f, c, o and GRU
+    [units, units], the input biases and the recurrent biases; LSTM gates are i, f, g, o and GRU
     gates r, z, h. Outputs behind a row's length are zero, its last state is that of its length.
     """
     import tensorflow as tf

@@ -36,7 +36,7 @@ export INPUT
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults audit bench serve lab lint format requirements ui track clean dictionary emoji
+.PHONY: help setup demo docs test faults audit bench serve lab lint format requirements ui track clean dictionary emoji
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## (.*)/\1\t\2/' | sed 's/%/TASK/' | expand -t 22
@@ -135,6 +135,11 @@ bench: $(READY) ## Measure layers, memory, export, an IMDb epoch, windows and st
 	$(BIN)/python -m benchmarks.imdb_epoch
 	$(BIN)/python -m benchmarks.windows
 	$(BIN)/python -m benchmarks.streaming
+
+docs: $(READY) ## Build the documentation site: site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/uv tool run --quiet --from 'mkdocs>=1.6,<2' --with 'mkdocs-material>=9.6,<10' --with 'mkdocstrings[python]>=0.30,<2' \
+	  mkdocs build --quiet --config-file .mkdocs/mkdocs.yml
+	@echo site/index.html
 
 lint: $(READY) ## Check style, types and the directions of imports
 	$(BIN)/ruff check .

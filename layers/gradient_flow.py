@@ -1,15 +1,17 @@
-"""What comes back through time: ∂L/∂h_t, at every step of every recurrent layer of a model.
+"""The gradient ∂L/∂h_t at every step of every recurrent layer of a model.
 
-Backpropagation through time multiplies one Jacobian ∂h_t/∂h_{t-1} a step, so what the loss says
-of a state shrinks or grows with the distance (Bengio et al. 1994; Pascanu et al. 2013). Here it is
-measured, not bounded: to each state a nudge δ_t = 0 is added after its step and goes on with it,
+Backpropagation through time multiplies one Jacobian ∂h_t/∂h_{t-1} per step, so the gradient
+shrinks or grows with the distance from the loss (Bengio et al. 1994; Pascanu et al. 2013). Here
+it is measured, not bounded: a perturbation δ_t = 0 is added to each state after its step and
+passes on with it,
 
     h_t ← h_t + δ_t        and therefore        ∂L/∂δ_t = ∂L/∂h_t
 
 over all paths from h_t to the loss, whatever the model around the layer is.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -18,33 +20,34 @@ from keras import ops
 from layers.recorder import CallRecord
 from layers.unfold import of_backend
 
+Tensor = Any  # a tensor of Keras's backend
+
 
 class GradientFlow(NamedTuple):
     """How the loss depends on the states of one layer.
 
     Attributes:
-        seen: the call.
-        gradients: by the name of a state (``hidden_state``, ``cell_state``), ∂L/∂ that state as
-            it is handed on after each step, float64 NumPy [batch, time, units]; 0 at padded
-            steps. The two are what is handed on side by side: that h_t was read from c_t counts
-            in ∂L/∂h_t.
+        call: the recorded call of the layer.
+        gradients: ∂L/∂ each state after every step, by the state's name (``hidden_state``,
+            ``cell_state``): float64 NumPy [batch, time, units], 0 at padded steps. The states
+            count as independent: that h_t was computed from c_t is part of ∂L/∂h_t.
     """
 
-    seen: CallRecord
-    gradients: dict
+    call: CallRecord
+    gradients: dict[str, np.ndarray]
 
-    def norms(self):
-        """‖∂L/∂(h_t, c_t)‖ by the distance from a row's last real step.
+    def norms(self) -> np.ndarray:
+        """Return ‖∂L/∂(h_t, c_t)‖ by the distance from a row's last real step.
 
         Returns:
-            float64 NumPy [time]: at k the mean over the rows that have more than k steps; NaN
-            where no row has.
+            float64 NumPy [time]. Entry k is the mean over the rows with more than k steps; NaN
+            if there are none.
         """
         squares = sum(np.sum(np.square(g), axis=-1) for g in self.gradients.values())
         rows, time = squares.shape
         real = np.ones((rows, time), bool)
-        if self.seen.mask is not None:
-            real = ops.convert_to_numpy(self.seen.mask)
+        if self.call.mask is not None:
+            real = ops.convert_to_numpy(self.call.mask)
         total, count = np.zeros(time), np.zeros(time, int)
         for row in range(rows):
             backwards = np.sqrt(squares[row][real[row]][::-1])
@@ -53,44 +56,49 @@ class GradientFlow(NamedTuple):
         return np.where(count, total / np.maximum(count, 1), np.nan)
 
 
-def gradient_flow(loss):
-    """∂L/∂h_t of every recurrent layer that ``loss`` calls.
+def gradient_flow(loss: Callable[[], Tensor]) -> dict[str, GradientFlow]:
+    """Return ∂L/∂h_t for every recurrent layer that ``loss`` calls.
 
     Args:
         loss: a function without arguments that runs a model and returns a scalar. It is called
-            eagerly; what it assigns to Keras variables (a carried state) is undone.
+            eagerly; what it assigns to Keras variables (the states of a stateful layer) is undone.
 
     Returns:
-        `Flow` by the name of the layer, in the order of the calls. Of a layer that is called more
-        than once, the last call.
+        `GradientFlow` by the name of the layer, in the order of the calls; for a layer that is
+        called more than once, that of the last call.
 
     Raises:
         NotImplementedError: on a backend other than TensorFlow and JAX.
     """
-    return _flows(*_of_backend().gradients(loss))
+    return _by_state(*_backend_module().gradients(loss))
 
 
-def repeated(loss):
-    """A function that gives `flows` of ``loss`` as often as it is called, for weights that change.
+def make_gradient_flow(loss: Callable[[], Tensor]) -> Callable[[], dict[str, GradientFlow]]:
+    """Return a function that computes `gradient_flow` of ``loss`` with the weights of the moment.
 
-    TensorFlow compiles it once, at the first call; ``loss`` has to be one that it can compile.
+    TensorFlow compiles it at the first call, so ``loss`` must be a function it can compile.
     """
-    look = _of_backend().repeated(loss)
-    return lambda: _flows(*look())
+    gradients = _backend_module().make_gradients(loss)
+    return lambda: _by_state(*gradients())
 
 
-def _of_backend():
-    own = of_backend("gradient_flow")
-    if own is None:
-        raise NotImplementedError(f"no gradients of states on {keras.backend.backend()}")
-    return own
+def _backend_module() -> Any:
+    module = of_backend("gradient_flow")
+    if module is None:
+        raise NotImplementedError(
+            f"no gradients of states on the {keras.backend.backend()} backend"
+        )
+    return module
 
 
-def _flows(calls, gradients):
-    found = {}
-    for name, seen in calls.items():
+def _by_state(
+    calls: Mapping[str, CallRecord], gradients: Mapping[str, Tensor]
+) -> dict[str, GradientFlow]:
+    """Split the gradients [batch, time, units of all states] by state."""
+    flows = {}
+    for name, call in calls.items():
         gradient = np.asarray(ops.convert_to_numpy(gradients[name]), np.float64)
-        names = seen.layer.cell.state_names
-        parts = np.split(gradient, np.cumsum([s.shape[-1] for s in seen.states])[:-1], axis=-1)
-        found[name] = GradientFlow(seen, dict(zip(names, parts, strict=True)))
-    return found
+        widths = [state.shape[-1] for state in call.initial_states]
+        parts = np.split(gradient, np.cumsum(widths)[:-1], axis=-1)
+        flows[name] = GradientFlow(call, dict(zip(call.layer.cell.state_names, parts, strict=True)))
+    return flows

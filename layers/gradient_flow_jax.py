@@ -1,29 +1,36 @@
 """∂L/∂h_t on JAX: see `layers.gradient_flow`."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import keras
 
-from layers.recorder import Recorder, zero_perturbations
+from layers.recorder import CallRecord, Recorder, zero_perturbations
+
+Gradients = tuple[dict[str, CallRecord], dict[str, jax.Array]]
 
 
-def gradients(loss):
-    """The recurrent calls of ``loss`` by layer, and ∂L/∂δ of each; 0 where there is no path."""
-    watch = Recorder()
-    with keras.StatelessScope(), watch.looking():
+def gradients(loss: Callable[[], jax.Array]) -> Gradients:
+    """Return the calls of recurrent layers and ∂L/∂δ of each, by layer; 0 without a path."""
+    recorder = Recorder()
+    with keras.StatelessScope(), recorder.recording():
         loss()
 
-    # Anew, as a function of the nudges: JAX wants them, and so their shapes, before the call.
-    def nudged_loss(nudges):
-        nudge = Recorder(lambda layer, inputs, states: nudges[layer.name])
-        with keras.StatelessScope(), nudge.looking():
+    # A second call, as a function of δ: JAX needs δ, and so its shape, before the call.
+    def perturbed_loss(deltas: dict[str, jax.Array]) -> jax.Array:
+        perturber = Recorder(lambda layer, inputs, states: deltas[layer.name])
+        with keras.StatelessScope(), perturber.recording():
             return loss()
 
-    nudges = {name: zero_perturbations(*seen[:3]) for name, seen in watch.seen.items()}
-    return watch.seen, jax.grad(nudged_loss)(nudges)
+    deltas = {
+        name: zero_perturbations(call.layer, call.inputs, call.initial_states)
+        for name, call in recorder.calls.items()
+    }
+    return recorder.calls, jax.grad(perturbed_loss)(deltas)
 
 
-def repeated(loss):
-    """`gradients` of ``loss``, as a function."""
+def make_gradients(loss: Callable[[], Any]) -> Callable[[], Gradients]:
+    """Return `gradients` of ``loss`` as a function."""
     return functools.partial(gradients, loss)

@@ -1,80 +1,119 @@
-"""Looking on while recurrent layers are called: what they read, and a nudge to their states."""
+"""Record what recurrent layers compute while a model is called, and perturb their states."""
 
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 
-_WATCH = ContextVar("watch", default=None)
+Tensor = Any  # a tensor of Keras's backend
+
+#: ``(layer, inputs, initial_states) -> <float>[batch, time, units of all states]``
+Perturbation = Callable[[Any, Tensor, list[Tensor]], Tensor]
 
 
 class CallRecord(NamedTuple):
-    """One call of a layer, time in its order of processing (a backward layer's is reversed).
+    """One call of a recurrent layer.
+
+    Time is in the layer's order of processing: a backward layer reads the last step first.
 
     Attributes:
-        layer: the layer.
+        layer: the layer, a `layers.unfold.Unfolded`.
         inputs: <float>[batch, time, inputs].
-        states: the state before the first step, <float>[batch, units] each.
-        mask: bool [batch, time], or None where all steps are real.
-        after: the states after each step, <float>[batch, time, units] each; those of a step that
-            is padding are carried over.
+        initial_states: the states before the first step, each <float>[batch, units].
+        mask: bool [batch, time], True where a step is real; None if all are.
+        states: the states after every step, each <float>[batch, time, units]. A padded step
+            repeats the states before it.
     """
 
     layer: Any
-    inputs: Any
-    states: list
-    mask: Any
-    after: list
+    inputs: Tensor
+    initial_states: list[Tensor]
+    mask: Tensor | None
+    states: list[Tensor]
+
+    def trace(self) -> dict[str, Tensor]:
+        """Return every gate, candidate and state of the call by name, see `Unfolded.trace`.
+
+        Unlike there, the hidden state of a padded step repeats the one before it.
+        """
+        return self.layer.evaluate_steps(self.inputs, self.initial_states, self.mask, self.states)
 
 
 class Recorder:
-    """Sees the calls of recurrent layers, and nudges their states.
+    """Records the calls of recurrent layers, and perturbs their states.
+
+    ::
+
+        with Recorder().recording() as recorder:
+            model(x)
+        recorder.calls["recurrent_1"].trace()["forget_gate"]
 
     Args:
-        nudge: ``(layer, inputs, states)`` → what is added to the layer's states, side by side,
-            after each step: <float>[batch, time, units × states]. None adds nothing.
+        perturbation: ``(layer, inputs, initial_states)`` → what is added to the layer's states,
+            concatenated, after each step: <float>[batch, time, units of all states]. None adds
+            nothing.
+
+    Attributes:
+        calls: the last `CallRecord` of each layer by its name, in the order of the first calls.
     """
 
-    def __init__(self, nudge=None):
-        self.nudge = nudge
-        self.seen = {}
+    def __init__(self, perturbation: Perturbation | None = None) -> None:
+        self.perturbation = perturbation
+        self.calls: dict[str, CallRecord] = {}
 
-    def see(self, seen):
-        self.seen[seen.layer.name] = seen
+    def record(self, call: CallRecord) -> None:
+        """Keep ``call`` as the last one of its layer."""
+        self.calls[call.layer.name] = call
 
     @contextlib.contextmanager
-    def looking(self):
-        """While it lasts, every recurrent layer is watched, and takes its portable route."""
-        token = _WATCH.set(self)
+    def recording(self) -> Iterator["Recorder"]:
+        """Record every recurrent layer that is called inside the ``with`` block.
+
+        Recorded calls take the portable route, which keeps the states of all steps.
+        """
+        token = _RECORDER.set(self)
         try:
             yield self
         finally:
-            _WATCH.reset(token)
+            _RECORDER.reset(token)
 
 
-def current_recorder():
-    """The `Watch` that is looking, or None."""
-    return _WATCH.get()
+_RECORDER: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
 
-def zero_perturbations(layer, inputs, states):
-    """Zeros <float>[batch, time, units × states]."""
-    width = sum(state.shape[-1] for state in states)
+def current_recorder() -> Recorder | None:
+    """Return the recorder whose `Recorder.recording` block is active, or None."""
+    return _RECORDER.get()
+
+
+def zero_perturbations(layer: Any, inputs: Tensor, initial_states: Sequence[Tensor]) -> Tensor:
+    """Return perturbations δ_t = 0 of a call, <float>[batch, time, units of all states]."""
+    width = sum(state.shape[-1] for state in initial_states)
     return ops.zeros((*ops.shape(inputs)[:2], width), dtype=layer.compute_dtype)
 
 
-def perturbed(step, sizes):
-    """``step`` of `layers.unfold.unfold` for inputs that carry the nudges of the states behind
-    them: ``sizes`` are the widths of the states."""
-    ends = np.cumsum([0, *sizes])
+def perturbed(
+    step: Callable[[Tensor, list[Tensor]], list[Tensor]], sizes: Sequence[int]
+) -> Callable[[Tensor, list[Tensor]], list[Tensor]]:
+    """Return ``step`` followed by h_t ← h_t + δ_t, for every state.
 
-    def nudged_step(x_t, states):
-        x_t, nudges = x_t[..., : -ends[-1]], x_t[..., -ends[-1] :]
+    Args:
+        step: ``(x_t, states) -> next states``, as `layers.unfold.unfold` takes it.
+        sizes: the width of each state.
+
+    Returns:
+        The same for ``[x_t ; δ_t]``: inputs with the perturbations of all states behind them.
+    """
+    ends = np.cumsum([0, *sizes]).tolist()
+
+    def perturbed_step(x_t: Tensor, states: list[Tensor]) -> list[Tensor]:
+        x_t, delta = x_t[..., : -ends[-1]], x_t[..., -ends[-1] :]
         return [
-            state + nudges[..., start:end]
+            state + delta[..., start:end]
             for state, start, end in zip(step(x_t, states), ends, ends[1:], strict=False)
         ]
 
-    return nudged_step
+    return perturbed_step

@@ -1,44 +1,51 @@
-"""A sequence read in pieces: what layers remember of one is where they go on with the next."""
+"""Read a long sequence in parts: layers continue from the state in which they ended the last."""
 
 import contextlib
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from typing import Any
 
-_CARRY = ContextVar("carry", default=None)
+Tensor = Any  # a tensor of Keras's backend
 
 
 class StreamingState:
-    """Takes a whole model from one piece of its sequences to the next.
+    """The states of all layers of a model, from one part of its sequences to the next.
 
-    While it is `carrying`, each layer that remembers anything (a recurrent layer its states, a
-    pool its sums) begins with what it remembered before and hands out what it remembers after::
+    While it is active, every layer with a memory (a recurrent layer its states, a pooling layer
+    its sums) starts from its entry in ``before`` and stores its new state in ``after``::
 
-        first = Carry()
-        with first.carrying():
+        first = StreamingState()
+        with first.active():
             model(ids[:, :7])
-        second = Carry(first.after)
-        with second.carrying():
-            model(ids[:, 7:])  # as model(ids), to rounding
+        second = StreamingState(first.after)
+        with second.active():
+            model(ids[:, 7:])  # equals model(ids) up to rounding
 
     Args:
-        before: by the name of a layer, its list of tensors; None where the sequences begin.
+        before: the tensors of each layer by its name; None at the start of the sequences.
 
     Attributes:
-        after: likewise, once the model was called.
+        before: as given; empty at the start.
+        after: likewise, filled by the call of the model.
     """
 
-    def __init__(self, before=None):
-        self.before = {} if before is None else before
-        self.after = {}
+    def __init__(self, before: Mapping[str, list[Tensor]] | None = None) -> None:
+        self.before = {} if before is None else dict(before)
+        self.after: dict[str, list[Tensor]] = {}
 
     @contextlib.contextmanager
-    def carrying(self):
-        token = _CARRY.set(self)
+    def active(self) -> Iterator["StreamingState"]:
+        """Let the layers called inside the ``with`` block use this state."""
+        token = _STATE.set(self)
         try:
             yield self
         finally:
-            _CARRY.reset(token)
+            _STATE.reset(token)
 
 
-def current_state():
-    """The `Carry` that is carrying, or None."""
-    return _CARRY.get()
+_STATE: ContextVar[StreamingState | None] = ContextVar("streaming_state", default=None)
+
+
+def current_state() -> StreamingState | None:
+    """Return the streaming state whose `StreamingState.active` block is running, or None."""
+    return _STATE.get()

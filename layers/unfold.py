@@ -194,12 +194,12 @@ class Unfolded(keras.layers.RNN):
     def call(self, sequences, initial_state=None, mask=None, training=False, lengths=None):
         # Keras does it for TensorFlow, but not for JAX inside a transformation.
         sequences = ops.convert_to_tensor(sequences, dtype=self.compute_dtype)
-        carried = current_state()
-        if carried is not None:
+        streaming = current_state()
+        if streaming is not None:
             if self.go_backwards:
                 raise ValueError(f"{self.name} reads from the end: it cannot read in pieces")
             if initial_state is None:
-                initial_state = carried.before.get(self.name)
+                initial_state = streaming.before.get(self.name)
         states = self._states_before(sequences, initial_state)
         x, mask = self._in_order_of_processing(sequences, mask, lengths)
         kept_x, kept_h = self.cell.dropout_masks(
@@ -211,9 +211,9 @@ class Unfolded(keras.layers.RNN):
         own = of_backend("bptt")
         route = self.route(training, compiled=own is not None and own.is_compiled(x))
         few = x.shape[1] in (0, 1)  # no loop to be quicker than
-        watching = current_recorder()
-        if watching is not None:
-            take = functools.partial(self._watched, watching)
+        recorder = current_recorder()
+        if recorder is not None:
+            take = functools.partial(self._recorded, recorder)
         elif few:
             take = self._portable
         else:
@@ -221,8 +221,8 @@ class Unfolded(keras.layers.RNN):
             if not training and x.shape[1] is None and initial_state is not None:
                 take = functools.partial(self._one_or_more, take)
         hidden, last_states = take(x, states, mask, kept_x, kept_h)
-        if carried is not None:
-            carried.after[self.name] = list(last_states)
+        if streaming is not None:
+            streaming.after[self.name] = list(last_states)
         if self.stateful:
             for variable, state in zip(self.states, last_states, strict=True):
                 variable.assign(ops.cast(state, variable.dtype))
@@ -307,33 +307,34 @@ class Unfolded(keras.layers.RNN):
         record = (lambda states: states[0]) if self.return_sequences else None
         return self._loop(record, x, states, mask, kept_x, kept_h)
 
-    def _watched(self, watching, x, states, mask, kept_x=None, kept_h=None):
-        """As `_portable`, all states kept, see `layers.recorder`."""
-        nudges = None if watching.nudge is None else watching.nudge(self, x, states)
-        after, last_states = self._states_over_time(x, states, mask, kept_x, kept_h, nudges)
-        watching.see(CallRecord(self, x, states, mask, after))
+    def _recorded(self, recorder, x, states, mask, kept_x=None, kept_h=None):
+        """As `_portable`; the call is recorded, see `layers.recorder`."""
+        perturb = recorder.perturbation
+        deltas = None if perturb is None else perturb(self, x, states)
+        after, last_states = self._states_over_time(x, states, mask, kept_x, kept_h, deltas)
+        recorder.record(CallRecord(self, x, states, mask, after))
         return after[0], last_states
 
-    def _states_over_time(self, x, states, mask, kept_x=None, kept_h=None, nudges=None):
+    def _states_over_time(self, x, states, mask, kept_x=None, kept_h=None, deltas=None):
         """Each state after every step, [batch, time, units], and the last states."""
 
         def record(states):
             return ops.concatenate(states, axis=-1)
 
-        after, last_states = self._loop(record, x, states, mask, kept_x, kept_h, nudges)
+        after, last_states = self._loop(record, x, states, mask, kept_x, kept_h, deltas)
         ends = np.cumsum([0, *(s.shape[-1] for s in states)])
         return [after[..., a:b] for a, b in itertools.pairwise(ends)], last_states
 
-    def _loop(self, record, x, states, mask, kept_x=None, kept_h=None, nudges=None):
+    def _loop(self, record, x, states, mask, kept_x=None, kept_h=None, deltas=None):
         """What is recorded of each step, [batch, time, ...], and the last states.
 
-        ``nudges`` [batch, time, units of all states] are added to the states.
+        ``deltas`` [batch, time, units of all states] are added to the states.
         """
         x, mask, cuts = self._time_major(x, mask)
         xs, step = self._inputs_and_step(x, kept_x, kept_h)
-        if nudges is not None:
+        if deltas is not None:
             step = perturbed(step, [s.shape[-1] for s in states])
-            xs = ops.concatenate([xs, time_major(nudges)], axis=-1)
+            xs = ops.concatenate([xs, time_major(deltas)], axis=-1)
         recorded, last_states = unfold(
             step, xs, states, mask=mask, cuts=cuts, unroll=self.unroll, record=record
         )
@@ -441,14 +442,14 @@ class Unfolded(keras.layers.RNN):
         states = self._states_before(sequences, initial_state)
         x, mask = self._in_order_of_processing(sequences, mask, lengths)
         after, _ = self._states_over_time(x, states, mask)
-        traced = self.steps_taken(x, states, mask, after)
+        traced = self.evaluate_steps(x, states, mask, after)
         traced["hidden_state"] = self._outputs(
             traced["hidden_state"], mask, from_zeros=self._starts_at_zero(initial_state)
         )
         return traced
 
-    def steps_taken(self, x, states, mask, after):
-        """As `trace`, of a call as `layers.recorder.Watch` has seen it, in its order of processing;
+    def evaluate_steps(self, x, states, mask, after):
+        """As `trace`, of a call as `layers.recorder.Recorder` has recorded it, in its order of processing;
         where a step is padding, the hidden state is carried over too.
 
         Args:

@@ -195,7 +195,7 @@ class Forecasting(Task):
             ahead = 1 if config.model.decode == "autoregressive" else horizon
             after = np.arange(steps)[:, None] + np.arange(1, ahead + 1)
             inputs["ahead"] = processor.dates(times[after][None]).numpy()
-        with Recorder().looking() as watch:
+        with Recorder().recording() as recorder:
             outputs = model(inputs, training=False)
         found = _direct(ops.convert_to_numpy(outputs)[0][:, None], config)
         last = one.values[:, 0]
@@ -215,7 +215,7 @@ class Forecasting(Task):
                     "the median, and the ends of the interval that it gives 80 %; beside them "
                     "what came.",
                     tokens=dates,
-                    watch=watch,
+                    recorder=recorder,
                     curves={
                         "median": median,
                         "10 %": low,

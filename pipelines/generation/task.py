@@ -190,7 +190,7 @@ class Generation(Task):
         ids = np.array([END, *processor(tf.constant([answer])).values.numpy()], np.int32)
         known = len(processor(tf.constant([prompt])).values)
         states = [np.zeros((1, s.shape[-1]), np.float32) for s in model.network.inputs[1:]]
-        with Recorder().looking() as watch:
+        with Recorder().recording() as recorder:
             logits, _ = models.read_on(model.network, ids[None], states)
         found = decoder_steps.probabilities(logits[0])
         came = found[np.arange(len(ids) - 1), ids[1:]]
@@ -199,7 +199,7 @@ class Generation(Task):
             about="A step is a token that is read; those behind the prompt the model wrote "
             "itself. The curve is how likely the token was, before it was read.",
             tokens=[decoder_steps.START_LABEL, *decoder_steps.names(processor, ids[1:])],
-            watch=watch,
+            recorder=recorder,
             curves={"this token": np.concatenate([[np.nan], came])},
             details=["" if i <= known else "written by the model" for i in range(len(ids))],
             guesses=[[], *decoder_steps.likeliest(processor, found[:-1])],

@@ -198,7 +198,7 @@ class Sentiment(Task):
         ids = processor.tokenizer(text).values.numpy()
         if not words:
             raise UserError(f"{given!r}: no word in it")
-        with Recorder().looking() as watch:
+        with Recorder().recording() as recorder:
             model(ids[None], training=False)
         # What the model would answer if the text ended at each word; of very many, at some.
         every = -(-len(ids) // _BEGINNINGS)
@@ -218,7 +218,7 @@ class Sentiment(Task):
                     about="A step is a word. The curves are what the model would answer if the "
                     "text ended there.",
                     tokens=words,
-                    watch=watch,
+                    recorder=recorder,
                     curves={processor.labels[c]: so_far[:, c] for c in ranked[:_CURVES]},
                     details=["unknown to the model" if i == UNKNOWN else "" for i in ids],
                 )

@@ -255,7 +255,7 @@ class TranslationServing:
         )
         if read.shape[1] < 2:  # the end mark
             raise UserError(f"{given!r}: nothing in it to translate")
-        with Recorder().looking() as watch:
+        with Recorder().recording() as recorder:
             states, looked_at = self._model.read(read)
         tokens = decoder_steps.names(self._processor.input, read[0].numpy())
         names = self._names(text, found.ids[:, 0], found.notes[:, 0])
@@ -267,7 +267,7 @@ class TranslationServing:
             given,
             answer,
             [
-                Segment("reads", about, tokens, watch, {}),
+                Segment("reads", about, tokens, recorder, {}),
                 decoder_steps.spoken(
                     self._model,
                     self._processor.output,

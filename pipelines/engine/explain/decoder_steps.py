@@ -66,7 +66,7 @@ def spoken(
         first: lower ids are never written.
         attention: of what is looked at, see `Attention`.
     """
-    with Recorder().looking() as watch:
+    with Recorder().recording() as recorder:
         written = ops.convert_to_tensor([[END, *ids]], dtype="int32")
         logits, _, weights = model.write(written, states, looked_at)
     never = np.arange(documents.size) < first
@@ -77,7 +77,7 @@ def spoken(
         about="A step is a token that is written, as the one before it is read. The curve is how "
         "likely it was.",
         tokens=[*tokens, END_LABEL],
-        watch=watch,
+        recorder=recorder,
         curves={"what is written": taken},
         guesses=likeliest(documents, found),
         attention=None

@@ -56,7 +56,7 @@ class Segment:
         name: what the model does in it: reads, or writes.
         about: what a step is, in a sentence.
         tokens: what is at each step: words, characters, dates.
-        watch: has seen the call, of one row, all real steps of which are ``tokens``.
+        recorder: has recorded the call, of one row, whose real steps are ``tokens``.
         curves: by name the answer as far as it is known after each step, ``<float>[steps]``; NaN
             where there is none.
         scale: what the curves are measured in.
@@ -68,7 +68,7 @@ class Segment:
     name: str
     about: str
     tokens: Sequence[str]
-    watch: Recorder
+    recorder: Recorder
     curves: dict[str, np.ndarray]
     scale: str = "probability"
     details: Sequence[str] = ()
@@ -82,7 +82,7 @@ class Segment:
         Raises:
             ValueError: the call has not as many real steps as there are tokens.
         """
-        return [LayerTrace.of(seen, len(self.tokens)) for seen in self.watch.seen.values()]
+        return [LayerTrace.of(call, len(self.tokens)) for call in self.recorder.calls.values()]
 
 
 @dataclass(frozen=True)
@@ -126,30 +126,30 @@ class LayerTrace:
     before: np.ndarray
 
     @classmethod
-    def of(cls, seen: CallRecord, steps: int) -> LayerTrace:
+    def of(cls, call: CallRecord, steps: int) -> LayerTrace:
         """
         Raises:
             ValueError: the call has not so many real steps.
         """
-        taken = seen.layer.steps_taken(seen.inputs, seen.states, seen.mask, seen.after)
+        taken = call.trace()
         arrays = {
             name: ops.convert_to_numpy(ops.cast(taken[name], "float32"))[0]
             for name in MEANINGS
             if name in taken
         }
-        first = ops.convert_to_numpy(ops.cast(seen.states[0], "float32"))[:1]
+        first = ops.convert_to_numpy(ops.cast(call.initial_states[0], "float32"))[:1]
         real = np.ones(len(arrays["hidden_state"]), bool)
-        if seen.mask is not None:
-            real = ops.convert_to_numpy(seen.mask)[0]
+        if call.mask is not None:
+            real = ops.convert_to_numpy(call.mask)[0]
         if real.sum() != steps:
-            raise ValueError(f"{seen.layer.name}: {real.sum()} real steps, but {steps} tokens")
+            raise ValueError(f"{call.layer.name}: {real.sum()} real steps, but {steps} tokens")
         arrays = {name: value[real] for name, value in arrays.items()}
         arrays["before"] = np.concatenate([first, arrays["hidden_state"]])[:-1]
-        backward = bool(seen.layer.go_backwards)
+        backward = bool(call.layer.go_backwards)
         if backward:
             arrays = {name: value[::-1] for name, value in arrays.items()}
         before = arrays.pop("before")
-        return cls(seen.layer.name, type(seen.layer).__name__, backward, arrays, before)
+        return cls(call.layer.name, type(call.layer).__name__, backward, arrays, before)
 
     @property
     def title(self) -> str:

@@ -69,11 +69,11 @@ def read_on(model: keras.Model, given: Any, state: State | None) -> tuple[Any, S
         before = {}
         for name, tensor in state.items():
             before.setdefault(name.rpartition("_")[0], []).append(tensor)
-    carry = StreamingState(before)
-    with carry.carrying():
+    streaming = StreamingState(before)
+    with streaming.active():
         outputs = model(given, training=False)
     return outputs, {
         f"{layer}_{i}": tensor
-        for layer, tensors in carry.after.items()
+        for layer, tensors in streaming.after.items()
         for i, tensor in enumerate(tensors)
     }

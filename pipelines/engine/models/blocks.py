@@ -133,9 +133,9 @@ class ValidPool(keras.layers.Layer):
         return None  # nothing is left to mask
 
     def call(self, hidden: Any, valid: Any) -> Any:
-        carried = current_state()
-        if carried is not None:
-            return self._read_on(carried, hidden, valid)
+        streaming = current_state()
+        if streaming is not None:
+            return self._read_on(streaming, hidden, valid)
         weight = ops.expand_dims(ops.cast(valid, hidden.dtype), -1)
         count = ops.sum(weight, axis=1)
         return ops.concatenate(
@@ -159,7 +159,7 @@ class ValidPool(keras.layers.Layer):
         highest = ops.max(ops.where(weight > 0, hidden, lowest), axis=1)
         return ops.where(count > 0, highest, ops.zeros_like(highest))
 
-    def _read_on(self, carried: StreamingState, hidden: Any, valid: Any) -> Any:
+    def _read_on(self, streaming: StreamingState, hidden: Any, valid: Any) -> Any:
         """As `call`, of all steps so far: carried are their number ``<float32>[batch, 1]``, and for
         each kind the last one, their sum or their maximum ``<float32>[batch, units]``."""
         if self.bidirectional:
@@ -168,7 +168,7 @@ class ValidPool(keras.layers.Layer):
         weight = ops.expand_dims(ops.cast(valid, "float32"), -1)
         count = ops.sum(weight, axis=1)
         first = [ops.zeros_like(count), *[ops.zeros_like(hidden[:, 0]) for _ in self.kinds]]
-        seen, *before = carried.before.get(self.name, first)
+        seen, *before = streaming.before.get(self.name, first)
         after, pooled = [], []
         for kind, old in zip(self.kinds, before, strict=True):
             new = old
@@ -183,7 +183,7 @@ class ValidPool(keras.layers.Layer):
                 )
             after.append(new)
             pooled.append(new / ops.maximum(seen + count, 1.0) if kind == "mean" else new)
-        carried.after[self.name] = [seen + count, *after]
+        streaming.after[self.name] = [seen + count, *after]
         return ops.cast(ops.concatenate(pooled, -1), dtype)
 
     def compute_output_shape(self, hidden_shape: Any, valid_shape: Any = None) -> Any:
@@ -255,11 +255,11 @@ class NgramScores(keras.layers.Layer):
         the last ids ``<int32>[batch, order]``, which n-grams go on from."""
         valid = ops.cast(ops.not_equal(ids, PADDING), self.compute_dtype)
         total, gram, whole = 0.0, ops.zeros_like(ids), valid
-        carried = current_state()
+        streaming = current_state()
         earlier = ops.zeros_like(ids[:, :1]) + ops.zeros((1, self.order), dtype=ids.dtype)
         before: Any = (0.0, 0.0, earlier)
-        if carried is not None:
-            before = carried.before.get(self.name, before)
+        if streaming is not None:
+            before = streaming.before.get(self.name, before)
         joined, steps = ops.concatenate([before[2], ids], axis=1), ops.shape(ids)[1]
         for k in range(self.order):
             # The ids k steps back, and whether there is such a step.
@@ -271,9 +271,9 @@ class NgramScores(keras.layers.Layer):
             total = total + ops.sum(weights * whole[..., None], axis=1)
         read = ops.sum(valid, axis=1, keepdims=True)
         total, count = before[0] + total, before[1] + read
-        if carried is not None:
+        if streaming is not None:
             last = ops.cast(read, "int32") + ops.arange(self.order, dtype="int32")
-            carried.after[self.name] = [total, count, ops.take_along_axis(joined, last, axis=1)]
+            streaming.after[self.name] = [total, count, ops.take_along_axis(joined, last, axis=1)]
         return self.scale * total / ops.sqrt(ops.maximum(count, 1.0))
 
     def compute_output_shape(self, shape: Any) -> Any:

@@ -18,7 +18,7 @@ from keras import ops
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
-from layers.gradient_flow import GradientFlow, repeated
+from layers.gradient_flow import GradientFlow, make_gradient_flow
 from pipelines.engine.core import plotting
 from pipelines.engine.core.tables import Table
 from pipelines.engine.data.ragged import PADDING
@@ -76,7 +76,7 @@ class Examiner:
         if keras.backend.backend() != "tensorflow":
             inputs, targets = tf.nest.map_structure(lambda t: t.numpy(), (inputs, targets))
         last = _last_only(targets)
-        self._flows = repeated(lambda: loss(last, model(inputs, training=False)))
+        self._flows = make_gradient_flow(lambda: loss(last, model(inputs, training=False)))
 
     def __call__(self) -> Health:
         found = self._flows()
@@ -88,7 +88,7 @@ class Examiner:
             with threadpool_limits(1, user_api="blas"):
                 health.metrics |= _of_weights(name, flow)
             health.metrics |= _of_gates(name, flow)
-            if said := diagnosis(name, norms, gated=len(flow.seen.layer.cell.gate_order) > 1):
+            if said := diagnosis(name, norms, gated=len(flow.call.layer.cell.gate_order) > 1):
                 health.warnings[name] = said
         health.metrics = {n: v for n, v in health.metrics.items() if math.isfinite(v)}
         return health
@@ -130,7 +130,7 @@ def diagnosis(name: str, norms: np.ndarray, *, gated: bool) -> str | None:
 def _of_weights(name: str, flow: GradientFlow) -> dict[str, float]:
     """The largest singular value σ and the spectral radius ρ of each gate's W: what one step can
     do to a signal at most, and what many do in the end."""
-    cell = flow.seen.layer.cell
+    cell = flow.call.layer.cell
     found = {}
     for gate in cell.gate_order:
         label = "W" if len(cell.gate_order) == 1 else f"W_{gate}"
@@ -143,8 +143,7 @@ def _of_weights(name: str, flow: GradientFlow) -> dict[str, float]:
 
 def _of_gates(name: str, flow: GradientFlow) -> dict[str, float]:
     """The share of saturated values among the real steps, of each gate, and of h or h̃ or g."""
-    layer, *call = flow.seen
-    mask, taken = flow.seen.mask, layer.steps_taken(*call)
+    mask, taken = flow.call.mask, flow.call.trace()
     bounded = ["candidate"] if "candidate" in taken else ["hidden_state"]
     found = {}
     for part in [*(part for part in taken if part.endswith("gate")), *bounded]:

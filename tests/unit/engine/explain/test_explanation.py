@@ -234,8 +234,8 @@ def test_every_step_is_the_word_it_is_called(two_ways, words, keep, most):
     vectors = np.stack(
         [table[VOCABULARY.index(w) + 2 if w in VOCABULARY else 1] for w in part.tokens]
     )
-    for name, seen in part.watch.seen.items():
-        read = ops.convert_to_numpy(seen.inputs)[0]
+    for name, call in part.recorder.calls.items():
+        read = ops.convert_to_numpy(call.inputs)[0]
         np.testing.assert_array_equal(read[::-1] if "backward" in name else read, vectors)
     for word, detail in zip(part.tokens, part.details, strict=True):
         assert bool(detail) == (word == "zebra")
@@ -246,9 +246,9 @@ def test_layers_are_shown_as_they_trace_themselves(cell):
     """Both directions in the order of the input, padding left out, whatever the cell."""
     _, _, model = sentiment(cell=cell, bidirectional=True, units=[5, 3])
     ids = np.array([[4, 3, 2, 8, 0, 0]], np.int32)
-    with Recorder().looking() as watch:
+    with Recorder().recording() as recorder:
         model(ids, training=False)
-    layers = Segment("reads", "", ["a"] * 4, watch, {}).layers
+    layers = Segment("reads", "", ["a"] * 4, recorder, {}).layers
     assert [(a.name, a.backward) for a in layers] == [
         ("forward_recurrent_1", False), ("backward_recurrent_1", True),
         ("forward_recurrent_2", False), ("backward_recurrent_2", True),
@@ -265,7 +265,7 @@ def test_layers_are_shown_as_they_trace_themselves(cell):
     np.testing.assert_array_equal(back.before[-1], 0)
     np.testing.assert_array_equal(back.before[:-1], back.values["hidden_state"][1:])
     with pytest.raises(ValueError, match="4 real steps, but 3 tokens"):
-        _ = Segment("reads", "", ["a"] * 3, watch, {}).layers
+        _ = Segment("reads", "", ["a"] * 3, recorder, {}).layers
 
 
 def test_units_that_switch_and_what_switches_them():

@@ -72,18 +72,18 @@ def test_a_layer_goes_on_where_it_was(layer, initial):
     outputs = layer(4, initial=initial, return_sequences=True, name="r")(inputs)
     model = shaken(keras.Model(inputs, outputs))
     x = np.random.default_rng(0).normal(size=(2, 9, 3)).astype("float32")
-    carry, parts = StreamingState(), []
+    state, parts = StreamingState(), []
     for piece in np.split(x, [1, 5], axis=1):
-        carry = StreamingState(carry.after)
-        with carry.carrying():
+        state = StreamingState(state.after)
+        with state.active():
             parts.append(np.asarray(model(piece)))
     np.testing.assert_allclose(np.concatenate(parts, axis=1), model(x), atol=1e-6)
-    np.testing.assert_allclose(carry.after["r"][0], parts[-1][:, -1], atol=1e-6)
+    np.testing.assert_allclose(state.after["r"][0], parts[-1][:, -1], atol=1e-6)
 
 
 @pytest.mark.parametrize("layer", [Bidirectional(LSTM(3)), GRU(3, go_backwards=True)])
 def test_what_reads_from_the_end_cannot_read_in_pieces(layer):
-    with StreamingState().carrying(), pytest.raises(ValueError, match="reads from the end"):
+    with StreamingState().active(), pytest.raises(ValueError, match="reads from the end"):
         layer(np.zeros((1, 2, 3), "float32"))
 
 

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from layers import LSTM, Bidirectional, SimpleRNN
-from layers.gradient_flow import gradient_flow, repeated
+from layers.gradient_flow import gradient_flow, make_gradient_flow
 from tests.support import reference
 from tests.support.comparing import BATCH, KINDS, TIME, UNITS, data, make, random_states, thinned
 
@@ -21,7 +21,7 @@ def random_loss(layer, x, lengths, seed=2, **call):
 
 @pytest.mark.parametrize("truncate", [None, 2])
 @pytest.mark.parametrize("kind", thinned(KINDS))
-def test_it_is_what_the_chapter_hands_back_at_every_step(kind, truncate):
+def test_equals_the_chapters_backward_steps(kind, truncate):
     layer = make(kind, return_sequences=True, zero_output_for_mask=True, truncate=truncate)
     x, states = data(), random_states(layer)
     loss, upstream = random_loss(layer, x, LENGTHS, initial_state=states)
@@ -81,21 +81,21 @@ def test_every_layer_of_a_model_is_found_and_nothing_is_changed():
     np.testing.assert_array_equal(ops.convert_to_numpy(model(x)), before)
 
 
-def test_a_second_look_sees_the_weights_of_then():
+def test_a_compiled_flow_reads_the_weights_of_the_moment():
     layer = make("LSTM", return_sequences=True)
     x, states = data(), random_states(layer)
     loss, _ = random_loss(layer, x, LENGTHS, initial_state=states)
-    look = repeated(loss)
+    flow = make_gradient_flow(loss)
     for factor in (1.0, 0.5):
         layer.set_weights([factor * w for w in layer.get_weights()])
-        (seen,), (expected,) = look().values(), gradient_flow(loss).values()
+        (found,), (expected,) = flow().values(), gradient_flow(loss).values()
         for name, gradient in expected.gradients.items():
-            np.testing.assert_allclose(seen.gradients[name], gradient, rtol=1e-4, atol=1e-6)
-        for one, other in zip(seen.seen.after, expected.seen.after, strict=True):
+            np.testing.assert_allclose(found.gradients[name], gradient, rtol=1e-4, atol=1e-6)
+        for one, other in zip(found.call.states, expected.call.states, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
-def test_a_carried_state_stays_where_it_was():
+def test_the_state_of_a_stateful_layer_is_left_alone():
     layer = make("LSTM", stateful=True)
     gradient_flow(lambda: ops.sum(layer(data())))
     for state in layer.states:

@@ -449,7 +449,7 @@ class Unfolded(keras.layers.RNN):
         return traced
 
     def evaluate_steps(self, x, states, mask, after):
-        """As `trace`, of a call as `layers.recorder.Recorder` has recorded it, in its order of processing;
+        """As `trace`, of a call that `layers.recorder` recorded, in its order of processing;
         where a step is padding, the hidden state is carried over too.
 
         Args:

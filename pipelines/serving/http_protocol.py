@@ -7,19 +7,21 @@ from http import HTTPStatus
 from typing import Any
 
 from starlette.responses import JSONResponse
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from pipelines.engine.core import _compat
 from pipelines.serving.config import LimitsConfig
 
 _TOO_MANY = "too many connections (limits.connections)"
 _NO_HANDSHAKE = "this is no handshake of a WebSocket"
 
 
-def protocol(limits: LimitsConfig) -> type[HttpToolsProtocol]:
+def protocol(limits: LimitsConfig) -> type[asyncio.Protocol]:
     """uvicorn's HTTP protocol within the limits."""
 
-    class Limited(HttpToolsProtocol):
+    base: Any = _compat.http_protocol()
+
+    class Limited(base):
+        timeout_keep_alive_task: asyncio.TimerHandle | None
         _deadline: asyncio.TimerHandle | None = None
         _reads_body = _is_too_many = _is_upgraded = False
 
@@ -99,10 +101,12 @@ def protocol(limits: LimitsConfig) -> type[HttpToolsProtocol]:
     return Limited
 
 
-def stream_protocol(limits: LimitsConfig) -> type[WebSocketsSansIOProtocol]:
+def stream_protocol(limits: LimitsConfig) -> type[asyncio.Protocol]:
     """uvicorn's WebSocket protocol within the limits."""
 
-    class Limited(WebSocketsSansIOProtocol):
+    base: Any = _compat.websocket_protocol()
+
+    class Limited(base):
         def data_received(self, data: bytes) -> None:
             try:
                 super().data_received(data)

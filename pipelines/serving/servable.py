@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
-from tensorflow.python.client import pywrap_tf_session as tf_session
 
+from pipelines.engine.core import _compat
 from pipelines.serving.errors import RequestError
 from pipelines.serving.json_codec import Arrays, Spec
 
@@ -46,7 +46,7 @@ class Signature:
 
         def tensors(infos: Any) -> dict[str, Any]:
             found = {n: session.graph.get_tensor_by_name(i.name) for n, i in sorted(infos.items())}
-            return {n: tensor._as_tf_output() for n, tensor in found.items()}
+            return {n: _compat.tensor_handle(tensor) for n, tensor in found.items()}
 
         self._feeds, self._fetches = tensors(definition.inputs), tensors(definition.outputs)
         self.inputs = {n: _spec(definition.inputs[n]) for n in self._feeds}
@@ -75,16 +75,9 @@ class Signature:
         return {n: np.asarray(value) for n, value in zip(self._fetches, found, strict=True)}
 
     def _run(self, feeds: dict[Any, np.ndarray], seconds: float) -> list[Any]:
-        """As ``session.run``, which takes half a millisecond to find out what it is asked for."""
         options = tf.compat.v1.RunOptions(timeout_in_ms=max(int(seconds * 1000), 1))
-        given = tf_session.TF_NewBufferFromString(options.SerializeToString())
-        try:
-            found: list[Any] = self._session._call_tf_sessionrun(
-                given, feeds, list(self._fetches.values()), [], None
-            )
-        finally:
-            tf_session.TF_DeleteBuffer(given)
-        return found
+        fetches = list(self._fetches.values())
+        return _compat.run_session(self._session, options.SerializeToString(), feeds, fetches)
 
 
 class Servable:
@@ -102,7 +95,7 @@ class Servable:
         try:
             with graph.as_default():
                 loaded = tf.compat.v1.saved_model.load(self._session, ["serve"], str(folder))
-            self._session._extend_graph()  # as ``session.run`` does before every call
+            _compat.extend_graph(self._session)
             self.signatures = {
                 key: Signature(self._session, definition)
                 for key, definition in loaded.signature_def.items()

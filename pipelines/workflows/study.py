@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines.engine.config.schema import Experiment
-from pipelines.engine.core import signals
+from pipelines.engine.core import _compat, signals
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import TrainingError, UserError
 from pipelines.engine.core.files import lock
@@ -132,7 +132,7 @@ class Searcher:
                     held.enter_context(self._lock(left.number))
                 except UserError:
                     continue  # another process is at it
-                return optuna.Trial(study, left._trial_id)
+                return optuna.Trial(study, _compat.optuna_trial_id(left))
         if len(trials) >= self._total:
             return None
         trial = study.ask()
@@ -175,7 +175,7 @@ class Searcher:
             raise TrainingError(str(error)) from None
 
     def _train(self, trial: optuna.Trial, name: str, config: Experiment) -> Run:
-        told = trial.storage.get_trial(trial._trial_id).intermediate_values
+        told = trial.storage.get_trial(_compat.optuna_trial_id(trial)).intermediate_values
 
         def on_epoch(report: dict[str, Any]) -> bool:
             epoch = report["epoch"]

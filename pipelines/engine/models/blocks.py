@@ -13,6 +13,7 @@ from layers import GRU, LSTM, Bidirectional, SimpleRNN
 from layers.streaming import StreamingState, current_state
 from layers.unfold import Unfolded
 from pipelines.engine.config.schema import CellConfig, RecurrentConfig
+from pipelines.engine.core._compat import flatten_layers
 from pipelines.engine.data.ragged import PADDING
 from pipelines.engine.text.vocabulary import UNKNOWN
 
@@ -20,7 +21,7 @@ from pipelines.engine.text.vocabulary import UNKNOWN
 def routes(model: keras.Model) -> dict[str, str]:
     """By recurrent layer, which implementation its training takes, and why."""
     found = {}
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         if isinstance(layer, Unfolded):
             route = layer.route(training=True)
             found[layer.name] = f"{route.name} ({route.reason})"

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from pipelines.engine.core._compat import flatten_layers
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import require_writable, write_bytes
@@ -116,7 +117,7 @@ class Features:
 def fingerprint(encoder: keras.Model) -> str:
     """A hash of an encoder's layers and weights: the same before and after it was saved."""
     found = hashlib.sha256()
-    for layer in encoder._flatten_layers(include_self=False):
+    for layer in flatten_layers(encoder, include_self=False):
         if not isinstance(layer, keras.Model):
             settings = {k: v for k, v in layer.get_config().items() if k not in _NO_PART}
             found.update(json.dumps(settings, sort_keys=True, default=str).encode())

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from pipelines.engine.core import _compat
 from pipelines.engine.core.errors import ProcessLostError, UserError
 
 #: Seconds between two signs of life, and without one until a process counts as lost.
@@ -288,7 +289,6 @@ def join(place: Location) -> Cluster:
         UserError: they do not come, or process 0 cannot be reached.
     """
     import jax
-    from jax._src import distributed  # the service that JAX has, and no public name for it
 
     try:
         jax.distributed.initialize(
@@ -304,7 +304,6 @@ def join(place: Location) -> Cluster:
             f"the processes of this training did not meet: {str(error).splitlines()[0]}"
         ) from None
     _own_output()
-    state = distributed.global_state
     global _joined
-    _joined = Cluster(state.client, state.num_processes, state.process_id)
+    _joined = Cluster(_compat.coordination_client(), jax.process_count(), jax.process_index())
     return _joined

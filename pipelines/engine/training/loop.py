@@ -18,7 +18,6 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-# What Keras clips by; it has no public name.
 from pipelines.engine.config.schema import TrainConfig
 from pipelines.engine.core import signals
 from pipelines.engine.core.console import Console
@@ -170,7 +169,7 @@ def fit(
                 f"train.learning_rate (now {config.learning_rate:g})"
             )
         state.epoch += 1
-        record |= measured.measured()
+        record |= measured.pop_metrics()
         if seen is not model:
             assign(seen.variables, arrays(model.variables), seen.name)
         state.history.append(record | (examine(state.epoch) if parallel.writes else {}))

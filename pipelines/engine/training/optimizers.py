@@ -1,26 +1,27 @@
-"""Optimizers that report the gradient norm, and learning-rate schedules."""
+"""Optimizers that record gradient norms, and their learning-rate schedule."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
-from keras.src.optimizers.base_optimizer import global_norm
 
 from pipelines.engine.config.schema import TrainConfig
+from pipelines.engine.core import _compat
 
 
 @keras.saving.register_keras_serializable(package="unfold")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate at a step: a linear warm-up, then constant or falling to a twentieth.
+    """A linear warm-up, then a rate that stays constant or decays to a twentieth of its peak.
 
     Args:
-        peak: the rate after the warm-up.
+        peak: The rate after the warm-up.
         shape: ``constant``, ``linear`` or ``cosine``.
-        warmup: steps of the warm-up.
-        total: steps of the whole training.
+        warmup: Steps of the warm-up.
+        total: Steps of the whole training.
     """
 
     floor = 0.05
@@ -51,7 +52,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class MonitoredGradients:
-    """An optimizer that keeps how large the gradients were, and how often they were clipped."""
+    """A mixin for optimizers that records gradient norms and how often gradients were clipped."""
 
     def build(self, variables: list[Any]) -> None:
         super().build(variables)  # type: ignore[misc]
@@ -63,12 +64,10 @@ class MonitoredGradients:
         )
 
     def apply(self, grads: list[Any], trainable_variables: list[Any] | None = None) -> None:
-        if hasattr(super(), "_all_reduce_sum_gradients"):
-            # TensorFlow's optimizers add up over devices what each has clipped by itself.
-            pairs = super()._all_reduce_sum_gradients(  # type: ignore[misc]
-                zip(grads, trainable_variables or self._trainable_variables, strict=True)  # type: ignore[attr-defined]
-            )
-            grads = [gradient for gradient, _ in pairs]
+        if keras.backend.backend() == "tensorflow":
+            # Keras would clip on each device before it adds up over the devices.
+            variables = trainable_variables or self._trainable_variables  # type: ignore[attr-defined]
+            grads = _compat.sum_over_replicas(super(), grads, variables)
         super().apply(grads, trainable_variables)  # type: ignore[misc]
         norm = ops.cast(global_norm(grads), "float32")
         self._norms.assign_add(norm)
@@ -77,11 +76,14 @@ class MonitoredGradients:
         self._steps.assign_add(1.0)
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        return grads_and_vars  # `apply` has done it
+        return grads_and_vars  # `apply` has added them up
 
-    def measured(self) -> dict[str, float]:
-        """The mean of the gradient's global norm since it was last asked for, before clipping, and
-        the share of steps that were clipped."""
+    def pop_metrics(self) -> dict[str, float]:
+        """Return what was recorded since the last call, and start anew.
+
+        Returns:
+            The mean global norm of the gradient before clipping, and the share of clipped steps.
+        """
         norms, clipped, steps = (
             float(ops.convert_to_numpy(v)) for v in (self._norms, self._clipped, self._steps)
         )
@@ -95,26 +97,35 @@ class MonitoredGradients:
 
 @keras.saving.register_keras_serializable(package="unfold")
 class SGD(MonitoredGradients, keras.optimizers.SGD):
-    """`Measured`."""
+    """`keras.optimizers.SGD` with `MonitoredGradients`."""
 
 
 @keras.saving.register_keras_serializable(package="unfold")
 class RMSprop(MonitoredGradients, keras.optimizers.RMSprop):
-    """`Measured`."""
+    """`keras.optimizers.RMSprop` with `MonitoredGradients`."""
 
 
 @keras.saving.register_keras_serializable(package="unfold")
 class Adam(MonitoredGradients, keras.optimizers.Adam):
-    """`Measured`."""
+    """`keras.optimizers.Adam` with `MonitoredGradients`."""
 
 
 @keras.saving.register_keras_serializable(package="unfold")
 class AdamW(MonitoredGradients, keras.optimizers.AdamW):
-    """`Measured`."""
+    """`keras.optimizers.AdamW` with `MonitoredGradients`."""
+
+
+def global_norm(gradients: Sequence[Any]) -> Any:
+    """Return √(Σ g²) over all gradients, by which Keras clips; None entries are skipped."""
+    squares = [ops.sum(ops.square(gradient)) for gradient in gradients if gradient is not None]
+    return ops.sqrt(ops.sum(ops.stack(squares)))
 
 
 def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """The optimizer of a config. ``sgd`` is the chapter's rule: θ ← θ − η ∂L/∂θ."""
+    """Create the optimizer that a config chooses.
+
+    ``sgd`` is the chapter's rule: θ ← θ − η ∂L/∂θ.
+    """
     common: dict[str, Any] = {
         "learning_rate": Schedule(
             config.learning_rate,

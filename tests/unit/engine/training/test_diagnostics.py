@@ -140,10 +140,10 @@ def test_an_optimizer_keeps_how_large_gradients_were(kind):
         gradients = [scale * np.ones((2, 2), "float32"), scale * np.ones(3, "float32")]
         norms.append(math.sqrt(sum(float(np.sum(g**2)) for g in gradients)))
         optimizer.apply([ops.convert_to_tensor(g) for g in gradients])
-    found = optimizer.measured()
+    found = optimizer.pop_metrics()
     assert found["health/gradient_norm"] == pytest.approx(np.mean(norms))
     assert found["health/clipped_share"] == pytest.approx(2 / 3)
-    assert optimizer.measured() == {"health/gradient_norm": 0.0, "health/clipped_share": 0.0}
+    assert optimizer.pop_metrics() == {"health/gradient_norm": 0.0, "health/clipped_share": 0.0}
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(again) is type(optimizer)
 

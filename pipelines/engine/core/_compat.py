@@ -1,0 +1,168 @@
+"""Private APIs of libraries, all in one place.
+
+A library may drop a private API in any release, so `pyproject.toml` bounds the version of each
+library here from above. A missing API is an error that names it and the version installed; nothing
+falls back to other behaviour. Each library is imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipelines.engine.core.errors import UserError
+
+if TYPE_CHECKING:
+    import optuna
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+
+@dataclass(frozen=True)
+class PrivateAPI:
+    """A module, class or function that a library does not document.
+
+    Attributes:
+        library: the top-level package, whose ``__version__`` is reported.
+        module: the module that defines it.
+        name: its dotted name within the module.
+    """
+
+    library: str
+    module: str
+    name: str
+
+    def get(self) -> Any:
+        """Import and return it.
+
+        Raises:
+            UserError: The installed version of the library has no such API.
+        """
+        importlib.import_module(self.library)
+        try:
+            found: Any = importlib.import_module(self.module)
+            for part in self.name.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError):
+            raise _missing(self.library, f"{self.module}.{self.name}") from None
+        return found
+
+
+_UVICORN_HTTP = PrivateAPI("uvicorn", "uvicorn.protocols.http.httptools_impl", "HttpToolsProtocol")
+_UVICORN_WEBSOCKET = PrivateAPI(
+    "uvicorn",
+    "uvicorn.protocols.websockets.websockets_sansio_impl",
+    "WebSocketsSansIOProtocol",
+)
+_JAX_STATE = PrivateAPI("jax", "jax._src.distributed", "global_state")
+_TF_SESSION = "tensorflow.python.client.pywrap_tf_session"
+_TF_NEW_BUFFER = PrivateAPI("tensorflow", _TF_SESSION, "TF_NewBufferFromString")
+_TF_DELETE_BUFFER = PrivateAPI("tensorflow", _TF_SESSION, "TF_DeleteBuffer")
+#: uvicorn's methods that `pipelines.serving` overrides or calls. An override of a method that is no
+#: longer there would never run.
+_HTTP_METHODS = (
+    "timeout_keep_alive_handler",
+    "on_message_begin",
+    "on_headers_complete",
+    "on_message_complete",
+    "handle_websocket_upgrade",
+    "send_400_response",
+    "_unset_keepalive_if_required",
+)
+_WEBSOCKET_METHODS = ("keepalive_timeout",)
+
+
+def sum_over_replicas(
+    optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]
+) -> list[Any]:
+    """Return gradients added up over the replicas of a `tf.distribute` strategy.
+
+    Args:
+        optimizer: A Keras optimizer on the TensorFlow backend, or ``super()`` within one.
+        gradients: One for each variable.
+        variables: Those that the gradients belong to.
+    """
+    reduce = _attribute("keras", optimizer, "_all_reduce_sum_gradients")
+    return [gradient for gradient, _ in reduce(zip(gradients, variables, strict=True))]
+
+
+def flatten_layers(layer: Any, *, include_self: bool = True) -> list[Any]:
+    """Return the layers within a Keras layer or model, nested ones included."""
+    return list(_attribute("keras", layer, "_flatten_layers")(include_self=include_self))
+
+
+def coordination_client() -> Any:
+    """Return JAX's client of the service that connects the processes of a training."""
+    return _attribute("jax", _JAX_STATE.get(), "client")
+
+
+def tensor_handle(tensor: Any) -> Any:
+    """Return the handle of a graph's tensor that `run_session` takes."""
+    return _attribute("tensorflow", tensor, "_as_tf_output")()
+
+
+def extend_graph(session: Any) -> None:
+    """Add to a session what its graph has gained; ``session.run`` does so before every call."""
+    _attribute("tensorflow", session, "_extend_graph")()
+
+
+def run_session(
+    session: Any, options: bytes, feeds: dict[Any, Any], fetches: list[Any]
+) -> list[Any]:
+    """Run a session without the half millisecond in which ``session.run`` resolves its arguments.
+
+    Args:
+        session: A `tf.compat.v1.Session` whose graph is complete (see `extend_graph`).
+        options: A serialised ``RunOptions`` message.
+        feeds: Arrays by `tensor_handle`.
+        fetches: Of type `tensor_handle`.
+    """
+    run = _attribute("tensorflow", session, "_call_tf_sessionrun")
+    new_buffer, delete_buffer = _TF_NEW_BUFFER.get(), _TF_DELETE_BUFFER.get()
+    buffer = new_buffer(options)
+    try:
+        found: list[Any] = run(buffer, feeds, fetches, [], None)
+    finally:
+        delete_buffer(buffer)
+    return found
+
+
+def optuna_trial_id(trial: optuna.Trial | optuna.trial.FrozenTrial) -> int:
+    """Return the number by which a trial's storage knows it, unlike ``trial.number``."""
+    found: int = _attribute("optuna", trial, "_trial_id")
+    return found
+
+
+def http_protocol() -> type[HttpToolsProtocol]:
+    """Return uvicorn's HTTP protocol, which calls the methods that we override."""
+    return _with_methods(_UVICORN_HTTP, _HTTP_METHODS)
+
+
+def websocket_protocol() -> type[WebSocketsSansIOProtocol]:
+    """Return uvicorn's WebSocket protocol, which calls the methods that we override."""
+    return _with_methods(_UVICORN_WEBSOCKET, _WEBSOCKET_METHODS)
+
+
+def _with_methods(api: PrivateAPI, methods: Sequence[str]) -> Any:
+    protocol = api.get()
+    for name in methods:
+        _attribute(api.library, protocol, name)
+    return protocol
+
+
+def _attribute(library: str, holder: Any, name: str) -> Any:
+    try:
+        return getattr(holder, name)
+    except AttributeError:
+        kind = holder if isinstance(holder, type) else type(holder)
+        raise _missing(library, f"{kind.__module__}.{kind.__qualname__}.{name}") from None
+
+
+def _missing(library: str, api: str) -> UserError:
+    version = getattr(importlib.import_module(library), "__version__", "of unknown version")
+    return UserError(
+        f"{library} {version} has no {api}, which unfold needs: install the versions of "
+        "requirements/ with make setup"
+    )

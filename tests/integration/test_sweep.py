@@ -9,10 +9,10 @@ from pathlib import Path
 
 import optuna
 import pytest
-import yaml
 from mlflow import MlflowClient
 
 from pipelines.engine.config import loader as configs
+from pipelines.engine.config import yaml12
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.runs.group import Group
@@ -229,7 +229,7 @@ def test_the_ready_made_spaces_are_allowed(task):
     assert f"make sweep-{task}" in ready.read_text()
     base = configs.flatten(configs.load(file, get_config(task)))
     for key, axis in found.keys.items():
-        value = yaml.safe_load(base[key])
+        value = yaml12.parse(base[key], key)[0]
         if axis.choices is not None:
             assert value in axis.choices, f"{key}: what the config has can be found again"
         else:

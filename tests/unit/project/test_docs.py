@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import BaseModel
+from ruamel.yaml import YAML
 
 from pipelines.engine.tasks.catalog import NAMES, get_config
 from pipelines.serving.config import ServingConfig
@@ -44,23 +44,23 @@ def test_the_tables_of_keys_are_complete_and_true(task):
     for key, default in defaults(get_config(task)).items():
         if key == "task" or key.startswith("data."):
             continue
-        assert yaml.safe_load(rows.pop(key).strip("`")) == default, key
+        assert YAML(typ="safe").load(rows.pop(key).strip("`")) == default, key
     assert not [key for key in rows if "." in key], "keys that there are not"
 
 
 def test_the_table_of_serving_is_complete_and_true():
     text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `([a-z_.]+)` \| (.*?) \|", text, flags=re.MULTILINE))
-    assert {key: yaml.safe_load(value.strip("`")) for key, value in rows.items()} == defaults(
-        ServingConfig
-    )
+    assert {
+        key: YAML(typ="safe").load(value.strip("`")) for key, value in rows.items()
+    } == defaults(ServingConfig)
 
 
 @pytest.mark.parametrize("task", NAMES)
 def test_every_key_of_data_is_shown(task):
     shown = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     examples = [
-        yaml.safe_load(code)["data"]
+        YAML(typ="safe").load(code)["data"]
         for code in re.findall(r"```yaml\n(.*?)```", shown, flags=re.DOTALL)
     ]
     config = get_config(task)
@@ -98,4 +98,4 @@ def test_every_config_opens_with_its_command():
     for file in sorted((ROOT / "configs").glob("*/*.yaml")):
         head = [line for line in file.read_text().splitlines() if line.startswith("#")]
         assert any(f"make train-{file.parent.name}" in line for line in head), file
-        assert yaml.safe_load(file.read_text())["name"] == file.stem
+        assert YAML(typ="safe").load(file.read_text())["name"] == file.stem

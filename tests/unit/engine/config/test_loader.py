@@ -4,10 +4,10 @@ import string
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
+from ruamel.yaml import YAML
 
 from pipelines.engine.config import loader as configs
 from pipelines.engine.config.schema import BaseConfig, BucketTrainConfig, Fraction
@@ -245,6 +245,14 @@ def test_mistakes_in_data(write, text, line):
     assert errors(write(f"data: {text}")) == [f"c.yaml:{line}"]
 
 
+def test_errors_in_merged_keys_are_located_where_they_are_written(write):
+    text = "data: &data\n  source: a.csv\n  test: 2.0\ntrain: {<<: {epochs: 0}}\n"
+    assert errors(write(text)) == [
+        "c.yaml:3:3: data.test: must be less than 1.0, not 2.0",
+        "c.yaml:4:14: train.epochs: must be at least 1, not 0",
+    ]
+
+
 def test_every_wrong_one_of_several_sources_is_named(write):
     path = write("data: {source: [1, a.csv, 2]}")
     assert errors(path, "data.test=[b.csv, true]") == [
@@ -292,9 +300,12 @@ train:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("seed: 1\ndata: {source: a}\nseed: 2", "3:1: seed: this key stands here twice"),
-        ("data:\n  source: a\n  source: b", "3:3: source: this key stands here twice"),
-        ("data: {source: a, labels: {0: x, '0': y}}", "1:34: 0: this key stands here twice"),
+        ("seed: 1\ndata: {source: a}\nseed: 2", "3:1: seed: duplicate key (first on line 1)"),
+        ("data:\n  source: a\n  source: b", "3:3: data.source: duplicate key (first on line 2)"),
+        (
+            "data: {source: a, labels: {0: x, '0': y}}",
+            "1:34: data.labels.0: duplicate key (first on line 1)",
+        ),
     ],
 )
 def test_duplicate_keys_are_refused(write, text, line):
@@ -308,13 +319,16 @@ def test_duplicate_keys_are_refused(write, text, line):
         ("data:\n\tsource: a", "c.yaml:2:1: not YAML: found character '\\t'"),
         ("a: b: c", "c.yaml:1:5: not YAML: mapping values are not allowed here"),
         ("data: *nothing", "c.yaml:1:7: not YAML: found undefined alias"),
-        ("data: !!python/object:os.system x", "c.yaml:1:7: not YAML: could not determine"),
-        ("data: {? [a] : b}", "c.yaml:1:10: not YAML: found unhashable key"),
+        ("data: !!python/object:os.system x", "c.yaml:1:7: not YAML: unknown tag"),
+        ("data: {? [a] : b}", "c.yaml:1:10: not YAML: a key must be text"),
         ("data: \x00", "c.yaml: not YAML: unacceptable character"),
         ("", "c.yaml: the config is empty"),
         ("# only a comment\n", "c.yaml: the config is empty"),
         ("- a\n- b", "c.yaml: a config is a mapping"),
         ("just text", "c.yaml: a config is a mapping"),
+        ("data: &a {source: *a}", "c.yaml:1:7: not YAML: an alias inside its own value"),
+        ("seed: !!int x", "c.yaml:1:7: not YAML: 'x' is no int"),
+        ("data: {<<: [1]}", "c.yaml:1:13: not YAML: << merges mappings only"),
         ("a: 1\n---\nb: 2", "c.yaml:2:1: not YAML: but found another document"),
     ],
 )
@@ -329,7 +343,7 @@ def test_file_that_is_not_utf8(write):
 def test_missing_file_names_its_neighbours(write):
     path = write(MINIMAL)
     assert errors(path.with_name("d.yaml")) == [
-        "d.yaml: no such config file; there are: c.yaml",
+        "d.yaml: no such config file; available: c.yaml",
     ]
     with pytest.raises(UserError, match=r"no such config file$"):
         load(path.parent / "nowhere" / "d.yaml")
@@ -476,7 +490,7 @@ def test_dumped_config_loads_as_the_same(tmp_path_factory, config):
 
 def test_dump_is_plain_yaml_in_the_order_of_the_keys(write):
     config = load(write(MINIMAL + "name: 日本\n"), "name=x")
-    values = yaml.safe_load(configs.dump(config))
+    values = YAML(typ="safe").load(configs.dump(config))
     assert list(values) == ["task", "name", "seed", "device", "data", "train", "text", "model",
                             "extra"]  # fmt: skip
     assert values["train"]["learning_rate"] == 0.001

@@ -141,7 +141,8 @@ def expected_calibration_error(
 
 
 def _bins(confidence: np.ndarray, bins: int) -> np.ndarray:
-    return np.minimum((confidence * bins).astype(int), bins - 1)
+    which: np.ndarray = np.minimum((confidence * bins).astype(int), bins - 1)
+    return which
 
 
 def image_grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Any]]:

@@ -318,16 +318,16 @@ class CaptioningServing:
         ids = ids[: np.count_nonzero(ids)]
         picture = io.BytesIO()
         Image.fromarray(evaluation.shown(file)).save(picture, "PNG")
-        part = decoder_steps.spoken(
+        part = decoder_steps.decoder_segment(
             self._model,
             self._processor,
             states,
             looked_at,
             ids,
-            decoder_steps.names(self._processor, ids),
+            decoder_steps.token_names(self._processor, ids),
             first=UNKNOWN + 1,
             grid=self._model.encoder.output_shape[1:3],
-            picture=picture.getvalue(),
+            image=picture.getvalue(),
         )
         caption = self._processor.join(tf.constant(ids)[None])[0].numpy().decode()
         return Explanation(file.name, caption, [part])

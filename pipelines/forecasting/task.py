@@ -205,15 +205,14 @@ class Forecasting(Task):
         low, median, high = raw.T
         dates = [_short(date) for date in _written(one.times)]
         return Explanation(
-            given=f"{one.name}, {dates[0]} to {dates[-1]}",
+            input=f"{one.name}, {dates[0]} to {dates[-1]}",
             answer=f"next {median[-1]:,.5g}, and in 80 % of cases from {low[-1]:,.5g} to "
             f"{high[-1]:,.5g}",
-            parts=[
+            segments=[
                 Reading(
                     name="reads",
-                    about="The curves are what the model says, after each step, of the next one: "
-                    "the median, and the ends of the interval that it gives 80 %; beside them "
-                    "what came.",
+                    description="After each step, the curves show the median of the forecast for the "
+                    "next step, the ends of its 80 % interval, and the actual value.",
                     tokens=dates,
                     recorder=recorder,
                     curves={

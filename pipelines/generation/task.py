@@ -192,17 +192,17 @@ class Generation(Task):
         states = [np.zeros((1, s.shape[-1]), np.float32) for s in model.network.inputs[1:]]
         with Recorder().recording() as recorder:
             logits, _ = models.read_on(model.network, ids[None], states)
-        found = decoder_steps.probabilities(logits[0])
+        found = decoder_steps.token_probabilities(logits[0])
         came = found[np.arange(len(ids) - 1), ids[1:]]
         part = Segment(
             name="reads",
-            about="A step is a token that is read; those behind the prompt the model wrote "
-            "itself. The curve is how likely the token was, before it was read.",
-            tokens=[decoder_steps.START_LABEL, *decoder_steps.names(processor, ids[1:])],
+            description="Each step reads one token; the model wrote those after the prompt "
+            "itself. The curve is the probability of the token before it was read.",
+            tokens=[decoder_steps.START_LABEL, *decoder_steps.token_names(processor, ids[1:])],
             recorder=recorder,
             curves={"this token": np.concatenate([[np.nan], came])},
             details=["" if i <= known else "written by the model" for i in range(len(ids))],
-            guesses=[[], *decoder_steps.likeliest(processor, found[:-1])],
+            top_tokens=[[], *decoder_steps.top_tokens(processor, found[:-1])],
         )
         return Explanation(given, answer.decode(), [part])
 

@@ -210,13 +210,13 @@ class Sentiment(Task):
         ranked = np.argsort(-so_far[-1], kind="stable")
         best = ranked[0]
         return Explanation(
-            given=given,
+            input=given,
             answer=f"{processor.labels[best]} ({so_far[-1, best]:.1%})",
-            parts=[
+            segments=[
                 Segment(
                     name="reads",
-                    about="A step is a word. The curves are what the model would answer if the "
-                    "text ended there.",
+                    description="Each step reads one word. The curves show the answer if the text "
+                    "ended there.",
                     tokens=words,
                     recorder=recorder,
                     curves={processor.labels[c]: so_far[:, c] for c in ranked[:_CURVES]},

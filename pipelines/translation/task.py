@@ -257,18 +257,18 @@ class TranslationServing:
             raise UserError(f"{given!r}: nothing in it to translate")
         with Recorder().recording() as recorder:
             states, looked_at = self._model.read(read)
-        tokens = decoder_steps.names(self._processor.input, read[0].numpy())
+        tokens = decoder_steps.token_names(self._processor.input, read[0].numpy())
         names = self._names(text, found.ids[:, 0], found.notes[:, 0])
         answer = self._processor.output.join_names(names)[0].numpy().decode()
         ids = found.ids[0, 0].numpy()
         ids = ids[: np.count_nonzero(ids)]
-        about = "A step is a token of the text. Nothing is answered before all of it is read."
+        about = "Each step reads one token. The answer is written after all of them are read."
         return Explanation(
             given,
             answer,
             [
                 Segment("reads", about, tokens, recorder, {}),
-                decoder_steps.spoken(
+                decoder_steps.decoder_segment(
                     self._model,
                     self._processor.output,
                     states,
@@ -276,7 +276,7 @@ class TranslationServing:
                     ids,
                     [name.decode("utf-8", "replace") for name in names[0, : len(ids)].numpy()],
                     first=self._first,
-                    places=tokens,
+                    positions=tokens,
                 ),
             ],
         )

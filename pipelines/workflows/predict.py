@@ -45,11 +45,13 @@ def explain(run: Run, config: Experiment, given: str) -> tuple[dict[str, Any], l
     processor = task.load_processor(run.need("processor"))
     with run.understood():
         found = task.explain(config, processor, keras.models.load_model(path), given)
-    longest = max(len(part.tokens) for part in found.parts)
-    if longest > explanation.LONGEST:
-        raise UserError(f"{longest:,} steps are too many to show: at most {explanation.LONGEST:,}")
+    longest = max(len(segment.tokens) for segment in found.segments)
+    if longest > explanation.MAX_STEPS:
+        raise UserError(
+            f"{longest:,} steps are too many to show: at most {explanation.MAX_STEPS:,}"
+        )
     stem = page.stem(given, run.id)
     files = page.files(lambda: found, stem, task=run.task, run=run.id)
     for name, write in files.items():
         write(folder / name)
-    return explanation.data(found), [folder / name for name in files]
+    return explanation.to_dict(found), [folder / name for name in files]

@@ -1,1 +1,1 @@
-"""What a model did with one input, step by step: gates, states, and the answer as it evolves."""
+"""What a model does with one input, step by step: gates, states and the evolving answer."""

@@ -1,8 +1,8 @@
-"""What a task tells of one input, and what the cells that it went through say of it."""
+"""The explanation of one input: its segments, and the gates and states of their layers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,95 +12,99 @@ from keras import ops
 
 from layers.recorder import CallRecord, Recorder
 
-#: The units of a layer that are told of, and the inputs of each that switch it.
-UNITS, INPUTS = 8, 3
-#: What is shown of a cell, in this order, and what it is.
-MEANINGS = {
+#: Units shown of each layer, and steps shown of each unit: those with the largest changes.
+SHOWN_UNITS, SHOWN_CHANGES = 8, 3
+#: Quantities of a cell, in the order in which they are shown, with their descriptions.
+QUANTITIES = {
     "forget_gate": "how much of the cell state is kept (1) or forgotten (0)",
     "input_gate": "how much of the candidate is written",
     "output_gate": "how much of the cell state is read",
     "update_gate": "how much of the state is kept (1) or replaced by the candidate (0)",
-    "reset_gate": "how much of the state the candidate looks back at",
-    "candidate": "what is to be written",
-    "cell_state": "what is remembered",
+    "reset_gate": "how much of the state enters the candidate",
+    "candidate": "what would be written",
+    "cell_state": "the cell's memory",
     "hidden_state": "what the rest of the network reads",
 }
+#: The longest segment that can be explained, in steps.
+MAX_STEPS = 2_000
 
-
-#: Steps of a part that are shown, at most.
-LONGEST = 2_000
+#: Converts an array for JSON.
+Encoder = Callable[[np.ndarray], Any]
 
 
 @dataclass(frozen=True)
 class Attention:
-    """How much each step looked at each place.
+    """Attention weights of a segment.
 
     Attributes:
-        weights: ``<float>[steps, places]``.
-        places: their names; none where they are a picture's.
-        grid: rows and columns of a picture's places.
-        picture: PNG.
+        weights: ``<float>[steps, positions]``; each row sums to 1.
+        positions: tokens of the input; empty if the input is an image.
+        grid: rows and columns of an image's positions.
+        image: the image as PNG.
     """
 
     weights: np.ndarray
-    places: Sequence[str] = ()
+    positions: Sequence[str] = ()
     grid: tuple[int, int] | None = None
-    picture: bytes = b""
+    image: bytes = b""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One sequence that went through recurrent layers, in one call of them.
+    """One sequence processed by recurrent layers, each called once.
 
     Attributes:
-        name: what the model does in it: reads, or writes.
-        about: what a step is, in a sentence.
-        tokens: what is at each step: words, characters, dates.
-        recorder: has recorded the call, of one row, whose real steps are ``tokens``.
-        curves: by name the answer as far as it is known after each step, ``<float>[steps]``; NaN
-            where there is none.
-        scale: what the curves are measured in.
-        details: of each step, what else there is to say; empty: nothing.
-        guesses: of each step, what is likeliest, with its probability; empty: none.
-        attention: None where the model has none.
+        name: what the model does with the sequence: "reads" or "writes".
+        description: a sentence saying what a step is.
+        tokens: one label per step: a word, a character, a date.
+        recorder: recorded the calls, of one row whose unpadded steps are ``tokens``.
+        curves: the answer as known after each step, ``<float>[steps]`` by name; NaN where there
+            is none.
+        scale: unit of the curves.
+        details: a note on each step; empty if there are none.
+        top_tokens: the likeliest tokens of each step with their probabilities; empty if there
+            are none.
+        attention: None for a model without attention.
     """
 
     name: str
-    about: str
+    description: str
     tokens: Sequence[str]
     recorder: Recorder
     curves: dict[str, np.ndarray]
     scale: str = "probability"
     details: Sequence[str] = ()
-    guesses: Sequence[Sequence[tuple[str, float]]] = ()
+    top_tokens: Sequence[Sequence[tuple[str, float]]] = ()
     attention: Attention | None = None
 
     @cached_property
     def layers(self) -> list[LayerTrace]:
-        """The cells of the call, in the order in which they were called.
+        """The layers, in the order of their calls.
 
         Raises:
-            ValueError: the call has not as many real steps as there are tokens.
+            ValueError: the number of unpadded steps differs from the number of tokens.
         """
-        return [LayerTrace.of(call, len(self.tokens)) for call in self.recorder.calls.values()]
+        calls = self.recorder.calls.values()
+        return [LayerTrace.from_call(call, len(self.tokens)) for call in calls]
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """
+    """What a model did with one input.
+
     Attributes:
-        given: the input, in a line.
-        answer: in a line.
-        parts: in their order.
+        input: the input, on one line.
+        answer: the model's answer.
+        segments: in the order in which the model processes them.
     """
 
-    given: str
+    input: str
     answer: str
-    parts: list[Segment] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
 
 
-class Switch(NamedTuple):
-    """A unit that an input turned: at step ``place`` its hidden state went ``before → after``."""
+class StateChange(NamedTuple):
+    """A change of one unit: at step ``place``, h_{t−1} = ``before`` becomes h_t = ``after``."""
 
     place: int
     before: float
@@ -109,14 +113,15 @@ class Switch(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """One direction of a layer, its steps in the order of the input.
+    """Gates and states of one layer in one direction, with steps in the order of the input.
 
     Attributes:
-        cell: the name of its class.
-        backward: whether it was read from the end.
-        values: gates, candidate and states, ``<float32>[steps, units]`` by the names that
-            `layers.unfold.Unfolded.trace` gives them.
-        before: the hidden state before each step, in the layer's own order, as ``values``.
+        name: name of the layer.
+        cell: name of the layer's class.
+        backward: whether the layer reads from the end.
+        values: gates, candidate and states, ``<float32>[steps, units]``, under the names of
+            `layers.unfold.Unfolded.trace`.
+        before: the hidden state that each step starts from, ``<float32>[steps, units]``.
     """
 
     name: str
@@ -126,110 +131,128 @@ class LayerTrace:
     before: np.ndarray
 
     @classmethod
-    def of(cls, call: CallRecord, steps: int) -> LayerTrace:
-        """
+    def from_call(cls, call: CallRecord, steps: int) -> LayerTrace:
+        """Compute gates and states from a recorded call.
+
+        Args:
+            call: of one row.
+            steps: expected number of unpadded steps.
+
         Raises:
-            ValueError: the call has not so many real steps.
+            ValueError: the number of unpadded steps is another.
         """
-        taken = call.trace()
+        trace = call.trace()
         arrays = {
-            name: ops.convert_to_numpy(ops.cast(taken[name], "float32"))[0]
-            for name in MEANINGS
-            if name in taken
+            name: ops.convert_to_numpy(ops.cast(trace[name], "float32"))[0]
+            for name in QUANTITIES
+            if name in trace
         }
-        first = ops.convert_to_numpy(ops.cast(call.initial_states[0], "float32"))[:1]
+        initial = ops.convert_to_numpy(ops.cast(call.initial_states[0], "float32"))[:1]
         real = np.ones(len(arrays["hidden_state"]), bool)
         if call.mask is not None:
             real = ops.convert_to_numpy(call.mask)[0]
         if real.sum() != steps:
             raise ValueError(f"{call.layer.name}: {real.sum()} real steps, but {steps} tokens")
-        arrays = {name: value[real] for name, value in arrays.items()}
-        arrays["before"] = np.concatenate([first, arrays["hidden_state"]])[:-1]
+        arrays = {name: array[real] for name, array in arrays.items()}
+        before = np.concatenate([initial, arrays["hidden_state"]])[:-1]
         backward = bool(call.layer.go_backwards)
         if backward:
-            arrays = {name: value[::-1] for name, value in arrays.items()}
-        before = arrays.pop("before")
+            arrays = {name: array[::-1] for name, array in arrays.items()}
+            before = before[::-1]
         return cls(call.layer.name, type(call.layer).__name__, backward, arrays, before)
 
     @property
     def title(self) -> str:
-        way = ", from the end" if self.backward else ""
-        return f"{self.name} ({self.cell}{way})"
+        direction = ", from the end" if self.backward else ""
+        return f"{self.name} ({self.cell}{direction})"
 
-    def turns(self) -> np.ndarray:
-        """How far each step moved each unit, ``<float32>[steps, units]``: h_t − h_{t−1}."""
-        return self.values["hidden_state"] - self.before
+    def state_changes(self) -> np.ndarray:
+        """The change of each unit at each step, h_t − h_{t−1}, ``<float32>[steps, units]``."""
+        change: np.ndarray = self.values["hidden_state"] - self.before
+        return change
 
-    def order(self) -> np.ndarray:
-        """The units, those first that are moved most on average."""
-        return np.argsort(-np.abs(self.turns()).mean(axis=0), kind="stable")
+    def units_by_change(self) -> np.ndarray:
+        """The units by mean |h_t − h_{t−1}|, largest first, ``<int>[units]``."""
+        return np.argsort(-np.abs(self.state_changes()).mean(axis=0), kind="stable")
 
-    def switches(self) -> list[tuple[int, list[Switch]]]:
-        """The units that switch most, each with the steps that switch it, the farthest first."""
-        turns, after = np.abs(self.turns()), self.values["hidden_state"]
-        found = []
-        for unit in self.order()[:UNITS].tolist():
-            places = np.argsort(-turns[:, unit], kind="stable")[:INPUTS].tolist()
-            moved = [Switch(t, float(self.before[t, unit]), float(after[t, unit])) for t in places]
-            found.append((unit, moved))
-        return found
+    def largest_changes(self) -> list[tuple[int, list[StateChange]]]:
+        """The units that change most, each with its largest changes, largest first."""
+        sizes, after = np.abs(self.state_changes()), self.values["hidden_state"]
+        largest = []
+        for unit in self.units_by_change()[:SHOWN_UNITS].tolist():
+            steps = np.argsort(-sizes[:, unit], kind="stable")[:SHOWN_CHANGES].tolist()
+            changes = [
+                StateChange(t, float(self.before[t, unit]), float(after[t, unit])) for t in steps
+            ]
+            largest.append((unit, changes))
+        return largest
 
     def means(self) -> dict[str, np.ndarray]:
-        """Of each step the mean over units, of what has a sign that of its size."""
+        """Means over units, ``<float32>[steps]``: of gates, and of signed values' magnitudes."""
         return {
             name: value.mean(axis=1) if name.endswith("_gate") else np.abs(value).mean(axis=1)
             for name, value in self.values.items()
         }
 
 
-def data(account: Explanation, number: Any = None) -> dict[str, Any]:
-    """All of it as JSON has it.
+def to_dict(explanation: Explanation, encode: Encoder | None = None) -> dict[str, Any]:
+    """The explanation as JSON data.
 
     Args:
-        number: how arrays of layers and attention are written; as lists of numbers, if not given.
+        explanation: the explanation.
+        encode: converts the arrays of layers and attention; by default to rounded lists.
     """
-    write = number or (lambda array: array.astype(float).round(4).tolist())
+    encode = encode or _rounded_list
     return {
-        "input": account.given,
-        "answer": account.answer,
-        "parts": [_part(part, write) for part in account.parts],
+        "input": explanation.input,
+        "answer": explanation.answer,
+        "parts": [_segment_dict(segment, encode) for segment in explanation.segments],
     }
 
 
-def _part(part: Segment, write: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "name": part.name,
-        "about": part.about,
-        "tokens": list(part.tokens),
-        "details": list(part.details),
-        "scale": part.scale,
-        "curves": {name: _numbers(values) for name, values in part.curves.items()},
-        "guesses": [[[token, round(float(p), 4)] for token, p in some] for some in part.guesses],
-        "layers": [_layer(layer, write) for layer in part.layers],
+def _rounded_list(array: np.ndarray) -> Any:
+    return array.astype(float).round(4).tolist()
+
+
+def _segment_dict(segment: Segment, encode: Encoder) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "name": segment.name,
+        "about": segment.description,
+        "tokens": list(segment.tokens),
+        "details": list(segment.details),
+        "scale": segment.scale,
+        "curves": {name: _nan_to_none(values) for name, values in segment.curves.items()},
+        "guesses": [
+            [[token, round(float(p), 4)] for token, p in tokens] for tokens in segment.top_tokens
+        ],
+        "layers": [_layer_dict(layer, encode) for layer in segment.layers],
     }
-    if part.attention is not None:
-        found["attention"] = {
-            "weights": write(part.attention.weights),
-            "places": list(part.attention.places),
-            "grid": part.attention.grid,
+    if segment.attention is not None:
+        result["attention"] = {
+            "weights": encode(segment.attention.weights),
+            "places": list(segment.attention.positions),
+            "grid": segment.attention.grid,
         }
-    return found
+    return result
 
 
-def _numbers(values: np.ndarray) -> list[float | None]:
+def _nan_to_none(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(v) else float(f"{v:.6g}") for v in values]
 
 
-def _layer(layer: LayerTrace, write: Any) -> dict[str, Any]:
+def _layer_dict(layer: LayerTrace, encode: Encoder) -> dict[str, Any]:
     return {
         "name": layer.name,
         "title": layer.title,
         "cell": layer.cell,
         "backward": layer.backward,
-        "order": layer.order().tolist(),
-        "values": {name: write(value) for name, value in layer.values.items()},
+        "order": layer.units_by_change().tolist(),
+        "values": {name: encode(value) for name, value in layer.values.items()},
         "switches": [
-            {"unit": unit, "inputs": [{k: round(v, 4) for k, v in s._asdict().items()} for s in at]}
-            for unit, at in layer.switches()
+            {
+                "unit": unit,
+                "inputs": [{k: round(v, 4) for k, v in c._asdict().items()} for c in changes],
+            }
+            for unit, changes in layer.largest_changes()
         ],
     }

@@ -1,4 +1,4 @@
-"""An account as one HTML file that needs nothing else, and all files of one."""
+"""Write explanations as files: a self-contained HTML page and a picture."""
 
 from __future__ import annotations
 
@@ -17,48 +17,59 @@ import numpy as np
 from pipelines.engine.core import plotting
 from pipelines.engine.core.files import write_text
 from pipelines.engine.explain import plots
-from pipelines.engine.explain.explanation import MEANINGS, Explanation, data
+from pipelines.engine.explain.explanation import QUANTITIES, Explanation, to_dict
 
 
-def page(account: Explanation, *, task: str, run: str) -> str:
-    """The page; its script and its numbers are in it."""
+def page(explanation: Explanation, *, task: str, run: str) -> str:
+    """Render the HTML page, with its script and data inside.
+
+    Args:
+        explanation: what to show.
+        task: name of the task.
+        run: id of the run.
+    """
     template = resources.files(__package__).joinpath("page.html.jinja").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    # As they come: the first of the curves is the answer.
+    # Unsorted, because the order of the curves matters: the first is the answer.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
-    found = data(account, _packed) | {"meanings": MEANINGS}
-    for part, told in zip(account.parts, found["parts"], strict=True):
-        if part.attention is not None and part.attention.picture:
-            raw = base64.b64encode(part.attention.picture).decode()
-            told["attention"]["picture"] = f"data:image/png;base64,{raw}"
-    return environment.from_string(template).render(account=account, task=task, run=run, data=found)
+    data = to_dict(explanation, _pack) | {"meanings": QUANTITIES}
+    for segment, segment_data in zip(explanation.segments, data["parts"], strict=True):
+        if segment.attention is not None and segment.attention.image:
+            encoded = base64.b64encode(segment.attention.image).decode()
+            segment_data["attention"]["picture"] = f"data:image/png;base64,{encoded}"
+    return environment.from_string(template).render(
+        explanation=explanation, task=task, run=run, data=data
+    )
 
 
-def _packed(array: np.ndarray) -> dict[str, Any]:
-    """An array as 16-bit whole numbers, little-endian, in base64, and what to multiply them by."""
+def _pack(array: np.ndarray) -> dict[str, Any]:
+    """Encode an array as little-endian 16-bit integers in base64, with a scale factor."""
     largest = float(np.abs(array).max(initial=0.0)) or 1.0
-    whole = np.round(array / largest * 32767).astype("<i2")
+    integers = np.round(array / largest * 32767).astype("<i2")
     return {
         "shape": list(array.shape),
         "scale": largest / 32767,
-        "data": base64.b64encode(whole.tobytes()).decode(),
+        "data": base64.b64encode(integers.tobytes()).decode(),
     }
 
 
-def stem(given: str, run: str) -> str:
-    """A file name that tells inputs and runs apart: its first words, and a hash."""
-    words = re.findall(r"[a-z0-9]+", given.lower())[:5]
-    digest = hashlib.sha256(f"{run}\n{given}".encode()).hexdigest()[:8]
+def stem(text: str, run: str) -> str:
+    """A file name without extension: the first words of the input, and a hash of input and run."""
+    words = re.findall(r"[a-z0-9]+", text.lower())[:5]
+    digest = hashlib.sha256(f"{run}\n{text}".encode()).hexdigest()[:8]
     return "-".join([*words, digest])[-60:]
 
 
 def files(
     explain: Callable[[], Explanation], stem: str, *, task: str, run: str
 ) -> dict[str, Callable[[Path], None]]:
-    """By file name what writes it: a page, and a picture.
+    """The functions that write the HTML page and the PNG picture, by file name.
 
     Args:
-        explain: gives the account; it is called once, when the first file is written.
+        explain: computes the explanation; called once, when the first file is written.
+        stem: the files' name without extension.
+        task: name of the task.
+        run: id of the run.
     """
     explain = cache(explain)
     return {

@@ -1,4 +1,4 @@
-"""An account as pictures: one for each part, its steps across."""
+"""Draw explanations: one subfigure per segment, with its steps along the x-axis."""
 
 from __future__ import annotations
 
@@ -13,153 +13,164 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pipelines.engine.core import plotting
-from pipelines.engine.explain.explanation import UNITS, Attention, Explanation, LayerTrace, Segment
+from pipelines.engine.explain.explanation import (
+    SHOWN_UNITS,
+    Attention,
+    Explanation,
+    LayerTrace,
+    Segment,
+)
 
-#: Steps that fit into a picture; of more, those are drawn where most happens.
+#: The most steps drawn; of a longer segment, those with the most changes.
 STEPS = 60
 _COLOURS = (plotting.BLUE, plotting.ORANGE, "#2e7d4f", "#7a4fa0", plotting.GREY, "#9c2f2f")
-#: Places of attention, and letters of a token, that are named.
-_PLACES, _LETTERS = 40, 14
+#: The most attention positions that are labelled, and the most characters of a label.
+_POSITION_LABELS, _LABEL_LENGTH = 40, 14
 _VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 
-
+#: Height in inches, and a function that draws into axes.
 Panel = tuple[float, Callable[[Any], None]]
 
 
-def draw(account: Explanation) -> Figure:
-    """Of each part the answer as it evolves, what is looked at, and of every layer the means of its
-    gates and the units that switch most."""
-    parts = []
-    for part in account.parts:
-        layers = part.layers
-        start = busiest(part, layers)
-        parts.append((part, start, _panels(part, layers, slice(start, start + STEPS))))
-    steps = max(min(len(part.tokens), STEPS) for part in account.parts)
-    heights = [sum(height for height, _ in panels) + 1.3 for _, _, panels in parts]
+def draw(explanation: Explanation) -> Figure:
+    """Draw each segment: the evolving answer, attention, and for every layer the mean gates and
+    the units that change most."""
+    rows = []
+    for segment in explanation.segments:
+        layers = segment.layers
+        start = busiest(segment, layers)
+        rows.append((segment, start, _panels(segment, layers, slice(start, start + STEPS))))
+    steps = max(min(len(segment.tokens), STEPS) for segment in explanation.segments)
+    heights = [sum(height for height, _ in panels) + 1.3 for _, _, panels in rows]
     width = min(max(6.5, 2.6 + 0.24 * steps), 17.0)
     figure = Figure(figsize=(width, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
-    below = figure.subfigures(len(parts), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for place, (part, start, panels) in zip(below, parts, strict=True):
-        _paint(place, part, start, panels)
+    subfigures = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for subfigure, (segment, start, panels) in zip(subfigures, rows, strict=True):
+        _draw_segment(subfigure, segment, start, panels)
     return figure
 
 
-def _panels(part: Segment, layers: list[LayerTrace], shown: slice) -> list[Panel]:
-    """Inches, and what draws into axes."""
+def _panels(segment: Segment, layers: list[LayerTrace], window: slice) -> list[Panel]:
     panels: list[Panel] = []
-    if part.curves:
-        panels.append((1.7, lambda ax: _curves(ax, part, shown)))
-    if part.attention is not None:
-        places = len(part.attention.places)
-        height = min(0.4 + 0.17 * places, 4.0) if places else 0.9
-        panels.append((height, partial(_attention, looked=part.attention, shown=shown)))
+    if segment.curves:
+        panels.append((1.7, lambda ax: _draw_curves(ax, segment, window)))
+    if segment.attention is not None:
+        count = len(segment.attention.positions)
+        height = min(0.4 + 0.17 * count, 4.0) if count else 0.9
+        panels.append(
+            (height, partial(_draw_attention, attention=segment.attention, window=window))
+        )
     for layer in layers:
         means = layer.means()
-        panels.append(
-            (0.35 + 0.21 * len(means), partial(_means, layer=layer, means=means, shown=shown))
-        )
-        rows = min(UNITS, len(layer.order()))
-        panels.append((0.35 + 0.17 * rows, partial(_units, layer=layer, shown=shown)))
+        height = 0.35 + 0.21 * len(means)
+        panels.append((height, partial(_draw_means, layer=layer, means=means, window=window)))
+        units = layer.units_by_change()[:SHOWN_UNITS]
+        height = 0.35 + 0.17 * len(units)
+        panels.append((height, partial(_draw_units, layer=layer, units=units, window=window)))
     return panels
 
 
-def _paint(place: Any, part: Segment, start: int, panels: list[Panel]) -> None:
-    tokens = [label(t) for t in part.tokens[start : start + STEPS]]
-    where = ""
-    if len(part.tokens) > STEPS:
-        where = f", steps {start + 1} to {start + len(tokens)} of {len(part.tokens)}"
-    place.suptitle(f"The model {part.name}{where}", fontsize=10, x=0.01, ha="left")
+def _draw_segment(subfigure: Any, segment: Segment, start: int, panels: list[Panel]) -> None:
+    tokens = [label(t) for t in segment.tokens[start : start + STEPS]]
+    steps = ""
+    if len(segment.tokens) > STEPS:
+        steps = f", steps {start + 1} to {start + len(tokens)} of {len(segment.tokens)}"
+    subfigure.suptitle(f"The model {segment.name}{steps}", fontsize=10, x=0.01, ha="left")
     if not panels:
         return
     heights = [height for height, _ in panels]
-    axes = place.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    for ax, (_, paint) in zip(axes, panels, strict=True):
+    axes = subfigure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[
+        :, 0
+    ]
+    for ax, (_, draw_panel) in zip(axes, panels, strict=True):
         ax.spines[:].set_visible(False)
-        paint(ax)
+        draw_panel(ax)
         ax.tick_params(length=0, labelsize=8)
     size = 8 if len(tokens) <= 40 else 7
     axes[-1].set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=size, parse_math=False)
     axes[-1].set_xlim(-0.5, len(tokens) - 0.5)
 
 
-def busiest(part: Segment, layers: list[LayerTrace]) -> int:
-    """The first of the `STEPS` steps in which the answer, or without one the state, moves most."""
-    count = len(part.tokens)
+def busiest(segment: Segment, layers: list[LayerTrace]) -> int:
+    """The first of the `STEPS` steps in which the answer, or without one the state, changes most."""
+    count = len(segment.tokens)
     if count <= STEPS:
         return 0
-    if part.curves:
-        lines = np.nan_to_num(np.stack(list(part.curves.values())))
-        moved = np.abs(np.diff(lines, prepend=lines[:, :1])).sum(axis=0)
+    if segment.curves:
+        curves = np.nan_to_num(np.stack(list(segment.curves.values())))
+        changes = np.abs(np.diff(curves, prepend=curves[:, :1])).sum(axis=0)
     elif layers:
-        moved = np.abs(layers[0].turns()).mean(axis=1)
+        changes = np.abs(layers[0].state_changes()).mean(axis=1)
     else:
         return 0
-    total = np.concatenate([[0.0], np.cumsum(moved)])
+    total = np.concatenate([[0.0], np.cumsum(changes)])
     return int(np.argmax(total[STEPS:] - total[:-STEPS]))
 
 
 def label(token: str) -> str:
-    """A token in a few visible letters."""
+    """Shorten a token, and make its white space visible."""
     short = token.strip(" ") or token
     short = "".join(_VISIBLE.get(c, c) for c in short)
-    return short if len(short) <= _LETTERS else short[: _LETTERS - 1] + "…"
+    return short if len(short) <= _LABEL_LENGTH else short[: _LABEL_LENGTH - 1] + "…"
 
 
-def _curves(ax: Any, part: Segment, shown: slice) -> None:
-    for colour, (name, values) in zip(_COLOURS, part.curves.items(), strict=False):
-        there = np.flatnonzero(~np.isnan(values[shown]))
-        ax.plot(there, values[shown][there], "o-", ms=2.5, lw=1.3, color=colour, label=name)
-    if part.scale == "probability":
+def _draw_curves(ax: Any, segment: Segment, window: slice) -> None:
+    for colour, (name, values) in zip(_COLOURS, segment.curves.items(), strict=False):
+        known = np.flatnonzero(~np.isnan(values[window]))
+        ax.plot(known, values[window][known], "o-", ms=2.5, lw=1.3, color=colour, label=name)
+    if segment.scale == "probability":
         ax.set_ylim(-0.03, 1.03)
     ax.grid(axis="y", alpha=0.25)
-    ax.set_ylabel(part.scale, fontsize=8)
+    ax.set_ylabel(segment.scale, fontsize=8)
     legend = ax.legend(frameon=False, fontsize=8, ncols=6, loc="lower left", bbox_to_anchor=(0, 1))
     for text in legend.get_texts():
         text.set_parse_math(False)
 
 
-def _attention(ax: Any, looked: Attention, shown: slice) -> None:
-    weights = looked.weights[shown]
-    ax.set_title("what is looked at", fontsize=8, loc="left")
-    if looked.grid is None:
+def _draw_attention(ax: Any, attention: Attention, window: slice) -> None:
+    """Draw the weights as a heat map; over an image, brighten where they are large."""
+    weights = attention.weights[window]
+    ax.set_title("attention", fontsize=8, loc="left")
+    if attention.grid is None:
         ax.imshow(weights.T, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        places = [label(p) for p in looked.places]
-        named = range(0, len(places), 1 + len(places) // _PLACES)
-        ax.set_yticks(named, [places[i] for i in named], parse_math=False)
+        positions = [label(p) for p in attention.positions]
+        ticks = range(0, len(positions), 1 + len(positions) // _POSITION_LABELS)
+        ax.set_yticks(ticks, [positions[i] for i in ticks], parse_math=False)
         return
-    with Image.open(io.BytesIO(looked.picture)) as image:
-        picture = np.asarray(image.convert("RGB").resize((96, 96)))
+    with Image.open(io.BytesIO(attention.image)) as image:
+        pixels = np.asarray(image.convert("RGB").resize((96, 96)))
     ax.set(yticks=[], ylim=(1, 0))
     for step, weight in enumerate(weights):
-        grid = Image.fromarray(weight.reshape(looked.grid) / max(weight.max(), 1e-9))
-        light = np.asarray(grid.resize(picture.shape[1::-1], Image.Resampling.BICUBIC))
-        lit = picture * (0.2 + 0.8 * light.clip(0, 1)[..., None])
+        grid = Image.fromarray(weight.reshape(attention.grid) / max(weight.max(), 1e-9))
+        light = np.asarray(grid.resize(pixels.shape[1::-1], Image.Resampling.BICUBIC))
+        lit = pixels * (0.2 + 0.8 * light.clip(0, 1)[..., None])
         ax.imshow(lit.astype("uint8"), extent=(step - 0.48, step + 0.48, 1, 0), aspect="auto")
 
 
-def _means(ax: Any, layer: LayerTrace, means: dict[str, np.ndarray], shown: slice) -> None:
-    """Gates from 0 to 1, sizes up to their largest, which is told."""
+def _draw_means(ax: Any, layer: LayerTrace, means: dict[str, np.ndarray], window: slice) -> None:
+    """Draw gates from 0 to 1, and magnitudes from 0 to their maximum, which the label gives."""
     rows, names = [], []
     for name, mean in means.items():
-        gate, most = name.endswith("_gate"), float(mean.max())
-        rows.append(mean if gate else mean / (most or 1.0))
-        names.append(name.replace("_", " ") + ("" if gate else f" ≤ {most:.2g}"))
+        is_gate, largest = name.endswith("_gate"), float(mean.max())
+        rows.append(mean if is_gate else mean / (largest or 1.0))
+        names.append(name.replace("_", " ") + ("" if is_gate else f" ≤ {largest:.2g}"))
     ax.imshow(
-        np.stack(rows)[:, shown], cmap="Blues", vmin=0, vmax=1, aspect="auto",
+        np.stack(rows)[:, window], cmap="Blues", vmin=0, vmax=1, aspect="auto",
         interpolation="nearest",
     )  # fmt: skip
     ax.set_yticks(range(len(names)), names)
-    ax.set_title(f"{layer.title}: means over units, of states their size", fontsize=8, loc="left")
+    ax.set_title(f"{layer.title}: means over units, magnitudes for states", fontsize=8, loc="left")
 
 
-def _units(ax: Any, layer: LayerTrace, shown: slice) -> None:
-    units = layer.order()[:UNITS]
-    state = layer.values["hidden_state"][shown, units].T
-    most = float(np.abs(state).max()) or 1.0
-    ax.imshow(state, cmap="PuOr", vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
+def _draw_units(ax: Any, layer: LayerTrace, units: np.ndarray, window: slice) -> None:
+    state = layer.values["hidden_state"][window, units].T
+    largest = float(np.abs(state).max()) or 1.0
+    ax.imshow(
+        state, cmap="PuOr", vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest"
+    )
     ax.set_yticks(range(len(units)), [f"unit {u}" for u in units])
     ax.set_title(
-        f"{layer.title}: units that switch most, orange −{most:.2g} to purple {most:.2g}",
+        f"{layer.title}: units that change most, orange −{largest:.2g} to purple {largest:.2g}",
         fontsize=8, loc="left",
     )  # fmt: skip

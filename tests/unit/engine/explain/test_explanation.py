@@ -1,4 +1,4 @@
-"""What is shown of a model and an input: against the layers, and against what was put into them."""
+"""Explanations agree with the layers' traces and with weights set by hand."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from layers.recorder import Recorder
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.explain import plots
 from pipelines.engine.explain.explanation import (
-    INPUTS,
-    UNITS,
+    SHOWN_CHANGES,
+    SHOWN_UNITS,
     Attention,
     Explanation,
     LayerTrace,
     Segment,
-    data,
+    to_dict,
 )
 from pipelines.engine.explain.page import files, page, stem
 from pipelines.engine.tasks.base import Task
@@ -65,8 +65,8 @@ class Reader:
         self.config, self.processor, self.model = sentiment(bidirectional=True)
 
     def read(self, text, processor=None):
-        found = SENTIMENT.explain(self.config, processor or self.processor, self.model, text)
-        return found.parts[0]
+        explanation = SENTIMENT.explain(self.config, processor or self.processor, self.model, text)
+        return explanation.segments[0]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def by_hand():
     layer = model.get_layer("recurrent_1")
     layer.set_weights([U, W, b])
     text = "the good film bad bad wipe good end a end"
-    account = SENTIMENT.explain(config, processor, model, text)
+    explanation = SENTIMENT.explain(config, processor, model, text)
     words = text.split()
     wanted = {
         "input_gate": [w in ("good", "bad") for w in words],
@@ -104,7 +104,7 @@ def by_hand():
         "cell_state": [0, 1, 1, 0, -1, 0, 1, 1, 1, 1],
     }
     one_hot = np.eye(12, dtype="float32")[[ids[w] for w in words]][None]
-    return account, wanted, layer.trace(one_hot), words
+    return explanation, wanted, layer.trace(one_hot), words
 
 
 def test_a_trace_shows_the_gates_that_were_put_in(by_hand):
@@ -115,8 +115,8 @@ def test_a_trace_shows_the_gates_that_were_put_in(by_hand):
 
 
 def test_so_do_the_data_of_the_picture(by_hand):
-    account, wanted, _, words = by_hand
-    (part,) = data(account)["parts"]
+    explanation, wanted, _, words = by_hand
+    (part,) = to_dict(explanation)["parts"]
     assert part["tokens"] == words
     (layer,) = part["layers"]
     for name, values in wanted.items():
@@ -132,8 +132,8 @@ def test_so_do_the_data_of_the_picture(by_hand):
 
 
 def test_so_does_the_page(by_hand):
-    account, wanted, _, _ = by_hand
-    text = page(account, task="sentiment", run="by-hand")
+    explanation, wanted, _, _ = by_hand
+    text = page(explanation, task="sentiment", run="by-hand")
     raw = re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1]
     (layer,) = json.loads(raw)["parts"][0]["layers"]
     for name, values in wanted.items():
@@ -143,8 +143,8 @@ def test_so_does_the_page(by_hand):
 
 
 def test_the_page_shows_them_in_a_browser(by_hand, browser, tmp_path):
-    account, wanted, _, words = by_hand
-    write = files(lambda: account, "it", task="sentiment", run="by-hand")["it.html"]
+    explanation, wanted, _, words = by_hand
+    write = files(lambda: explanation, "it", task="sentiment", run="by-hand")["it.html"]
     write(tmp_path / "it.html")
     shown = browser.open((tmp_path / "it.html").as_uri())
     for name, values in wanted.items():
@@ -166,7 +166,7 @@ def test_the_page_shows_them_in_a_browser(by_hand, browser, tmp_path):
     shown.click("#switches button")
     assert shown.evaluate("[step, lines[row].unit, rows.value]") == [7, 0, "hidden_state"]
     said = shown.evaluate("document.getElementById('said').innerText")
-    assert re.search(r"hidden state, size\s+0\.381\s+0\.762", said)
+    assert re.search(r"hidden state, magnitude\s+0\.381\s+0\.762", said)
     shown.click("#tokens button:nth-child(3)")
     assert shown.evaluate("[step, part.tokens[step]]") == [2, "film"]
     assert shown.messages == []
@@ -195,10 +195,10 @@ def test_a_page_fits_a_phone_and_asks_nobody_for_anything(browser, tmp_path, par
     png = base64.b64decode(
         "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
     )
-    seen = Attention(weights, grid=(2, 2), picture=png)
-    looking = replace(short, attention=seen, guesses=[[("a", 0.5)], []])
-    account = Explanation('<b>"&\n', "ü", [long, looking])
-    write = files(lambda: account, "it", task="sentiment", run="1")["it.html"]
+    seen = Attention(weights, grid=(2, 2), image=png)
+    looking = replace(short, attention=seen, top_tokens=[[("a", 0.5)], []])
+    explanation = Explanation('<b>"&\n', "ü", [long, looking])
+    write = files(lambda: explanation, "it", task="sentiment", run="1")["it.html"]
     write(tmp_path / "it.html")
     shown = browser.open((tmp_path / "it.html").as_uri(), width=width, dark=dark)
     assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -274,11 +274,11 @@ def test_units_that_switch_and_what_switches_them():
     before = np.concatenate([np.zeros((1, 12), "float32"), state])[:-1]
     layer = LayerTrace("recurrent_1", "LSTM", False, {"hidden_state": state}, before)
     turns = np.abs(state - before)
-    assert list(layer.order()) == sorted(range(12), key=lambda u: -turns[:, u].mean())
-    found = layer.switches()
-    assert len(found) == UNITS
+    assert list(layer.units_by_change()) == sorted(range(12), key=lambda u: -turns[:, u].mean())
+    found = layer.largest_changes()
+    assert len(found) == SHOWN_UNITS
     for unit, at in found:
-        assert len(at) == INPUTS
+        assert len(at) == SHOWN_CHANGES
         assert at[0].place == turns[:, unit].argmax()
         assert at[0].after == state[at[0].place, unit]
         moved = [abs(s.after - s.before) for s in at]
@@ -298,15 +298,15 @@ def test_the_curves_are_what_would_be_answered_to_the_words_so_far():
     rng = np.random.default_rng(0)
     model.get_layer("ngrams").set_weights([rng.normal(size=(64, 2))])
     text = "a good film and a bad plot"
-    account = SENTIMENT.explain(config, processor, model, text)
+    explanation = SENTIMENT.explain(config, processor, model, text)
     words = text.split()
     begun = processor.encode([" ".join(words[:n]) for n in range(1, len(words) + 1)])
     wanted = probabilities(model, begun, config)
-    for label, curve in account.parts[0].curves.items():
+    for label, curve in explanation.segments[0].curves.items():
         np.testing.assert_allclose(curve, wanted[:, processor.labels.index(label)], atol=1e-6)
     best = wanted[-1].argmax()
-    assert account.answer == f"{processor.labels[best]} ({wanted[-1, best]:.1%})"
-    assert next(iter(account.parts[0].curves)) == processor.labels[best]
+    assert explanation.answer == f"{processor.labels[best]} ({wanted[-1, best]:.1%})"
+    assert next(iter(explanation.segments[0].curves)) == processor.labels[best]
 
 
 def test_of_a_very_long_text_some_beginnings_are_answered(two_ways, monkeypatch):
@@ -320,10 +320,10 @@ def test_of_a_very_long_text_some_beginnings_are_answered(two_ways, monkeypatch)
 
 def test_a_model_without_memory_has_curves_only():
     config, processor, model = sentiment(cell="feedforward")
-    account = SENTIMENT.explain(config, processor, model, "a good film")
-    assert account.parts[0].layers == []
-    assert len(plots.draw(account).subfigs) == 1
-    assert '"layers": []' in page(account, task="sentiment", run="1")
+    explanation = SENTIMENT.explain(config, processor, model, "a good film")
+    assert explanation.segments[0].layers == []
+    assert len(plots.draw(explanation).subfigs) == 1
+    assert '"layers": []' in page(explanation, task="sentiment", run="1")
 
 
 # -- the other tasks -------------------------------------------------------------------------
@@ -363,8 +363,8 @@ def translation():
 
 def test_a_translation_is_shown_as_it_is_spoken(translation):
     config, processor, model = translation
-    account = TRANSLATION.explain(config, processor, model, "a bad film")
-    reads, writes = account.parts
+    explanation = TRANSLATION.explain(config, processor, model, "a bad film")
+    reads, writes = explanation.segments
     assert "".join(reads.tokens) == "a bad film[end]"
     assert {a.name for a in reads.layers} == {"forward_encoder_1", "backward_encoder_1"}
     # The words, their likelihood and what they looked at are those that a server answers with.
@@ -372,18 +372,18 @@ def test_a_translation_is_shown_as_it_is_spoken(translation):
     import tensorflow as tf
 
     served = interpreter(tf.constant(["a bad film"]), tf.constant([3]), tf.constant([6]))
-    assert account.answer == served["text"].numpy()[0].decode()
-    assert "".join(writes.tokens[:-1]) == account.answer
+    assert explanation.answer == served["text"].numpy()[0].decode()
+    assert "".join(writes.tokens[:-1]) == explanation.answer
     assert writes.tokens[-1] == "[end]"
     chosen = np.concatenate(list(writes.curves.values()))
     length = len(writes.tokens) ** config.decoding.length_penalty
     assert np.log(chosen).sum() / length == pytest.approx(float(served["score"][0]), abs=1e-4)
-    assert writes.attention.places == list(reads.tokens)
+    assert writes.attention.positions == list(reads.tokens)
     np.testing.assert_allclose(writes.attention.weights.sum(axis=1), 1, atol=1e-5)
     alignment = served["alignment"].numpy()[0, : len(writes.tokens) - 1]
     np.testing.assert_allclose(writes.attention.weights[:-1], alignment, atol=1e-5)
     assert {a.name: a.cell for a in writes.layers} == {"decoder_1": "GRU", "decoder_2": "GRU"}
-    for some, token, p in zip(writes.guesses, writes.tokens, chosen, strict=True):
+    for some, token, p in zip(writes.top_tokens, writes.tokens, chosen, strict=True):
         assert [q for _, q in some] == sorted((q for _, q in some), reverse=True)
         assert dict(some).get(token, p) == pytest.approx(p)
     with pytest.raises(UserError, match="nothing in it to translate"):
@@ -405,17 +405,17 @@ def test_a_text_is_shown_character_by_character():
     documents = [Document("The sun rises.\nIn the east.", "a:1")]
     splits = Splits(documents, documents, documents, fingerprint="", test_fingerprint="", report={})
     config, processor, model = prepared(GENERATION, config, splits)
-    account = GENERATION.explain(config, processor, model, "The\\nsun")
-    (part,) = account.parts
-    assert account.answer.startswith("The\nsun")
-    assert "".join(part.tokens) == "[start]" + account.answer
+    explanation = GENERATION.explain(config, processor, model, "The\\nsun")
+    (part,) = explanation.segments
+    assert explanation.answer.startswith("The\nsun")
+    assert "".join(part.tokens) == "[start]" + explanation.answer
     assert [d != "" for d in part.details] == [False] * 8 + [True] * (len(part.tokens) - 8)
     (layer,) = part.layers
     assert layer.values["forget_gate"].shape == (len(part.tokens), 6)
     curve = part.curves["this token"]
     assert np.isnan(curve[0])
-    assert data(account)["parts"][0]["curves"]["this token"][0] is None
-    for some, token, p in zip(part.guesses[1:], part.tokens[1:], curve[1:], strict=True):
+    assert to_dict(explanation)["parts"][0]["curves"]["this token"][0] is None
+    for some, token, p in zip(part.top_tokens[1:], part.tokens[1:], curve[1:], strict=True):
         assert dict(some).get(token, p) == pytest.approx(p)
     assert GENERATION.to_explain(config, splits, 2) == [documents[0].text]
 
@@ -448,8 +448,8 @@ def test_a_forecast_is_shown_tick_by_tick(decode, tmp_path):
     )
     one, other = FORECASTING.to_explain(config, splits, 5)
     assert (one.name, other.name, len(one)) == ("AAA", "BBB", 12)
-    account = FORECASTING.explain(config, processor, model, one)
-    (part,) = account.parts
+    explanation = FORECASTING.explain(config, processor, model, one)
+    (part,) = explanation.segments
     assert part.tokens[-1] == str(days[-1])
     assert all(np.all(layer.values["hidden_state"] != 0) for layer in part.layers)
     low, median, high = (part.curves[k] for k in ("10 %", "median", "90 %"))
@@ -457,11 +457,11 @@ def test_a_forecast_is_shown_tick_by_tick(decode, tmp_path):
     np.testing.assert_array_equal(part.curves["came"][:-1], one.values[1:, 0])
     # Nothing is known before it came: less of the series, the same curves.
     begun = replace(one, times=one.times[:7], values=one.values[:7])
-    shorter = FORECASTING.explain(config, processor, model, begun).parts[0]
+    shorter = FORECASTING.explain(config, processor, model, begun).segments[0]
     np.testing.assert_allclose(shorter.curves["median"], median[:7], rtol=1e-5)
     # A file is its first series, or the one that is named.
     file = str(tmp_path / "prices.csv")
-    assert FORECASTING.explain(config, processor, model, file).given == account.given
+    assert FORECASTING.explain(config, processor, model, file).given == explanation.given
     assert FORECASTING.explain(config, processor, model, f"{file}#BBB").given.startswith("BBB, ")
     with pytest.raises(UserError, match="no series 'CCC'; there are: AAA, BBB"):
         FORECASTING.explain(config, processor, model, f"{file}#CCC")
@@ -472,7 +472,7 @@ def test_a_forecast_is_shown_tick_by_tick(decode, tmp_path):
 
 def test_a_picture_of_a_long_text_shows_where_most_happens():
     config, processor, model = sentiment()
-    part = SENTIMENT.explain(config, processor, model, "a " * 150).parts[0]
+    part = SENTIMENT.explain(config, processor, model, "a " * 150).segments[0]
     curve = np.full(150, 0.5)
     curve[100:] = 0.9
     start = plots.busiest(replace(part, curves={"good": curve}), part.layers)

@@ -211,8 +211,8 @@ class Forecasting(Task):
             segments=[
                 Reading(
                     name="reads",
-                    description="After each step, the curves show the median of the forecast for the "
-                    "next step, the ends of its 80 % interval, and the actual value.",
+                    description="The curves show, after each step, the forecast for the next: its "
+                    "median and the ends of its 80 % interval, beside the actual value.",
                     tokens=dates,
                     recorder=recorder,
                     curves={

@@ -93,7 +93,7 @@ def _draw_segment(subfigure: Any, segment: Segment, start: int, panels: list[Pan
 
 
 def busiest(segment: Segment, layers: list[LayerTrace]) -> int:
-    """The first of the `STEPS` steps in which the answer, or without one the state, changes most."""
+    """The start of the `STEPS` steps in which the answer (or else the state) changes most."""
     count = len(segment.tokens)
     if count <= STEPS:
         return 0

@@ -461,8 +461,8 @@ def test_a_forecast_is_shown_tick_by_tick(decode, tmp_path):
     np.testing.assert_allclose(shorter.curves["median"], median[:7], rtol=1e-5)
     # A file is its first series, or the one that is named.
     file = str(tmp_path / "prices.csv")
-    assert FORECASTING.explain(config, processor, model, file).given == explanation.given
-    assert FORECASTING.explain(config, processor, model, f"{file}#BBB").given.startswith("BBB, ")
+    assert FORECASTING.explain(config, processor, model, file).input == explanation.input
+    assert FORECASTING.explain(config, processor, model, f"{file}#BBB").input.startswith("BBB, ")
     with pytest.raises(UserError, match="no series 'CCC'; there are: AAA, BBB"):
         FORECASTING.explain(config, processor, model, f"{file}#CCC")
 

@@ -12,24 +12,28 @@ from pipelines.engine.core.errors import TrainingError, UserError
 from pipelines.engine.training import cluster
 
 INTERRUPTED = 130
-
-
-#: What a disk says that is full, or that nobody may write to.
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+#: Error numbers of a disk that is full or read-only.
+_DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+)
 
 
 def finish(work: Callable[[], None], console: Console) -> NoReturn:
-    """Do it, and end this process; a mistake is told in one line."""
+    """Call ``work`` and end this process; errors of the user are printed in one line."""
     try:
-        code = _done(work, console)
-    except Exception:  # noqa: BLE001 (a defect of this program, which it shows as Python does)
+        code = _exit_code(work, console)
+    except Exception:  # noqa: BLE001 (a defect of this program; Python would show it the same way)
         traceback.print_exc()
         code = 1
     cluster.end(code)
 
 
-def _done(work: Callable[[], None], console: Console) -> int:
-    """Do it; the exit code."""
+def _exit_code(work: Callable[[], None], console: Console) -> int:
     try:
         work()
     except UserError as error:
@@ -41,7 +45,7 @@ def _done(work: Callable[[], None], console: Console) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in _DISK_ERRORS:
             raise
         where = f"{error.filename}: " if error.filename else ""
         console.error(f"{where}cannot be written: {error.strerror}")

@@ -1,7 +1,8 @@
-"""The process of one training of a group; see `pipelines.engine.runs.group`.
+"""A process that trains one member of a group; see `pipelines.engine.runs.group`.
 
-It reports each epoch as a line of JSON on standard output, and reads ``on`` or ``stop`` for an
-answer. Where whoever started it is gone, it ends as if interrupted, and can be continued.
+After each epoch it writes a line of JSON to standard output and reads ``on`` or ``stop`` from
+standard input. If the process that started it is gone, it ends like an interrupted training, which
+can be resumed.
 """
 
 from __future__ import annotations
@@ -24,8 +25,15 @@ COMMAND = (sys.executable, "-m", "pipelines.cli.worker")
 
 
 def main(name: str, key: str, mode: str) -> None:
+    """Train one member and end this process.
+
+    Args:
+        name: Of the group.
+        key: Of the member within the group.
+        mode: ``trial`` for a training that may be pruned and is not evaluated.
+    """
     console = Console()
-    # What libraries print is no report.
+    # Standard output is for reports only: what libraries print goes to standard error.
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -45,15 +53,15 @@ def main(name: str, key: str, mode: str) -> None:
     def train() -> None:
         group = Group(name)
         config = configs.load(group.config_file(key), get_config(group.task))
-        where = devices.select(config.device)
+        selected = devices.select(config.device)
         from pipelines.workflows import train
 
-        child = GroupMember(group.name, key, mode == "trial", after_epoch)
-        begun = group.runs().get(key)
-        if begun is None:
-            train.train(config, where, console, child=child)
+        member = GroupMember(group.name, key, mode == "trial", after_epoch)
+        started = group.runs().get(key)
+        if started is None:
+            train.train(config, selected, console, child=member)
         else:
-            train.resume(begun, where, console, child=child)
+            train.resume(started, selected, console, child=member)
 
     process.finish(train, console)
 

@@ -262,6 +262,11 @@ class Cluster:
         os._exit(1)
 
 
+def joined() -> Cluster | None:
+    """Return what `join` has returned in this process, or None."""
+    return _joined
+
+
 def end(code: int) -> NoReturn:
     """End this process with ``code``; at once where it has not left the others.
 

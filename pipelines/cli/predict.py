@@ -1,0 +1,68 @@
+"""``unfold predict``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pipelines.cli.options import Commands, add_command, add_run_of_config, add_set
+from pipelines.cli.output import print_json
+from pipelines.cli.selection import check_utf8, prepare_request
+from pipelines.engine.core.console import Console
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.tasks.catalog import NAMES, get_config
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its options, one for each file that some task can write."""
+    parser = add_command(commands, "predict", run, "Answer one or more inputs with a trained run.")
+    parser.add_argument(
+        "input", nargs="+", metavar="INPUT", help="'-' reads one input per line from stdin"
+    )
+    add_run_of_config(parser)
+    add_set(parser)
+    for name in _output_files():
+        configs = {task: get_config(task) for task in NAMES}
+        summaries = [
+            f"{task}: {config.output_files[name]}"
+            for task, config in configs.items()
+            if name in config.output_files
+        ]
+        parser.add_argument(
+            f"--{name}",
+            dest=f"write_{name}",
+            metavar="FILE",
+            type=Path,
+            help="; ".join(summaries),
+        )
+
+
+def run(args: argparse.Namespace, console: Console) -> None:
+    """Print a table for each input, or all answers as JSON."""
+    inputs = args.input
+    if inputs == ["-"]:
+        text = sys.stdin.buffer.read().decode(errors="surrogateescape")
+        inputs = text.removesuffix("\n").split("\n")
+    check_utf8(inputs)
+    files = {n: p for n in _output_files() if (p := getattr(args, f"write_{n}")) is not None}
+    for name in files:
+        if name not in get_config(args.task).output_files:
+            raise UserError(f"--{name}: {args.task} writes no such file")
+        if len(inputs) > 1:
+            raise UserError(f"--{name}: one file, but {len(inputs)} inputs")
+    trained, config = prepare_request(args)
+    from pipelines.workflows.predict import predict
+
+    predictions = predict(trained, config, inputs, files)
+    if args.json:
+        answers = [prediction.json for prediction in predictions]
+        print_json(answers[0] if len(answers) == 1 else {"predictions": answers})
+        return
+    for prediction in predictions:
+        console.table(prediction.title, prediction.columns, prediction.rows)
+
+
+def _output_files() -> list[str]:
+    """Return the names of the files that some task can write its prediction to."""
+    return sorted({name for task in NAMES for name in get_config(task).output_files})

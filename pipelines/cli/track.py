@@ -1,0 +1,27 @@
+"""``unfold track``."""
+
+from __future__ import annotations
+
+import argparse
+
+from pipelines.cli.options import Commands, add_command, add_run
+from pipelines.engine.core.console import Console
+from pipelines.engine.runs import tracking
+from pipelines.engine.runs.run import Run
+from pipelines.engine.training import devices
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its options."""
+    summary = "Send a run to MLflow that could not be sent before."
+    add_run(add_command(commands, "track", run, summary))
+
+
+def run(args: argparse.Namespace, console: Console) -> None:
+    """Send a run to MLflow."""
+    trained = Run.find(args.task, args.run)
+    devices.select("cpu")
+    from pipelines.workflows.train import track
+
+    track(trained, console)
+    console.say(f"run {trained.id} is in {tracking.shown_uri()}")

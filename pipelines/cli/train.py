@@ -1,0 +1,73 @@
+"""``unfold train``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pipelines.cli.options import Commands, add_command, add_config, add_json, add_set
+from pipelines.cli.output import print_json, print_scores
+from pipelines.cli.selection import select_device
+from pipelines.engine.config import loader as configs
+from pipelines.engine.core.console import Console
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.runs.run import Run
+from pipelines.engine.tasks.catalog import get_config
+from pipelines.engine.training import cluster
+
+#: Starts this command in a process of its own.
+_COMMAND = (sys.executable, "-m", "pipelines.cli")
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = add_command(commands, "train", run, "Train, evaluate and track a model.")
+    add_config(parser)
+    add_set(parser)
+    parser.add_argument("--resume", metavar="RUN", help="continue an interrupted run")
+    parser.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="the address of process 0 of several"
+    )
+    parser.add_argument("--processes", metavar="N", type=int, help="how many train together")
+    parser.add_argument("--process-id", metavar="I", type=int, help="which one this is, from 0")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> None:
+    """Train, and print the test scores; one of several processes only if it is process 0."""
+    location = cluster.Location.of(args.coordinator, args.processes, args.process_id)
+    resumed = None
+    if args.resume is not None:
+        if args.config is not None or args.set:
+            raise UserError("--resume takes the config of the run: leave out --config and --set")
+        resumed = Run.find(args.task, args.resume)
+        config = resumed.config()
+    else:
+        file = configs.find_config(args.task, args.config)
+        config = configs.load(file, get_config(args.task), args.set)
+    if location is not None:
+        if config.train.distribute != "jax":
+            raise UserError("several processes train together with: --set train.distribute=jax")
+        if (code := cluster.stand_by(location, [*_COMMAND, *args.argv])) is not None:
+            sys.exit(code)
+    selected = select_device(
+        config.device,
+        console,
+        config.train.distribute,
+        lambda: None if location is None else cluster.join(location),
+    )
+    from pipelines.workflows import train  # Keras fixes the backend
+
+    processes = cluster.joined()
+    if processes is not None and processes.number:
+        train.follow(config, processes)
+        return
+    if resumed is not None:
+        trained = train.resume(resumed, selected, console, processes)
+    else:
+        trained = train.train(config, selected, console, processes)
+    scores = trained.info["scores"]
+    if args.json:
+        print_json({"run": trained.id, "scores": scores, "folder": str(trained.folder)})
+    else:
+        print_scores(console, trained.id, scores, trained.info["verdict"])

@@ -1,5 +1,5 @@
 # Everything here only wraps the `unfold` command and the test tools.
-# Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  INPUT="..."  JSON=1  GPU=1  FAST=1  ARGS="more of unfold's options"
+# Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  INPUT="..."  JSON=1  GPU=1  EXTRAS="music demo"  FAST=1  ARGS="more of unfold's options"
 
 PYTHON ?= python3
 VENV   := .venv
@@ -9,6 +9,16 @@ TASKS  := $(notdir $(patsubst %/,%,$(wildcard configs/*/)))
 # What is installed stays: GPU=1 switches to the GPU build, GPU=0 back to the CPU build.
 KIND := $(if $(filter 1,$(GPU)),gpu,$(if $(filter 0,$(GPU)),cpu,$(if $(wildcard $(VENV)/.ready-gpu),gpu,cpu)))
 READY := $(VENV)/.ready-$(KIND)
+
+# Extras of pyproject.toml, separated by commas or spaces. They are recorded in .venv/.extras, so that
+# a later set-up, which removes what requirements/ does not list, installs them again.
+comma := ,
+space := $() $()
+known_extras    = $(filter-out cpu gpu,$(shell sed -n '/^\[project.optional-dependencies\]/,/^\[[a-z]*\./s/^\([a-z]*\) = .*/\1/p' pyproject.toml))
+recorded_extras = $(shell cat $(VENV)/.extras 2>/dev/null)
+wanted_extras   = $(sort $(subst $(comma), ,$(EXTRAS)) $(recorded_extras))
+# $(call install_extras,NAMES)
+install_extras  = $(if $(1),$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$(subst $(space),$(comma),$(strip $(1)))]')
 
 set_flags    = $(foreach pair,$(SET),--set '$(pair)')
 config_flags = $(if $(CONFIG),--config '$(CONFIG)')
@@ -36,15 +46,20 @@ export INPUT
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs test faults audit bench serve lab lint format requirements ui track clean dictionary emoji
+.PHONY: help setup extras demo docs test faults audit bench serve lab lint format requirements ui track clean dictionary emoji
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## (.*)/\1\t\2/' | sed 's/%/TASK/' | expand -t 22
 	@echo
 	@echo 'TASK: $(TASKS)'
-	@echo 'Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  INPUT="..."  JSON=1  GPU=1'
+	@echo 'Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  INPUT="..."  JSON=1  GPU=1  EXTRAS="music demo"'
 
-setup: $(READY) ## Install everything into .venv (GPU=1 for the CUDA build)
+setup: $(READY) $(if $(EXTRAS),extras) ## Install everything into .venv (GPU=1 for the CUDA build, EXTRAS=music,demo besides)
+
+extras: $(READY)
+	@unknown='$(filter-out $(known_extras),$(wanted_extras))'; test -z "$$unknown" || { echo "error: EXTRAS: no extra $$unknown; there are: $(known_extras)" >&2; exit 2; }
+	$(call install_extras,$(wanted_extras))
+	@printf '%s\n' $(wanted_extras) > $(VENV)/.extras
 
 $(READY): pyproject.toml requirements/$(KIND).txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is {v[0]}.{v[1]}: make setup PYTHON=python3.12")'
@@ -52,6 +67,7 @@ $(READY): pyproject.toml requirements/$(KIND).txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode requirements/$(KIND).txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . uv 'tensorflow-serving-api>=2.21,<2.22'
+	$(call install_extras,$(recorded_extras))
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 
@@ -115,7 +131,7 @@ ui: $(READY) ## Open the MLflow UI on the runs (PORT=5000)
 	@$(BIN)/unfold ui $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
 
 demo: $(READY) ## Try every trained task on a web page (PORT=7860)
-	@$(BIN)/python -c 'import gradio' 2>/dev/null || $(BIN)/uv pip install --quiet --python $(BIN)/python 'gradio>=6,<7'
+	@$(BIN)/python -c 'import gradio' 2>/dev/null || $(MAKE) --no-print-directory extras EXTRAS=demo
 	@$(BIN)/unfold demo $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
 
 test: $(READY) ## Run all tests but the faults, the layers on both backends

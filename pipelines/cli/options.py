@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.tasks.catalog import NAMES
+from pipelines.engine.tasks.catalog import NAMES, get_config
 
 #: What `argparse.ArgumentParser.add_subparsers` returns.
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -41,8 +41,14 @@ def add_command(
     parser = commands.add_parser(name, help=summary, description=summary)
     parser.set_defaults(run_command=run)
     if task:
-        parser.add_argument("task", metavar="TASK", help=f"one of: {', '.join(NAMES)}")
+        summary = f"one of: {', '.join(NAMES)}"
+        parser.add_argument("task", metavar="TASK", type=_task_name, help=summary)
     return parser
+
+
+def _task_name(text: str) -> str:
+    get_config(text)  # raises a UserError if there is no such task
+    return text
 
 
 def add_config(parser: Parser) -> None:

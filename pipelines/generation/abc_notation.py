@@ -495,8 +495,8 @@ def write_score(text: str, path: Path) -> None:
     _tune(text, path)
     if importlib.util.find_spec("verovio") is None:
         raise UserError(
-            f"{path.name}: sheet music is drawn by verovio: install it with "
-            "pip install 'unfold[music]'"
+            f"{path.name}: sheet music needs the package verovio, which this installs: "
+            "make setup EXTRAS=music"
         )
     # An old-fashioned line break at a line's end would make Verovio abort.
     lines = (

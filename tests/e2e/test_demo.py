@@ -21,7 +21,7 @@ from pipelines.engine.runs.run import Run
 from pipelines.engine.tasks.catalog import get_task
 from tests.support.browser import Browser, Page
 
-pytest.importorskip("gradio", reason="the demo is an extra: pip install 'unfold[demo]'")
+pytest.importorskip("gradio", reason="the demo is an extra: make setup EXTRAS=demo")
 
 TUNE = "X:1\nT:No. {n}\nM:4/4\nL:1/4\nK:C\n{a}DEF|GABc|{a}G:|\n"
 SMALL = {"units": [6], "embedding": 6}

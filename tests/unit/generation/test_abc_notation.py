@@ -284,7 +284,7 @@ def test_no_file_of_what_is_no_tune(write, tmp_path):
 
 def test_without_verovio_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'unfold\[music\]'"):
+    with pytest.raises(UserError, match="make setup EXTRAS=music"):
         abc_notation.write_score(JIG, tmp_path / "tune.svg")
 
 

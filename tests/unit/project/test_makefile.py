@@ -18,7 +18,9 @@ def make(tmp_path):
     command.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     command.chmod(0o755)
     (tmp_path / ".ready-cpu").touch()
-    clean = {k: v for k, v in os.environ.items() if k not in ("INPUT", "GPU", "MAKEFLAGS")}
+    clean = {
+        k: v for k, v in os.environ.items() if k not in ("INPUT", "GPU", "EXTRAS", "MAKEFLAGS")
+    }
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -27,6 +29,59 @@ def make(tmp_path):
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture
+def uv(tmp_path):
+    """Read the commands that `make` has given to `uv`, one list of arguments each."""
+    log = tmp_path / "uv.log"
+    for name in ("uv", "python"):
+        command = tmp_path / "bin" / name
+        command.parent.mkdir(exist_ok=True)
+        command.write_text(f"#!/bin/sh\nprintf '%s\\037' {name} \"$@\" >> {log}; echo >> {log}\n")
+        command.chmod(0o755)
+
+    def calls() -> list[list[str]]:
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        calls = [line.split("\037")[:-1] for line in lines]
+        return [arguments for name, *arguments in calls if name == "uv"]
+
+    return calls
+
+
+def extras_of(calls: list[list[str]]) -> list[str]:
+    """The packages, with their extras, that were installed without ``--no-deps``."""
+    return [c[-1] for c in calls if c[:2] == ["pip", "install"] and "--no-deps" not in c]
+
+
+@pytest.mark.parametrize("value", ["music,demo", "music demo", "demo, music"])
+def test_extras_are_installed(make, uv, value):
+    done = make("setup", f"EXTRAS={value}")
+    assert done.returncode == 0, done.stderr
+    assert extras_of(uv()) == [".[demo,music]"]
+
+
+def test_a_later_set_up_installs_the_extras_again(make, uv, tmp_path):
+    assert make("setup", "EXTRAS=music").returncode == 0
+    assert make("setup", "EXTRAS=bench").returncode == 0
+    assert extras_of(uv()) == [".[music]", ".[bench,music]"]
+    assert make("setup").returncode == 0
+    assert uv() == []
+    os.utime(tmp_path / ".ready-cpu", (0, 0))  # as after a change of pyproject.toml
+    assert make("setup").returncode == 0
+    calls = uv()
+    assert calls[0][:2] == ["pip", "sync"]
+    assert extras_of(calls) == [".[bench,music]"]
+
+
+@pytest.mark.parametrize("name", ["musik", "gpu", "cpu"])
+def test_an_unknown_extra_is_an_error(make, uv, tmp_path, name):
+    done = make("setup", f"EXTRAS={name}")
+    assert done.returncode == 2
+    assert f"error: EXTRAS: no extra {name}; there are: " in done.stderr
+    assert extras_of(uv()) == []
+    assert not (tmp_path / ".extras").exists()
 
 
 @pytest.mark.parametrize("target", ["predict-sentiment", "explain-captioning"])

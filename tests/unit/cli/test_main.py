@@ -1,0 +1,109 @@
+"""The commands and options of ``unfold``, and its exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pipelines.cli import main
+from pipelines.engine.tasks.catalog import NAMES
+from tests.support import ROOT
+
+#: Every option that users have; each command also has ``--help``.
+OPTIONS = {
+    "train": "--config --set --resume --coordinator --processes --process-id --json",
+    "evaluate": "--run --config --json --set",
+    "predict": "--run --config --json --set --attention --chart --midi --score",
+    "explain": "--run --config --json --set",
+    "export": "--run --config --json",
+    "promote": "--run --force --json",
+    "track": "--run",
+    "serve": "--config --host --port --grpc-port --set",
+    "compare": "--config --set --seeds --only --json",
+    "sweep": "--config --space --set --trials --workers --storage --json",
+    "demo": "--host --port",
+    "lab": "--fast --only --seed",
+    "ui": "--host --port",
+}
+WITHOUT_TASK = ("serve", "demo", "lab", "ui")
+
+
+def exit_code(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main.main(list(arguments))
+    return int(end.value.code or 0)
+
+
+def test_help_lists_every_command(capsys):
+    assert exit_code("--help") == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines() if line[:4].isspace()] == [
+        "COMMAND",
+        *OPTIONS,
+    ]
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_of_a_command_names_its_options(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert exit_code(command, "--help") == 0
+    out = capsys.readouterr().out
+    words = out[out.index("options:") :].split()
+    assert [word for word in words if word.startswith("--")] == [
+        "--help",
+        *OPTIONS[command].split(),
+    ]
+    assert ("TASK" in out.split()) is (command not in WITHOUT_TASK)
+    assert (", ".join(NAMES) in out) is (command not in WITHOUT_TASK)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], ["trian", "unfold --help"]),
+        (["evaluate"], ["TASK", "unfold evaluate --help"]),
+        (["sweep", "sentiment", "--trials", "0"], ["--trials", "'0'", "unfold sweep --help"]),
+        (["evaluate", "sentimental"], ["sentimental", *NAMES]),
+        (["train", "sentiment", "--resume", "x", "--set", "seed=1"], ["--resume", "--set"]),
+        (["train", "sentiment", "--processes", "2"], ["--coordinator", "--process-id"]),
+        (["predict", "sentiment", "fine", "--midi", "tune.mid"], ["--midi", "sentiment"]),
+        (["predict", "generation", "--midi", "tune.mid", "--", "A", "B"], ["--midi", "2 inputs"]),
+        (["predict", "sentiment", "\udcff"], ["input 1", "UTF-8"]),
+        (["predict", "sentiment", "fine", "--set", "seed=1"], ["--set seed=1", "sentiment"]),
+    ],
+)
+def test_an_error_of_the_user_is_one_line_and_exit_code_2(arguments, words, capsys):
+    assert exit_code(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    message = " ".join(captured.err.split())
+    assert message.startswith("error: ")
+    for word in words:
+        assert word in message
+
+
+def test_parsing_imports_neither_tensorflow_nor_keras():
+    code = (
+        "import sys; from pipelines.cli.main import make_parser; make_parser();"
+        "print(sorted({'tensorflow', 'keras', 'jax', 'mlflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_the_package_runs_as_a_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: unfold ")
+
+
+def test_without_gradio_the_demo_says_how_to_install_it(capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert exit_code("demo") == 2
+    assert "make demo" in capsys.readouterr().err

@@ -137,12 +137,16 @@ def optuna_trial_id(trial: optuna.Trial | optuna.trial.FrozenTrial) -> int:
 
 def http_protocol() -> type[HttpToolsProtocol]:
     """Return uvicorn's HTTP protocol, which calls the methods that we override."""
-    return _with_methods(_UVICORN_HTTP, _HTTP_METHODS)
+    protocol: type[HttpToolsProtocol] = _with_methods(_UVICORN_HTTP, _HTTP_METHODS)
+    return protocol
 
 
 def websocket_protocol() -> type[WebSocketsSansIOProtocol]:
     """Return uvicorn's WebSocket protocol, which calls the methods that we override."""
-    return _with_methods(_UVICORN_WEBSOCKET, _WEBSOCKET_METHODS)
+    protocol: type[WebSocketsSansIOProtocol] = _with_methods(
+        _UVICORN_WEBSOCKET, _WEBSOCKET_METHODS
+    )
+    return protocol
 
 
 def _with_methods(api: PrivateAPI, methods: Sequence[str]) -> Any:

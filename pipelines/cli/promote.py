@@ -26,7 +26,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     trained = Run.find(args.task, args.run)
     message = registry.promote(trained, force=args.force)
     if args.json:
-        version = trained.info["mlflow"]["model_version"]
+        version = trained.info.mlflow.model_version
         print_json({"run": trained.id, "version": version, "said": message})
     else:
         print(message)

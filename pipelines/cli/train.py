@@ -66,8 +66,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
         trained = train.resume(resumed, selected, console, processes)
     else:
         trained = train.train(config, selected, console, processes)
-    scores = trained.info["scores"]
+    scores = trained.info.scores
     if args.json:
         print_json({"run": trained.id, "scores": scores, "folder": str(trained.folder)})
     else:
-        print_scores(console, trained.id, scores, trained.info["verdict"])
+        print_scores(console, trained.id, scores, trained.info.verdict)

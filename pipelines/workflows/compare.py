@@ -197,7 +197,7 @@ def _train(
     group: Group, key: str, config: Experiment, title: str, worker: Sequence[str], console: Console
 ) -> None:
     run = group.runs().get(key)
-    if run is not None and run.info["status"] == "finished":
+    if run is not None and run.info.status == "finished":
         console.say(f"{title}: done before, {run.id}")
         return
     console.say(title)
@@ -211,7 +211,7 @@ def _train(
 
     run = group.train(key, config, trial=False, worker=worker, on_epoch=on_epoch, console=console)
     name, _ = config.score
-    console.say(f"  {run.id}: {name} {run.info['scores'][name]:.4f}")
+    console.say(f"  {run.id}: {name} {run.info.scores[name]:.4f}")
 
 
 def _found(
@@ -222,12 +222,12 @@ def _found(
     begun, done = group.runs(), dict[str, list[Run]]()
     for name in names:
         mine = [begun[key] for seed in seeds if (key := f"{name}-seed-{seed}") in begun]
-        if finished := [run for run in mine if run.info["status"] == "finished"]:
+        if finished := [run for run in mine if run.info.status == "finished"]:
             done[name] = finished
     _check_data(group, [run for runs in done.values() for run in runs])
     infos = {name: [run.info for run in runs] for name, runs in done.items()}
-    monitor = next((i["monitor"] for of_name in infos.values() for i in of_name), "")
-    baselines = [i["baselines"] for of_name in infos.values() for i in of_name]
+    monitor = next((i.monitor for of_name in infos.values() for i in of_name if i.monitor), "")
+    baselines = [i.baselines for of_name in infos.values() for i in of_name]
     return Comparison(
         task=base.task,
         config_name=base.name,
@@ -238,8 +238,8 @@ def _found(
         variants=[
             Variant(
                 name=name,
-                scores=[i["scores"][metric] for i in infos[name]],
-                costs={cost: [i[cost] for i in infos[name]] for cost in COSTS},
+                scores=[i.scores[metric] for i in infos[name]],
+                costs={cost: [getattr(i, cost) for i in infos[name]] for cost in COSTS},
                 curves=[[record[monitor] for record in run.history] for run in runs],
                 runs=[run.id for run in runs],
             )
@@ -257,7 +257,7 @@ def _check_data(group: Group, runs: Sequence[Run]) -> None:
     """All that were trained with one seed have seen the same records."""
     by_seed: dict[int, str] = {}
     for run in runs:
-        seed, seen = run.config().seed, run.info["data"]["fingerprint"]
+        seed, seen = run.config().seed, run.info.data.fingerprint
         if by_seed.setdefault(seed, seen) != seen:
             raise UserError(
                 f"{group.folder}: the records changed since its first training; begin another "

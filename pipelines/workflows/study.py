@@ -151,7 +151,7 @@ class Searcher:
         self._console.say(f"{name}  {chosen}")
         try:
             run = self._group.runs().get(name)
-            if run is None or run.info["status"] not in ("tried", "pruned", "finished"):
+            if run is None or run.info.status not in ("tried", "pruned", "finished"):
                 run = self._train(trial, name, self._config(trial, name))
         except TrainingError as error:
             trial.set_user_attr(REASON, str(error))
@@ -159,14 +159,14 @@ class Searcher:
             study.tell(trial, state=TrialState.FAIL)
             return
         info = run.info
-        trial.set_user_attr(MONITOR, info["monitor"])
-        trial.set_user_attr(BEST, info["best"])
-        if info["status"] == "pruned":
+        trial.set_user_attr(MONITOR, info.monitor)
+        trial.set_user_attr(BEST, info.best)
+        if info.status == "pruned":
             self._console.say(f"{name}  pruned after epoch {len(run.history)}")
             study.tell(trial, state=TrialState.PRUNED)
         else:
-            self._console.say(f"{name}  {info['monitor']} {info['best']:.4f}")
-            study.tell(trial, info["best_rank"])
+            self._console.say(f"{name}  {info.monitor} {info.best:.4f}")
+            study.tell(trial, info.best_rank)
 
     def _config(self, trial: optuna.Trial, name: str) -> Experiment:
         try:

@@ -18,6 +18,7 @@ from pipelines.engine.core.files import require_writable
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.models.blocks import routes
 from pipelines.engine.runs import profiling
+from pipelines.engine.runs.info import DataReport
 from pipelines.engine.runs.run import GroupMember, Run, runs_folder
 from pipelines.engine.runs.tables import EXAMPLES, FLOW, keep_by_epoch
 from pipelines.engine.runs.tracking import Tracker
@@ -48,15 +49,10 @@ def train(
     task = get_task(config.task)
     divided = distribution.choose(config.train, cluster, carries_state=task.carries_state)
     splits = task.load(config)
-    _say_data(splits, console)
+    _say_data(DataReport.of(splits), console)
     processor = task.prepare(config, splits)
-    data = {
-        "fingerprint": splits.fingerprint,
-        "test_fingerprint": splits.test_fingerprint,
-        **splits.report,
-    }
-    marks = {} if child is None else {"group": child.marks()}
-    run = Run.create(config, processor, data=data, **where, **marks)
+    group = {} if child is None else {"group": child.membership()}
+    run = Run.create(config, processor, data=DataReport.of(splits), **where, **group)
     with run.held():
         _train(task, config, splits, run, divided, console, started, child)
     return run
@@ -72,13 +68,13 @@ def resume(
     """Continue a run that was interrupted; it ends like one that was not."""
     started = time.perf_counter()
     with run.held():
-        if run.info["status"] == "finished":
+        if run.info.status == "finished":
             raise UserError(f"run {run.id} is finished; there is nothing to resume")
         config, task = run.config(), get_task(run.task)
         divided = distribution.choose(config.train, cluster, carries_state=task.carries_state)
         splits = task.load(config)
-        _say_data(splits, console)
-        if run.info["data"]["fingerprint"] != splits.fingerprint:
+        _say_data(DataReport.of(splits), console)
+        if run.info.data.fingerprint != splits.fingerprint:
             source = ", ".join(as_list(config.data.source))
             raise UserError(
                 f"run {run.id} cannot be resumed: {source} holds other records than when it started"
@@ -248,18 +244,18 @@ def _fit(
     return state
 
 
-def _say_data(splits: Splits, console: Console) -> None:
-    sizes = ", ".join(f"{name} {n:,}" for name, n in splits.report["records"].items())
-    console.say(f"data: {sizes}  (fingerprint {splits.fingerprint})")
-    for source, found in splits.report.items():
-        if isinstance(found, dict) and found.get("left_out"):
-            console.say(f"{source}: {found['left_out']:,} of {found['rows']:,} rows left out")
-        if isinstance(found, dict) and found.get("unusable"):
-            total = sum(found["unusable"].values())
-            console.warn(f"{source}: {total:,} of {found['rows']:,} rows skipped, the first:")
-            for line in found["first_unusable"]:
+def _say_data(report: DataReport, console: Console) -> None:
+    sizes = ", ".join(f"{name} {n:,}" for name, n in report.records.items())
+    console.say(f"data: {sizes}  (fingerprint {report.fingerprint})")
+    for name, source in report.sources():
+        if source.left_out:
+            console.say(f"{name}: {source.left_out:,} of {source.rows:,} rows left out")
+        if source.unusable:
+            total = sum(source.unusable.values())
+            console.warn(f"{name}: {total:,} of {source.rows:,} rows skipped, the first:")
+            for line in source.first_unusable:
                 console.say(f"  {line}")
-    for note in splits.report.get("notes", []):
+    for note in report.notes:
         console.warn(note)
 
 
@@ -274,6 +270,6 @@ def track(run: Run, console: Console) -> None:
     """Send a run to MLflow that could not be sent, or not whole, while it was trained."""
     ended = {"finished": "FINISHED", "tried": "FINISHED", "failed": "FAILED"}
     with run.held():  # a training that goes on sends what it does itself
-        status = ended.get(run.info["status"], "KILLED")
+        status = ended.get(run.info.status, "KILLED")
         if not Tracker(run, run.config(), console).finish(status):
             raise UserError(f"run {run.id} was not sent")

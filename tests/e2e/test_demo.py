@@ -66,7 +66,7 @@ def test_a_tab_tells_the_run_that_answers_it(tmp_path, monkeypatch):
     for name, day in (("default", "2026-01-03"), ("live", "2026-01-01"), ("live", "2026-01-02")):
         write_run("sentiment", finished=day, name=name, data=source, model=SMALL)
     answering = page._latest("sentiment")
-    assert (answering.info["config_name"], answering.info["finished"]) == ("live", "2026-01-02")
+    assert (answering.info.config_name, answering.info.finished) == ("live", "2026-01-02")
     assert answering.id in page._told("sentiment")
     assert page._told("generation").startswith("**Not trained yet:**")
 

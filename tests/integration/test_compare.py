@@ -96,11 +96,11 @@ def test_the_table_says_what_the_runs_say(compared, here):
     _, found, _ = compared
     for name in ("n-grams", "rnn"):
         info, said = run_of(found, name).info, found["variants"][name]
-        assert said["mean"] == info["scores"]["accuracy"]
+        assert said["mean"] == info.scores["accuracy"]
         assert said["deviation"] is None
         for cost in ("parameters", "train_seconds", "peak_memory_mb", "latency_ms"):
-            assert said[cost] == info[cost] > 0, cost
-        assert info["peak_memory_mb"] > 200  # TensorFlow alone is more
+            assert said[cost] == getattr(info, cost) > 0, cost
+        assert info.peak_memory_mb > 200  # TensorFlow alone is more
     assert found["variants"]["n-grams"]["mean"] > found["variants"]["rnn"]["mean"]
     folder = Path(found["folder"])
     assert json.loads((folder / "comparison.json").read_text()) == found
@@ -150,14 +150,14 @@ def test_the_champion_gives_way_to_no_worse_model(compared, here, client):
     assert "the first" in promote(poor).stdout
     assert "is the champion already" in promote(poor).stdout
     assert promote(good).returncode == 0
-    assert alias() == good.info["mlflow"]["run_id"]
+    assert alias() == good.info.mlflow.run_id
     refused = promote(poor)
     assert refused.returncode == 2
     assert f"is worse than the champion, run {good.id}: accuracy" in refused.stderr
-    assert alias() == good.info["mlflow"]["run_id"]
+    assert alias() == good.info.mlflow.run_id
 
-    data = good.info["data"]
-    good.update(data=data | {"test_fingerprint": "of other records"})
+    data = good.info.data
+    good.update(data=data.model_copy(update={"test_fingerprint": "of other records"}))
     try:
         assert promote(poor, "--force").returncode == 0
         refused = promote(good)

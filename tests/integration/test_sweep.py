@@ -66,7 +66,7 @@ def here(searched, monkeypatch) -> Path:
 
 
 def by_status(status: str) -> list[Run]:
-    return [run for run in Run.all("sentiment") if run.info["status"] == status]
+    return [run for run in Run.all("sentiment") if run.info.status == status]
 
 
 def test_a_trial_without_promise_is_ended_early_and_says_so(searched, here):
@@ -76,13 +76,13 @@ def test_a_trial_without_promise_is_ended_early_and_says_so(searched, here):
     for run in pruned:
         assert len(run.history) < 3
         assert run.config().train.learning_rate == 1e-7
-        sent = client.get_run(run.info["mlflow"]["run_id"])
+        sent = client.get_run(run.info.mlflow.run_id)
         assert sent.info.status == "KILLED"
         assert sent.data.tags["unfold.status"] == "pruned"
         assert "**Pruned** after epoch" in sent.data.tags["mlflow.note.content"]
     # Trials are neither scored on the test split nor exported nor registered.
     for run in Run.all("sentiment"):
-        assert "scores" not in run.info
+        assert not run.info.scores
         assert not (run.folder / "savedmodel").exists()
     assert not client.search_registered_models()
 
@@ -104,8 +104,8 @@ def test_the_best_is_a_config_that_can_be_trained(searched, here):
     assert best.train.learning_rate == found["best"]["keys"]["train.learning_rate"] == 0.05
     assert best.model.units == found["best"]["keys"]["model.units"]
     done = by_status("tried")
-    assert found["best"]["val_accuracy"] == max(run.info["best"] for run in done)
-    (winner,) = (r for r in done if r.info["group"]["key"] == f"trial-{found['best']['trial']:04d}")
+    assert found["best"]["val_accuracy"] == max(run.info.best for run in done)
+    (winner,) = (r for r in done if r.info.group.key == f"trial-{found['best']['trial']:04d}")
     assert configs.flatten(winner.config()) | {"name": "x"} == configs.flatten(best) | {"name": "x"}
 
 

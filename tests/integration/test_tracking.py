@@ -86,7 +86,7 @@ def test_a_run_arrives_whole(home):
     assert tracker.finish("FINISHED")
 
     client = store(home)
-    run_id = run.info["mlflow"]["run_id"]
+    run_id = run.info.mlflow.run_id
     sent = client.get_run(run_id)
     assert sent.info.run_name == run.id
     assert sent.info.status == "FINISHED"
@@ -101,7 +101,7 @@ def test_a_run_arrives_whole(home):
     found = {a.path for a in client.list_artifacts(run_id)}
     assert {"config.yaml", "data.json", "figures", "tables", "processor", "keras"} <= found
     (version,) = client.search_model_versions("name='unfold-sentiment'")
-    assert (int(version.version), version.run_id) == (run.info["mlflow"]["model_version"], run_id)
+    assert (int(version.version), version.run_id) == (run.info.mlflow.model_version, run_id)
 
 
 def test_sending_again_repeats_nothing(home):
@@ -111,7 +111,7 @@ def test_sending_again_repeats_nothing(home):
     for _ in range(2):
         assert Tracker(run, config, pipelines.engine.core.console.Console()).finish("FINISHED")
     client = store(home)
-    run_id = run.info["mlflow"]["run_id"]
+    run_id = run.info.mlflow.run_id
     assert len(client.get_metric_history(run_id, "loss")) == 2
     assert len(client.search_model_versions("name='unfold-sentiment'")) == 1
     experiment = client.get_experiment_by_name("sentiment")
@@ -122,7 +122,7 @@ def test_a_killed_run_goes_on_in_the_same_mlflow_run(home):
     run, config = make_run()
     run.write_history(epochs(1))
     Tracker(run, config, pipelines.engine.core.console.Console()).finish("KILLED")
-    run_id = run.info["mlflow"]["run_id"]
+    run_id = run.info.mlflow.run_id
     assert store(home).get_run(run_id).info.status == "KILLED"
     run.write_history(epochs(2))
     Tracker(run, config, pipelines.engine.core.console.Console()).publish()
@@ -130,18 +130,18 @@ def test_a_killed_run_goes_on_in_the_same_mlflow_run(home):
     assert [m.step for m in store(home).get_metric_history(run_id, "loss")] == [1, 2]
 
 
-@pytest.mark.parametrize("noted", [{}, {"epochs": 1}, {"epochs": 0, "results": None}])
+@pytest.mark.parametrize("noted", [{}, {"epochs": 1}, {"epochs": 0, "results": False}])
 def test_killed_before_it_was_noted_nothing_is_sent_twice(noted, home):
     """What was sent is found in the store: the run by its tag, the epochs, the version."""
     run, config = make_run()
     run.write_history(epochs(2))
     finish(run)
     Tracker(run, config, pipelines.engine.core.console.Console()).finish("FINISHED")
-    run_id = run.info["mlflow"]["run_id"]
+    run_id = run.info.mlflow.run_id
     run.update(mlflow={"run_id": run_id} | noted if noted else {})
     assert Tracker(run, config, pipelines.engine.core.console.Console()).finish("FINISHED")
     client = store(home)
-    assert run.info["mlflow"]["run_id"] == run_id
+    assert run.info.mlflow.run_id == run_id
     assert [m.step for m in client.get_metric_history(run_id, "loss")] == [1, 2]
     assert len(client.search_model_versions("name='unfold-sentiment'")) == 1
     experiment = client.get_experiment_by_name("sentiment")
@@ -159,7 +159,7 @@ def test_a_store_that_is_down_is_told_once_and_caught_up_with(home, monkeypatch,
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     finish(run)
     assert Tracker(run, config, pipelines.engine.core.console.Console()).finish("FINISHED")
-    assert len(store(home).get_metric_history(run.info["mlflow"]["run_id"], "loss")) == 1
+    assert len(store(home).get_metric_history(run.info.mlflow.run_id, "loss")) == 1
 
 
 def free_port() -> int:

@@ -68,9 +68,9 @@ class Group:
         """What has been begun, by key."""
         mine = {}
         for run in Run.all(self.task):
-            group = run.info.get("group", {})
-            if group.get("name") == self.name:
-                mine[str(group["key"])] = run
+            group = run.info.group
+            if group is not None and group.name == self.name:
+                mine[group.key] = run
         return mine
 
     def config_file(self, key: str) -> Path:

@@ -56,7 +56,7 @@ class GroupTracker:
             run_id = self._begun()
             # What was trained while this could not be sent knows nothing of it yet.
             for run in self._group.runs().values():
-                if child := run.info.get("mlflow", {}).get("run_id"):
+                if child := run.info.mlflow.run_id:
                     self._client.set_tag(child, "mlflow.parentRunId", run_id)
             self._client.set_tag(run_id, NOTE, note)
             log_numbers(self._client, run_id, metrics)

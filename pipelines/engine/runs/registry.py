@@ -77,7 +77,7 @@ def promote(run: Run, *, force: bool = False) -> str:
         UserError: it is worse, or cannot be compared, or is not in the registry; or MLflow cannot
             be asked.
     """
-    version = run.info.get("mlflow", {}).get("model_version")
+    version = run.info.mlflow.model_version
     if version is None:
         run.need("savedmodel")
         raise UserError(
@@ -101,7 +101,7 @@ def _doubt(run: Run, now: Champion) -> str | None:
     """Why a run should not take the champion's place; None if it may."""
     metric, higher = get_config(run.task).score
     called = metric.replace("_", " ")
-    mine, data = run.info["scores"][metric], run.info["data"].get("test_fingerprint")
+    mine, data = run.info.scores[metric], run.info.data.test_fingerprint
     if now.score is None or not now.test_data or not data:
         return f"run {run.id} and the champion, run {now.run}, have no scores to compare"
     if data != now.test_data:

@@ -34,6 +34,7 @@ from pipelines.engine.core.files import (
     write_text,
 )
 from pipelines.engine.core.paths import home
+from pipelines.engine.runs.info import SCHEMA, GroupMembership, RunInfo, read_info, write_info
 from pipelines.engine.tasks.base import Processor
 from pipelines.engine.tasks.catalog import get_config
 
@@ -60,9 +61,9 @@ class GroupMember:
     trial: bool
     after_epoch: Callable[[dict[str, Any]], None]
 
-    def marks(self) -> dict[str, str]:
-        """What the run keeps of it."""
-        return {"name": self.group, "key": self.key}
+    def membership(self) -> GroupMembership:
+        """Return what the run's ``run.json`` says about its group."""
+        return GroupMembership(name=self.group, key=self.key)
 
 
 class Run:
@@ -83,6 +84,7 @@ class Run:
             write_text(work / "config.yaml", configs.dump(config))
             processor.save(work / "processor")
             cls(work).update(
+                schema_version=SCHEMA,
                 status="running",
                 config_name=config.name,
                 created=now.isoformat(timespec="seconds"),
@@ -105,17 +107,17 @@ class Run:
             finished = [
                 run
                 for run in runs
-                if run.info.get("status") == "finished"
-                and "group" not in run.info
-                and config_name in (None, run.info["config_name"])
+                if (info := run.info).status == "finished"
+                and info.group is None
+                and config_name in (None, info.config_name)
             ]
             if not finished:
                 of = f" of the config named {config_name!r}" if config_name else ""
                 raise UserError(f"no finished {task} run{of} yet: make train-{task}")
-            return max(finished, key=lambda run: (run.info.get("finished", ""), run.id))
+            return max(finished, key=lambda run: (run.info.finished or "", run.id))
         hits = [run for run in runs if run.id == wanted]
         hits = hits or [run for run in runs if wanted and wanted in run.id]
-        hits = hits or [run for run in runs if run.info.get("mlflow", {}).get("run_id") == wanted]
+        hits = hits or [run for run in runs if run.info.mlflow.run_id == wanted]
         if len(hits) == 1:
             return hits[0]
         which = ", ".join(run.id for run in (hits or runs[-5:])) or "none"
@@ -130,12 +132,13 @@ class Run:
         return [cls(p.parent) for p in runs_folder(task).glob("[!.]*/run.json")]
 
     @property
-    def info(self) -> dict[str, Any]:
-        path = self.folder / "run.json"
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    def info(self) -> RunInfo:
+        """What ``run.json`` says now."""
+        return read_info(self.folder / "run.json")
 
     def update(self, **changes: Any) -> None:
-        write_json(self.folder / "run.json", self.info | changes)
+        """Change fields of ``run.json``; see `RunInfo` for their names."""
+        write_info(self.folder / "run.json", self.info.updated(changes))
 
     def config(self, overrides: Sequence[str] = ()) -> Experiment:
         """The config of the run, with ``overrides`` for commands other than training."""
@@ -164,7 +167,7 @@ class Run:
         also where the clock was set back in between."""
         now = datetime.now(UTC)
         for run in self.all(self.task):
-            if finished := run.info.get("finished"):
+            if finished := run.info.finished:
                 now = max(now, datetime.fromisoformat(finished) + timedelta(seconds=1))
         self.update(status="finished", finished=now.isoformat(timespec="seconds"), **results)
 
@@ -175,10 +178,10 @@ class Run:
         try:
             yield
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            made = {name: self.info.get(name) for name in ("git_commit", "versions")}
-            if made == {"git_commit": _git_commit(), "versions": _versions()}:
+            info = self.info
+            if (info.git_commit, info.versions) == (_git_commit(), _versions()):
                 raise
-            commit = f" at commit {made['git_commit'][:8]}" if made["git_commit"] else ""
+            commit = f" at commit {info.git_commit[:8]}" if info.git_commit else ""
             reason = str(error).strip().partition("\n")[0][:200]
             raise UserError(
                 f"run {self.id} was made by another version{commit}, and this one does not "
@@ -189,9 +192,8 @@ class Run:
     def need(self, name: str) -> Path:
         path = self.folder / name
         if not path.exists():
-            status = self.info.get("status", "unknown")
             raise UserError(
-                f"run {self.id} has no {name}: its training is {status}; "
+                f"run {self.id} has no {name}: its training is {self.info.status}; "
                 f"continue it with: unfold train {self.task} --resume {self.id}"
             )
         return path

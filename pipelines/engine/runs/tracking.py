@@ -27,6 +27,7 @@ from pipelines.engine.core.console import Console
 from pipelines.engine.core.files import lock
 from pipelines.engine.core.paths import home
 from pipelines.engine.runs.group import Group
+from pipelines.engine.runs.info import DataReport, MlflowRecord
 from pipelines.engine.runs.run import Run
 
 URI_SETTING = "MLFLOW_TRACKING_URI"
@@ -156,19 +157,19 @@ def reason(error: Exception) -> str:
 def describe(run: Run) -> str:
     """A run in a few lines of Markdown, as far as it has come."""
     info, source = run.info, ", ".join(schema.as_list(run.config().data.source))
-    records = ", ".join(f"{n:,} {name}" for name, n in info["data"]["records"].items())
-    lines = [f"`{info['config_name']}` on {source} ({records})."]
-    status, epochs = info["status"], len(run.history)
+    records = ", ".join(f"{n:,} {name}" for name, n in info.data.records.items())
+    lines = [f"`{info.config_name}` on {source} ({records})."]
+    status, epochs = info.status, len(run.history)
     if status == "pruned":
         lines.append(f"**Pruned** after epoch {epochs}: other trials were better by then.")
     elif status in ("failed", "interrupted"):
         lines.append(f"**{status.capitalize()}** after epoch {epochs}.")
-    if "monitor" in info:
-        lines.append(f"Best epoch {info['best_epoch']}: {info['monitor']} {info['best']:.4f}.")
+    if info.monitor is not None:
+        lines.append(f"Best epoch {info.best_epoch}: {info.monitor} {info.best:.4f}.")
     if status == "finished":
         name = run.config().score.name
-        lines.append(f"**Test {name.replace('_', ' ')} {info['scores'][name]:.4f}**")
-    lines += info.get("verdict", [])
+        lines.append(f"**Test {name.replace('_', ' ')} {info.scores[name]:.4f}**")
+    lines += info.verdict
     return "\n\n".join(lines)
 
 
@@ -202,11 +203,11 @@ class Tracker:
         def send() -> None:
             run_id = self._publish_epochs()
             info = self._run.info
-            if info["status"] == "finished":
+            if info.status == "finished":
                 self._publish_results(run_id)
-            if "best" in info and "monitor" in info:
-                log_numbers(self._client, run_id, {f"best/{info['monitor']}": info["best"]})
-            self._client.set_tag(run_id, "unfold.status", info["status"])
+            if info.best is not None and info.monitor is not None:
+                log_numbers(self._client, run_id, {f"best/{info.monitor}": info.best})
+            self._client.set_tag(run_id, "unfold.status", info.status)
             self._client.set_tag(run_id, NOTE, describe(self._run))
             # A clock that was set back must not make a run end before it began.
             now, began = int(time.time() * 1000), self._client.get_run(run_id).info.start_time
@@ -229,17 +230,17 @@ class Tracker:
         return True
 
     @property
-    def _sent(self) -> dict[str, Any]:
-        return dict(self._run.info.get("mlflow", {}))
+    def _sent(self) -> MlflowRecord:
+        return self._run.info.mlflow
 
     def _note(self, **changes: Any) -> None:
-        self._run.update(mlflow=self._sent | changes)
+        self._run.update(mlflow=self._sent.model_copy(update=changes))
 
     def _open(self) -> str:
-        if run_id := self._sent.get("run_id"):
+        if run_id := self._sent.run_id:
             if self._client.get_run(run_id).info.status != "RUNNING":
                 self._client.update_run(run_id, status="RUNNING")
-            return str(run_id)
+            return run_id
         experiment_id = find_experiment_id(self._client, self._run.task)
         from mlflow.entities import Param, ViewType
 
@@ -249,26 +250,30 @@ class Tracker:
         )
 
         info = self._run.info
-        group = info.get("group")
+        group = info.group
         name, kind = self._run.id, "training"
         if group is not None:
-            name, kind = group["key"], f"part of a {Group(group['name']).kind}"
+            name, kind = group.key, f"part of a {Group(group.name).kind}"
         tags: dict[str, str] = {
             NOTE: describe(self._run),
             "unfold.kind": kind,
-            "unfold.config": info["config_name"],
+            "unfold.config": info.config_name,
             "unfold.run": self._run.id,
             "unfold.folder": str(self._run.folder),
             "mlflow.source.name": f"unfold train {self._run.task}",
-            "machine": info["machine"],
-            "git_commit": info["git_commit"] or "none",
+            "machine": info.machine,
+            "git_commit": info.git_commit or "none",
         }
-        if tested := info["data"].get("test_fingerprint"):
+        if tested := info.data.test_fingerprint:
             tags[TEST_DATA] = tested
-        tags |= {f"version.{name}": version for name, version in info["versions"].items()}
-        tags |= {name: info[name] for name in ("backend", "device") if name in info}
-        tags |= {f"route.{layer}": route for layer, route in info.get("routes", {}).items()}
-        if group is not None and (parent := Group(group["name"]).info.get("mlflow")):
+        tags |= {f"version.{name}": version for name, version in info.versions.items()}
+        tags |= {
+            name: value
+            for name, value in (("backend", info.backend), ("device", info.device))
+            if value is not None
+        }
+        tags |= {f"route.{layer}": route for layer, route in info.routes.items()}
+        if group is not None and (parent := Group(group.name).info.get("mlflow")):
             tags["mlflow.parentRunId"] = parent
         run = (
             begun[0] if begun else self._client.create_run(experiment_id, run_name=name, tags=tags)
@@ -277,32 +282,32 @@ class Tracker:
         params = [Param(k, v[:5000]) for k, v in configs.flatten(self._config).items()]
         self._client.log_batch(run_id, params=params)
         self._client.log_artifact(run_id, str(self._run.folder / "config.yaml"))
-        if data := info.get("data"):
-            self._log_data(run_id, data)
+        if info.data.fingerprint:
+            self._log_data(run_id, info.data)
         self._note(run_id=run_id, epochs=0)
         return str(run_id)
 
-    def _log_data(self, run_id: str, data: dict[str, Any]) -> None:
+    def _log_data(self, run_id: str, data: DataReport) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         source = ", ".join(schema.as_list(self._config.data.source))
         entity = Dataset(
             name=source,
-            digest=data["fingerprint"],
+            digest=data.fingerprint,
             source_type="code",
             source=json.dumps({"source": source}),
-            profile=json.dumps(data["records"]),
+            profile=json.dumps(data.records),
         )
         self._client.log_inputs(
             run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
         )
-        self._client.log_dict(run_id, data, "data.json")
+        self._client.log_dict(run_id, data.to_dict(), "data.json")
 
     def _publish_epochs(self) -> str:
         from mlflow.entities import Metric
 
         run_id = self._open()
-        done = int(self._sent["epochs"])
+        done = int(self._sent.epochs)
         if not self._asked:
             # Killed after an epoch was sent and before that was noted, the store knows better.
             known = self._client.get_metric_history(run_id, "loss")
@@ -317,11 +322,13 @@ class Tracker:
         return run_id
 
     def _publish_results(self, run_id: str) -> None:
-        if self._sent.get("results"):
+        if self._sent.results:
             return
         info = self._run.info
-        numbers = {f"test/{name}": value for name, value in info["scores"].items()}
-        numbers |= {f"cost/{name}": info[name] for name in COSTS if name in info}
+        numbers = {f"test/{name}": value for name, value in info.scores.items()}
+        numbers |= {
+            f"cost/{name}": value for name in COSTS if (value := getattr(info, name)) is not None
+        }
         log_numbers(self._client, run_id, numbers)
         for folder in ("figures", "tables", "processor"):
             if (self._run.folder / folder).is_dir():
@@ -339,7 +346,7 @@ class Tracker:
             self._note(model_version=int(found[0].version))
             return
         folder = self._run.folder / "savedmodel"
-        versions = self._run.info["versions"]
+        versions = self._run.info.versions
         tensorflow = next(n for n in ("tensorflow-cpu", "tensorflow") if n in versions)
         with self._mlflow.start_run(run_id=run_id), warnings.catch_warnings():
             # It asks for an example to infer the signature from; ours is explicit.

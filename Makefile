@@ -46,7 +46,7 @@ export INPUT
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup extras demo docs test faults audit bench serve lab lint format requirements ui track clean dictionary emoji
+.PHONY: help setup extras demo docs reference test faults audit bench serve lab lint format requirements ui track clean dictionary emoji
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## (.*)/\1\t\2/' | sed 's/%/TASK/' | expand -t 22
@@ -151,6 +151,9 @@ bench: $(READY) ## Measure layers, memory, export, an IMDb epoch, windows and st
 	$(BIN)/python -m benchmarks.imdb_epoch
 	$(BIN)/python -m benchmarks.windows
 	$(BIN)/python -m benchmarks.streaming
+
+reference: $(READY) ## Generate the tables of config keys in docs/ from the config classes
+	$(BIN)/python -m pipelines.cli.reference
 
 docs: $(READY) ## Build the documentation site: site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/uv tool run --quiet --from 'mkdocs>=1.6,<2' --with 'mkdocs-material>=9.6,<10' --with 'mkdocstrings[python]>=0.30,<2' \

@@ -1,4 +1,4 @@
-"""The keys of a captioning experiment."""
+"""The config of a captioning experiment."""
 
 from __future__ import annotations
 
@@ -22,49 +22,60 @@ from pipelines.engine.config.schema import (
 
 
 class CaptioningDataConfig(DataConfig):
-    """Rows with a picture and what people say about it."""
+    """Where images and their captions come from. See ``data.md``."""
 
-    #: The column with the picture: a file's name, from the table's folder on; or the file itself.
     image: CoercedStr = "image"
-    #: The column with a caption, or a list of them. Rows with the same picture are put together.
+    """The column with the image: a file name relative to the table's folder, or the file's
+    bytes."""
     caption: CoercedStr = "caption"
-    #: Records on two sides never have the same picture; or never the same captions as well.
+    """The column with a caption or a list of captions. Rows with the same image are grouped."""
     apart: Literal["picture", "caption"] = "picture"
-    #: Captions with more characters are left out of every split, and counted.
+    """What two splits never share: an image; or, with ``caption``, an image or a caption."""
     max_characters: int = Field(400, ge=1)
+    """Longest caption; longer ones are left out of every split, and counted."""
 
 
 class CaptioningTextConfig(TokenizerConfig):
-    """How captions become ids."""
+    """How captions become token ids."""
 
     lowercase: bool = True
+    """Convert the text to lower case."""
 
 
 class ImageEncoderConfig(BaseConfig):
-    """What looks at a picture: a grid of features, and how it is handed to the decoder."""
+    """A convolutional network whose grid of features the decoder attends to."""
 
-    #: ``efficientnet-lite0``, a name of ``keras.applications``, or the path of a ``.keras`` file.
     name: str = "efficientnet-lite0"
-    #: Pictures are squeezed to so many pixels in width and height.
+    """``efficientnet-lite0``, whose weights are installed; a name in ``keras.applications`` such
+    as ``ResNet50``, whose weights Keras downloads (into ``KERAS_HOME``, if set); or the path of a
+    ``.keras`` file that maps images ``[batch, size, size, 3]``, RGB from 0 to 255, to a grid
+    ``[batch, height, width, channels]``."""
     size: int = Field(224, ge=32, le=1024)
-    #: Train the encoder too; else its features are computed once.
+    """Width and height in pixels to which images are resized."""
     fine_tune: bool = False
-    #: Size of what is kept of each place of the grid.
+    """Train the encoder too, except for its batch-normalisation statistics. Otherwise its features
+    are computed once and cached on disk."""
     features: int = Field(256, ge=1)
-    #: Probability that a feature is zeroed.
+    """Size to which the features of each grid cell are projected."""
     dropout: Fraction = 0.0
+    """Dropout rate for the projected features."""
 
 
 class CaptioningModelConfig(BaseConfig):
-    """Encoder → decoder."""
+    """Image encoder → text decoder."""
 
     level: TokenLevel = "word"
+    """The unit of a token."""
     encoder: ImageEncoderConfig = ImageEncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
 
 
 class CaptioningConfig(Experiment):
-    output_files: ClassVar[dict[str, str]] = {"attention": "draw what each word looked at (PNG)"}
+    """Images → captions."""
+
+    output_files: ClassVar[dict[str, str]] = {
+        "attention": "draw the attention weights of each word (PNG)"
+    }
     request_keys: ClassVar[tuple[str, ...]] = ("decoding.beam_width", "decoding.max_length")
     binary_inputs: ClassVar[tuple[str, ...]] = ("image",)
 

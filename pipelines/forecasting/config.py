@@ -1,4 +1,4 @@
-"""The keys of a forecasting experiment."""
+"""The config of a forecasting experiment."""
 
 from __future__ import annotations
 
@@ -17,110 +17,130 @@ from pipelines.engine.config.schema import (
     TrainConfig,
 )
 
-#: How numbers are read: as they are, or what they are above the step before.
+#: Transformation of a column: none, x_t − x_(t−1), or log(x_t / x_(t−1)).
 ValueTransform = Literal["levels", "differences", "log_returns"]
-#: Paths that a server draws for one request, at most.
+#: The limit of an export for one request: sample paths.
 MAX_PATHS = 2_000
 
 
 class ForecastingDataConfig(DataConfig):
-    """Rows with a date and a number: of one series or of many."""
+    """Where one or several time series come from. See ``data.md``."""
 
-    #: The column with the date, and how it is written (strptime); null is ISO 8601.
     date: CoercedStr = "date"
+    """The column with the date."""
     date_format: str | None = None
-    #: The column with a series' name; null where there is one series, or one a column.
+    """The format of the date, as for ``strptime``; ``null`` is ISO 8601."""
     series: CoercedStr | None = None
-    #: The column that is forecast; several columns are as many series (a wide table).
+    """The column with the name of the series; ``null`` for one series, or one per column."""
     target: CoercedStr | Annotated[list[CoercedStr], Field(min_length=1)] = "close"
+    """The column to forecast; several columns are one series each (a wide table)."""
     values: ValueTransform = "log_returns"
-    #: Further columns that are read, each in its way.
+    """How the target is transformed."""
     columns: dict[CoercedStr, ValueTransform] = Field({})
-    #: log(a / b) of two columns: ``{high: low}`` is the day's range.
+    """Further input columns and their transformations, e.g. ``{volume: log_returns}``."""
     ratios: dict[CoercedStr, CoercedStr] = Field({})
-    #: The last share of the time, or the date it begins.
+    """Further inputs log(a / b) from two columns, e.g. ``{high: low}`` for the day's range."""
     validation: Fraction | str = 0.1
+    """The validation split: a fraction of the time before the test split, or the date on which it
+    begins."""
     test: Fraction | str = 0.1
-    #: Only dates from ``start`` on and before ``end``.
+    """The test split: the last fraction of the time, or the date on which it begins."""
     start: str | None = None
+    """First date to use; ``null`` is the first one."""
     end: str | None = None
-    #: A step so many times as long as a series' usual one ends a piece: no window goes over it.
+    """Use only dates before this one; ``null`` uses all."""
     max_gap: float = Field(10.0, gt=1)
-    #: Shorter pieces are left out, and counted.
+    """Longest step, in multiples of the series' usual one. A longer one splits the series, and no
+    window crosses it."""
     min_steps: int = Field(30, ge=3)
+    """Shortest series or part of one; shorter ones are left out, and counted."""
 
 
 class ForecastingModelConfig(CellConfig):
-    """History → cells → the distribution of what comes next."""
+    """History → recurrent layers → distribution of the next steps."""
 
-    #: Steps that are read, and steps that are forecast.
     history: int = Field(60, ge=2)
+    """Number of input steps."""
     horizon: int = Field(5, ge=1)
-    #: All steps at once from the last state, or each from the one before, fed back.
+    """Number of steps to forecast."""
     decode: Literal["direct", "autoregressive"] = "direct"
+    """Forecast all steps at once from the last state, or one after the other along sample paths,
+    feeding each output back as the next input."""
     head: Literal["quantiles", "gaussian", "student_t"] = "student_t"
-    #: The quantiles that are served, and those that ``head: quantiles`` learns.
+    """The predicted distribution; ``quantiles`` are trained with the pinball loss and never
+    cross."""
     quantiles: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95]
     )
-    #: In what changes are measured: their deviation while training, or lately (EWMA).
+    """Quantiles of the forecast, rising, with 0.1, 0.5 and 0.9 among them; ``head: quantiles``
+    learns exactly these."""
     scale: Literal["training", "ewma"] = "ewma"
-    #: Half-lives, in steps, of the volatilities that are read; the first is the ``ewma`` scale.
+    """The unit of changes: their standard deviation in the training split, or a recent one (an
+    exponentially weighted moving average)."""
     half_lives: list[Annotated[float, Field(gt=0)]] = Field([11.0])
-    #: Read the level too, standardised by the training split.
+    """Half-lives, in steps, of the volatilities among the inputs; the first one is the ``ewma``
+    scale (11 steps is RiskMetrics' λ = 0.94)."""
     level: bool = False
-    #: A linear path from so many last values to the answer, beside the cells: a ridge regression,
-    #: fitted before them.
+    """Add the level to the inputs, standardised by the training split."""
     linear: int | None = Field(None, ge=2)
-    #: What is known of a date before it comes.
+    """Number of last values in a ridge regression that is fitted first; the recurrent layers learn
+    its residual. ``null`` is without."""
     calendar: list[Literal["hour", "weekday", "year"]] = Field([])
-    #: Size of a series' vector; 0 treats all alike.
+    """Inputs computed from the date of each step."""
     embedding: int = Field(0, ge=0)
+    """Size of the embedding of the series; 0 treats all series alike."""
     dropout: Fraction = 0.0
+    """Dropout rate between layers and before V."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if sorted(set(self.quantiles)) != self.quantiles or 0.5 not in self.quantiles:
-            raise ValueError("quantiles: must rise, and hold 0.5")
+            raise ValueError("quantiles: must rise and include 0.5")
         if not {0.1, 0.9} <= set(self.quantiles):
-            raise ValueError("quantiles: must hold 0.1 and 0.9, the interval that is scored")
+            raise ValueError("quantiles: must include 0.1 and 0.9, the interval that is scored")
         if self.scale == "ewma" and not self.half_lives:
             raise ValueError("scale: ewma needs a half-life in half_lives")
         if len(set(self.calendar)) < len(self.calendar):
-            raise ValueError("calendar: must name each once")
+            raise ValueError("calendar: must not name an input twice")
         return self
 
 
 class WindowTrainConfig(TrainConfig):
-    """Training on windows with several forecast origins each (Wen et al. 2017)."""
+    """How the model is trained on windows with several forecast origins each (Wen et al. 2017)."""
 
-    #: Forecast origins in one window; the steps before them are read once for all.
     origins: int = Field(32, ge=1)
-    #: Steps between two windows; null is as many as there are origins.
+    """Forecast origins in one window, which share its input steps."""
     stride: int | None = Field(None, ge=1)
-    #: Windows whose series is treated as unknown, so that an unknown one can be forecast.
+    """Steps between two windows; ``null`` is the number of ``origins``."""
     unknown: Fraction = 0.1
+    """Fraction of windows whose series is marked as unknown, so that the model can forecast series
+    that it was not trained on."""
 
 
 class SamplePathsConfig(BaseConfig):
-    """How sample paths are drawn; ``decode: autoregressive`` only."""
+    """How sample paths are drawn with ``model.decode: autoregressive``."""
 
     paths: int = Field(200, ge=2, le=MAX_PATHS)
+    """Number of sample paths."""
     seed: int = Field(1, ge=0, lt=2**31)
+    """Seed of the sample paths."""
 
 
 class BaselinesConfig(BaseConfig):
-    """What the baselines need to know."""
+    """The baselines that a forecast is compared with."""
 
-    #: Steps of a season: 24 for hours, 5 for trading days.
     season: int = Field(5, ge=1)
-    #: Steps of the moving average.
+    """Steps in a season, for the seasonal naive forecast and MASE: 24 for hours, 5 for trading
+    days."""
     window: int = Field(20, ge=1)
-    #: Values that the linear autoregression reads.
+    """Steps in the moving average."""
     lags: int = Field(20, ge=2)
+    """Order of the linear autoregression."""
 
 
 class ForecastingConfig(Experiment):
+    """Time series → distributions of the next steps."""
+
     output_files: ClassVar[dict[str, str]] = {"chart": "draw history and forecast (PNG)"}
 
     request_keys: ClassVar[tuple[str, ...]] = (
@@ -151,8 +171,8 @@ class ForecastingConfig(Experiment):
     def _consistent(self) -> Self:
         if self.model.decode == "autoregressive" and (self.data.columns or self.data.ratios):
             raise ValueError(
-                "model.decode: autoregressive feeds its own output back, and knows of no other "
-                "column what comes next; leave out data.columns and data.ratios, or choose direct"
+                "model.decode: autoregressive feeds its own output back and has no future values "
+                "of other columns; leave out data.columns and data.ratios, or choose direct"
             )
         if self.model.decode == "autoregressive" and self.data.values == "levels":
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The keys of a generation experiment."""
+"""The config of a generation experiment."""
 
 from __future__ import annotations
 
@@ -19,60 +19,73 @@ from pipelines.engine.config.schema import (
     TrainConfig,
 )
 
-#: Above this every token is as likely as every other; and what a server writes for one request.
+#: Limits of an export for one request: the temperature, above which the distribution is uniform
+#: anyway, and the longest text.
 MAX_TEMPERATURE, MAX_LENGTH = 100.0, 100_000
 
 
 class GenerationDataConfig(TextDataConfig):
-    """Texts, each of them a document: a tune, a play, an article."""
+    """Where documents come from: tunes, plays, articles. See ``data.md``."""
 
     text: CoercedStr = "text"
+    """The column with the text; the text of a file is in the column ``text``."""
 
 
 class GenerationTextConfig(TokenizerConfig):
-    #: ``abc``: folk tunes in ABC notation. Their headers are reduced to what a player needs, and
-    #: generated tunes are judged as music.
+    """How documents become token ids."""
+
     format: Literal["plain", "abc"] = "plain"
+    """``abc`` is for folk tunes in ABC notation: headers that no player needs are removed, and
+    generated tunes are also scored as music."""
 
 
 class GenerationModelConfig(CellConfig):
-    """Embedding → recurrent layers → V → softmax over what comes next."""
+    """Embedding → recurrent layers → V → softmax over the next token."""
 
     level: TokenLevel = "character"
+    """The unit of a token. ``subword`` learns byte-pair encoding and falls back to bytes, so that
+    no text has unknown tokens."""
     embedding: int = Field(64, ge=1)
-    #: Probability that a feature is zeroed: of the embedding, between layers, and before V.
+    """Size of the token embedding."""
     dropout: Fraction = 0.0
-    #: V is the embedding's own matrix (Press & Wolf 2017).
+    """Dropout rate for the embedding, between layers and before V."""
     tied: bool = False
+    """Use the embedding matrix as V (Press & Wolf 2017)."""
 
 
 class StreamTrainConfig(TrainConfig):
-    """Training on text that goes on from batch to batch; ``batch_size`` counts its streams."""
+    """How the model is trained on continuous streams of text; ``batch_size`` is the number of
+    parallel streams."""
 
-    #: Truncated backpropagation through time: steps between two updates. The state is carried
-    #: from window to window, the gradient is not.
     window: int = Field(64, ge=1)
+    """Truncated backpropagation through time: steps between two updates. The state passes from
+    one window to the next, the gradient does not."""
 
 
 class SamplingConfig(BaseConfig):
-    """How a text is continued, and what is sampled to see how a model writes."""
+    """How texts are generated."""
 
-    #: 0 always takes the likeliest; 1 draws from the model's own probabilities.
     temperature: float = Field(0.8, ge=0, le=MAX_TEMPERATURE)
-    #: Draw from so many likeliest only; null for all.
+    """Divides the logits: 0 always takes the most likely token, 1 samples from the model's
+    probabilities."""
     top_k: int | None = Field(None, ge=1)
-    #: Draw from the likeliest that hold this much probability (nucleus); 1 for all.
+    """Sample from this many most likely tokens; ``null`` is all of them."""
     top_p: float = Field(1.0, gt=0, le=1)
-    #: Tokens (characters, words or sub-words), at most.
+    """Sample from the most likely tokens that together have this probability (nucleus sampling);
+    1 is all of them."""
     max_length: int = Field(600, ge=0, le=MAX_LENGTH)
+    """Largest number of tokens (characters, words or sub-words)."""
     seed: int = Field(1, ge=0, lt=2**31)
-    #: Continued after every epoch, always with the same seed.
+    """Seed of the sampling."""
     prompts: list[str] = Field([""], min_length=1)
-    #: How many texts are sampled from nothing, and judged, when a run is scored.
+    """Texts that are continued after every epoch, always with the same seed."""
     count: int = Field(20, ge=1)
+    """Number of texts that ``evaluate`` generates without a prompt and scores."""
 
 
 class GenerationConfig(Experiment):
+    """Texts → continuations."""
+
     output_files: ClassVar[dict[str, str]] = {
         "midi": "write the tune as a MIDI file",
         "score": "draw the score of the tune (SVG)",

@@ -1,4 +1,4 @@
-"""The keys of a sentiment experiment."""
+"""The config of a sentiment experiment."""
 
 from __future__ import annotations
 
@@ -19,56 +19,65 @@ from pipelines.engine.config.schema import (
 
 
 class SentimentDataConfig(TextRowsDataConfig):
-    """Rows with a text and a label."""
+    """Where labelled texts come from. See ``data.md``."""
 
     text: CoercedStr = "text"
+    """The column with the text."""
     label: CoercedStr = "label"
-    #: Names for the labels as they stand in the data, e.g. ``{0: negative, 1: positive}``.
-    #: Rows with any other label are unusable. Null takes the labels as they are.
+    """The column with the class."""
     labels: dict[CoercedStr, CoercedStr] | None = Field(None, min_length=2)
+    """Names of the classes by their label in the data, e.g. ``{0: negative, 1: positive}``; rows
+    with other labels are unusable. ``null`` uses the labels as names."""
 
 
 class SentimentTextConfig(BaseConfig):
-    """How text becomes ids."""
+    """How texts become word ids."""
 
     lowercase: bool = True
-    #: Ids in all, padding and unknown included.
+    """Convert the text to lower case."""
     vocabulary: int = Field(20_000, ge=3)
-    #: Words seen less often in the training split are unknown.
+    """Vocabulary size, including the ids for padding and unknown."""
     min_count: int = Field(2, ge=1)
-    #: Longer texts are cut; null reads them whole.
+    """Smallest count in the training split; rarer words become unknown."""
     max_tokens: int | None = Field(400, ge=1)
+    """Length to which longer texts are cut; ``null`` keeps them whole."""
     keep: Literal["head", "tail", "ends"] = "ends"
+    """What remains of a cut text: its head, its tail, or half of each."""
 
 
 class NgramConfig(BaseConfig):
-    """A linear model over the words and word n-grams of a text, beside the recurrent one."""
+    """A linear model over hashed word n-grams. Each row of the training data trains it or the
+    recurrent model; the prediction is the mean of their probabilities."""
 
-    #: The longest n-gram, in words.
     order: int = Field(2, ge=1, le=5)
-    #: Rows of the table that n-grams are hashed to.
+    """Longest n-gram, in words."""
     buckets: int = Field(2**20, ge=2, le=2**24)
-    #: Leave the recurrent model out.
+    """Rows of the table that n-grams are hashed to."""
     alone: bool = False
+    """Leave out the recurrent model."""
 
 
 class SentimentModelConfig(RecurrentConfig):
     """Embedding → recurrent layers → pooled state → V → softmax."""
 
     embedding: int = Field(100, ge=1)
-    #: The chapter reads off the last state; max and mean go over all valid steps.
+    """Size of the word embedding."""
     pool: list[Literal["last", "mean", "max"]] = Field(["last"], min_length=1)
-    #: Probability that a training token is replaced by the unknown id.
+    """How the states become one vector: the last state, as in the chapter, or the mean or maximum
+    over all valid steps; several are concatenated."""
     token_dropout: Fraction = 0.0
-    #: Probability that an embedding dimension is zeroed, for all steps of a sequence alike.
+    """Probability that a training token is replaced by unknown."""
     embedding_dropout: Fraction = 0.0
-    #: Probability that a feature is zeroed before V.
+    """Dropout rate for embedding dimensions, the same ones at all steps of a text."""
     dropout: Fraction = 0.0
-    #: Null for none. The answer is then the mean of the two models' probabilities.
+    """Dropout rate before V."""
     ngrams: NgramConfig | None = None
+    """A linear n-gram model beside the recurrent one, or ``null``."""
 
 
 class SentimentConfig(Experiment):
+    """Texts → classes."""
+
     score: ClassVar[Score] = Score("accuracy", higher_is_better=True)
     variants: ClassVar[dict[str, tuple[str, ...]]] = {
         "n-grams": ("model.ngrams.alone=true",),

@@ -1,4 +1,7 @@
-"""The keys of a server."""
+"""The config of the server.
+
+The table in ``docs/serving.md`` is generated from the docstrings (``make reference``).
+"""
 
 from __future__ import annotations
 
@@ -8,75 +11,82 @@ from pipelines.engine.config.schema import BaseConfig
 
 
 class BatchingConfig(BaseConfig):
-    """Requests that come at the same time are answered together."""
+    """How requests that arrive together are batched."""
 
-    #: Rows of one call of the model, at most; 1 answers each request by itself.
     max_rows: int = Field(32, ge=1)
-    #: After a batch of several requests, wait so long for more of them (milliseconds).
+    """Most rows in one call of the model; 1 turns batching off."""
     window_ms: float = Field(1.0, ge=0, le=1000)
+    """Milliseconds to wait for more requests after a batch of several."""
 
 
 class InputLimitsConfig(BaseConfig):
-    """The largest value of an input of that name: what decides how much work a row is.
+    """Limits for inputs that decide how much work a row is.
 
-    Only requests that agree in them are answered together.
+    Only requests with equal values share a batch.
     """
 
     beam_width: int = Field(16, ge=1)
+    """Largest value of the input ``beam_width`` (400)."""
     max_length: int = Field(1_000, ge=0)
+    """Largest value of the input ``max_length`` (400)."""
     paths: int = Field(1_000, ge=1)
+    """Largest value of the input ``paths`` (400)."""
 
 
 class LimitsConfig(BaseConfig):
-    """What a request may ask for. Beyond it is an error with the name of the key."""
+    """Limits for requests. The error for exceeding one names its key."""
 
-    #: Bytes of a request's body (413).
     body_bytes: int = Field(16_000_000, ge=1)
-    #: Rows of one request (400).
+    """Bytes in a request's body (413)."""
     rows: int = Field(256, ge=1)
-    #: Bytes of one text or picture (400).
+    """Rows in one request (400)."""
     text_bytes: int = Field(8_000_000, ge=1)
-    #: Entries along any other dimension, such as the steps of a series (400).
+    """Bytes in one text or image (400)."""
     steps: int = Field(10_000, ge=1)
+    """Entries along any other dimension, such as the steps of a series (400)."""
     most: InputLimitsConfig = InputLimitsConfig()
-    #: Requests that are being answered or wait for it (429).
     concurrent: int = Field(256, ge=1)
-    #: Open connections (503).
+    """Requests being received, waiting or being answered (429)."""
     connections: int = Field(1_000, ge=1)
-    #: Seconds for a request's headers and for its body to arrive (408).
+    """Open connections, including streams (503)."""
     receive_seconds: float = Field(30.0, gt=0)
-    #: Seconds for an answer (504).
+    """Seconds for a request's headers and for its body to arrive (408), and for a client to read
+    the last response before its connection closes."""
     answer_seconds: float = Field(60.0, gt=0)
+    """Seconds for an answer (504); the model's work is then cancelled."""
 
 
 class StreamsConfig(BaseConfig):
-    """Connections whose state the server keeps."""
+    """Limits for streams: connections whose recurrent state the server keeps."""
 
-    #: Open at the same time (429).
     concurrent: int = Field(100, ge=1)
-    #: Seconds without a message after which one is closed (1008).
+    """Streams open at the same time (429)."""
     idle_seconds: float = Field(300.0, gt=0)
-    #: Bytes of one message (1009).
+    """Seconds without a message after which a stream is closed (1008)."""
     message_bytes: int = Field(1_000_000, ge=1)
-    #: Bytes of what is kept for one (1008): it grows with a word that does not end.
+    """Bytes in one message (1009)."""
     state_bytes: int = Field(1_000_000, ge=1)
+    """Bytes in the state of one stream (1008); it grows with a word that does not end."""
 
 
 class ServingConfig(BaseConfig):
-    """Where to listen, what to serve and how much of it."""
+    """Addresses, models and limits of the server."""
 
     host: str = "127.0.0.1"
+    """Address to listen on: by default this machine only. Before using ``0.0.0.0``, every network
+    of the machine, put a proxy with TLS and passwords in front."""
     port: int = Field(8501, ge=0, le=65535)
-    #: Where gRPC is spoken too; nowhere if None.
+    """Port for HTTP; 0 is any free one."""
     grpc_port: int | None = Field(None, ge=0, le=65535)
-    #: Newest versions of a model that are served side by side.
+    """Port for gRPC; ``null`` turns gRPC off."""
     versions: int = Field(1, ge=1)
-    #: Seconds between two looks for new versions.
+    """How many of a model's newest versions to serve."""
     poll_seconds: float = Field(2.0, gt=0)
-    #: Calls of models that run at the same time.
+    """Seconds between two checks for new versions."""
     workers: int = Field(2, ge=1)
-    #: A line in the log for every request.
+    """Calls of models that run at the same time."""
     log_requests: bool = True
+    """Log a line for every request."""
     batching: BatchingConfig = BatchingConfig()
     limits: LimitsConfig = LimitsConfig()
     streams: StreamsConfig = StreamsConfig()

@@ -1,4 +1,4 @@
-"""The keys of a translation experiment."""
+"""The config of a translation experiment."""
 
 from __future__ import annotations
 
@@ -23,51 +23,59 @@ from pipelines.engine.config.schema import (
 
 
 class TranslationDataConfig(TextRowsDataConfig):
-    """Rows with a text and its translation: or a question and its answer, a long text and a
-    short one."""
+    """Where pairs of texts come from: a text and its translation, a question and its answer, a
+    text and its summary. See ``data.md``."""
 
-    #: The columns.
     input: CoercedStr = "input"
+    """The column with the source text."""
     output: CoercedStr = "output"
-    #: Pairs with more characters on either side are left out of every split, and counted.
+    """The column with the target text."""
     max_characters: int = Field(400, ge=1)
+    """Longest text; pairs with a longer one are left out of every split, and counted."""
 
 
 class TranslationTextConfig(TokenizerConfig):
-    """How texts become ids, on both sides alike."""
+    """How source and target texts become token ids."""
 
-    #: One vocabulary, learned from both sides together; else one for each.
     shared: bool = False
-    #: How sacreBLEU divides texts into words when they are scored.
+    """Learn one vocabulary from both languages together instead of one for each."""
     scored: Literal["13a", "intl", "zh", "char"] = "13a"
+    """sacreBLEU's tokenizer for the scores. References keep their case, so ``lowercase: true``
+    costs the points that capital letters are worth."""
 
 
 class TextEncoderConfig(RecurrentConfig):
-    """Embedding → recurrent layers: what is read."""
+    """Embedding → recurrent layers over the source text."""
 
     embedding: int = Field(256, ge=1)
-    #: Probability that a feature is zeroed: of the embedding, and between layers.
+    """Size of the token embedding."""
     dropout: Fraction = 0.0
+    """Dropout rate for the embedding, between layers and for the output that is attended to."""
 
 
 class TranslationModelConfig(BaseConfig):
-    """Encoder → decoder."""
+    """Text encoder → text decoder."""
 
     level: TokenLevel = "subword"
+    """The unit of a token; for ``character``, raise ``decoding.max_length``."""
     encoder: TextEncoderConfig = TextEncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
 
     @model_validator(mode="after")
-    def _encoder_remembers(self) -> Self:
+    def _encoder_has_a_state(self) -> Self:
         if self.encoder.cell == "feedforward":
             raise ValueError(
-                "encoder.cell: feedforward has no state to hand over; allowed: rnn, lstm, gru"
+                "encoder.cell: feedforward has no state for the decoder; allowed: rnn, lstm, gru"
             )
         return self
 
 
 class TranslationConfig(Experiment):
-    output_files: ClassVar[dict[str, str]] = {"attention": "draw what each word looked at (PNG)"}
+    """Texts → texts."""
+
+    output_files: ClassVar[dict[str, str]] = {
+        "attention": "draw the attention weights of each word (PNG)"
+    }
 
     request_keys: ClassVar[tuple[str, ...]] = ("decoding.beam_width", "decoding.max_length")
 

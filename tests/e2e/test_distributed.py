@@ -278,7 +278,7 @@ def test_half_a_place_is_refused(given, message):
     ("asked", "why"),
     [
         ("MultiWorkerMirroredStrategy", "does not train one model"),
-        ("multi_worker_mirrored", "several hosts train with: jax"),
+        ("multi_worker_mirrored", "to train on several hosts use: jax"),
         ("ParameterServerStrategy", "does not train under ParameterServer"),
         ("tpu", "must be 'none', 'mirrored' or 'jax'"),
     ],

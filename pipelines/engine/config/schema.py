@@ -1,4 +1,8 @@
-"""Config sections shared by the pipelines, as pydantic models."""
+"""Config classes shared by the pipelines.
+
+Each class is a section of a YAML file and each field a key. The docstring under a field describes
+its key; ``docs/configuration.md`` is generated from these docstrings (``make reference``).
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,10 @@ from pydantic import (
 
 
 def as_text(value: Any) -> str | None:
-    """A label or a mark as text; None for what is neither text, a number nor a truth value.
+    """Return a label or a column name as text, or None if it is no scalar.
 
-    JSON has numbers and booleans too: true is ``true``, and 1.0 is no other class than 1.
+    YAML and JSON have numbers and booleans too: True becomes ``"true"``, and 1.0 the same class
+    as 1.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -30,135 +35,144 @@ def as_text(value: Any) -> str | None:
     return str(value).strip() if isinstance(value, str | int | float) else None
 
 
+#: A fraction of a whole: 0 ≤ x < 1.
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-#: Text that YAML may have read as a number or a truth value, as in ``where: {checked: true}``.
+#: Text that YAML may have parsed as a number or a boolean, as in ``where: {checked: true}``.
 CoercedStr = Annotated[str, BeforeValidator(lambda v: v if isinstance(v, str) else as_text(v) or v)]
-
-
 #: One source, or several.
 Sources = str | Annotated[list[str], Field(min_length=1)]
 
 
-def as_list(sources: str | list[str]) -> list[str]:
-    """One source or several as a list."""
-    return [sources] if isinstance(sources, str) else sources
+def as_list(value: str | list[str]) -> list[str]:
+    """Return one name or several as a list."""
+    return [value] if isinstance(value, str) else value
 
 
 class BaseConfig(BaseModel):
-    """A block of a config. Unknown keys are refused; values are not coerced between kinds."""
+    """A section of a config.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    Unknown keys are errors; values are not converted between types.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
 
 class DataConfig(BaseConfig):
-    """Where records come from.
-
-    A source is named in one way everywhere: ``tfds:BUILDER@SPLIT``, ``package:DIST/PATH`` (inside
-    an installed package) or the path of a file or a folder: see ``docs/data.md``. Several
-    sources are read one after the other.
-    """
+    """Where the examples come from. See ``data.md``."""
 
     source: Sources
-    #: A share of ``source`` held out, or sources of its own.
+    """A file, a folder, a pattern, ``tfds:BUILDER@SPLIT`` or ``package:DIST/PATH``; or a list of
+    sources, read one after the other."""
     validation: Fraction | Sources = 0.1
+    """The validation split: a fraction of ``source``, or separate sources."""
     test: Fraction | Sources = 0.1
-    #: Keep only the rows whose column has this value.
+    """The test split: a fraction of ``source``, or separate sources."""
     where: dict[CoercedStr, CoercedStr] = {}
-    #: Rows that cannot be used are skipped and counted, up to this share of all rows.
+    """Keep only the rows whose columns have these values, e.g. ``{language: en}``."""
     max_bad_rows: Fraction = 0.01
+    """The largest fraction of unusable rows. They are skipped and counted; more are an error."""
 
 
 class TextDataConfig(DataConfig):
-    """Where texts come from."""
+    """Where the texts come from. See ``data.md``."""
 
-    #: Where records are between being read and being a batch. What is kept on ``disk`` may
-    #: outgrow the memory.
     keep: Literal["memory", "disk"] = "memory"
+    """Where to keep the examples during training; on ``disk`` they may exceed the memory."""
 
 
 class TextRowsDataConfig(TextDataConfig):
-    """Texts that are read each on its own, in any order."""
+    """Where independent texts, in any order, come from. See ``data.md``."""
 
-    #: Rows that are kept on disk are shuffled so many at a time, and read from there in pieces.
     shuffle_buffer: int = Field(65_536, ge=1)
+    """Rows to shuffle at a time with ``keep: disk``."""
 
 
-#: What documents are divided into: characters, words, or parts of words.
+#: The unit of a token.
 TokenLevel = Literal["character", "word", "subword"]
 
 
 class TokenizerConfig(BaseConfig):
-    """How documents become ids."""
+    """How texts become token ids."""
 
     lowercase: bool = False
-    #: Ids in all, those for padding, unknown, the end of a document and bytes included.
+    """Convert the text to lower case."""
     vocabulary: int = Field(10_000, ge=4)
-    #: Characters or words seen less often in the training split are unknown; at level subword
-    #: such characters are bytes, and no piece is learned from what is seen less often.
+    """Vocabulary size, including the ids for padding, unknown and end of text and, at the
+    ``subword`` level, the 256 bytes."""
     min_count: int = Field(1, ge=1)
-    #: Punctuation marks are words of their own; else only white space divides. A sub-word lies in
-    #: one word; characters are not concerned.
+    """Smallest count in the training split. Rarer words and characters become unknown; at the
+    ``subword`` level, rarer characters become bytes and rarer sub-words are not learned."""
     punctuation: bool = True
+    """Split punctuation marks off as separate words; otherwise split at white space only. Has no
+    effect at the ``character`` level."""
 
 
 class CellConfig(BaseConfig):
-    """One or more layers of one cell."""
+    """A stack of layers with one kind of cell."""
 
-    #: ``feedforward`` has the same input weights and no memory: h_t = tanh(U x_t + b).
     cell: Literal["rnn", "lstm", "gru", "feedforward"] = "lstm"
-    #: Units of each layer, the first one nearest the input.
+    """The cell. ``feedforward`` has the same input weights and no memory: h_t = tanh(U x_t + b)."""
     units: list[Annotated[int, Field(ge=1)]] = Field([64], min_length=1)
+    """Units of each layer, starting with the layer next to the input."""
 
 
 class RecurrentConfig(CellConfig):
     """Layers that read a whole sequence."""
 
     bidirectional: bool = False
-    #: Gradients flow back at most this many steps; null is full backpropagation through time.
+    """Read the sequence in both directions."""
     truncate: int | None = Field(None, ge=1)
-    #: The hidden state before the first step.
+    """Truncated backpropagation through time: the number of steps that gradients flow back;
+    ``null`` is all of them."""
     initial: Literal["zeros", "random", "learned"] = "zeros"
+    """The hidden state before the first step."""
 
 
 class DecoderConfig(CellConfig):
-    """Layers that write a text about something that was read or seen before."""
+    """Layers that generate a text from an encoded input."""
 
-    #: Size of a token's vector, and of what V reads.
     embedding: int = Field(256, ge=1)
-    #: Look back at each step of what was read, or only start from its last state.
+    """Size of the token embedding, of the attention keys and of the input of V."""
     attention: Literal["additive", "none"] = "additive"
-    #: Probability that a feature is zeroed: of the embedding, between layers, and before V.
+    """Attend to every encoder step (Bahdanau et al. 2015). With ``none``, the decoder starts from
+    the encoder's output and sees nothing else of the input, as the chapter draws it."""
     dropout: Fraction = 0.0
-    #: V is the embedding's own matrix (Press & Wolf 2017).
+    """Dropout rate for the embedding, between layers and before V."""
     tied: bool = True
+    """Use the embedding matrix as V (Press & Wolf 2017)."""
 
     @model_validator(mode="after")
-    def _knows_of_it(self) -> Self:
+    def _depends_on_the_input(self) -> Self:
         if self.cell == "feedforward" and self.attention == "none":
             raise ValueError(
-                "cell: feedforward takes no state over, and attention: none looks at nothing; "
-                "one of the two must differ"
+                "cell: feedforward has no state and attention: none reads no encoder output, so "
+                "the output would not depend on the input; change one of the two"
             )
         return self
 
 
-#: The widest beam that a server searches for one request, and the longest text it writes.
+#: Limits of an export for one request: the widest beam and the longest text.
 MAX_BEAM_WIDTH, MAX_LENGTH = 64, 2_000
 
 
 class DecodingConfig(BaseConfig):
-    """How a text is found: the likeliest that a search meets."""
+    """Beam search for the most likely text."""
 
-    #: Hypotheses kept side by side; 1 is greedy.
     beam_width: int = Field(5, ge=1, le=MAX_BEAM_WIDTH)
-    #: Hypotheses are ranked by log p / length^α: 0 prefers short ones, 1 is the mean log p of a
-    #: token.
+    """Number of hypotheses; 1 is greedy search."""
     length_penalty: float = Field(1.0, ge=0, le=2)
-    #: Tokens at least and at most, the end not counted.
+    """α of the score log p / length^α that ranks hypotheses: 0 prefers short texts, 1 ranks by
+    the mean log p of a token."""
     min_length: int = Field(0, ge=0, le=MAX_LENGTH)
+    """Smallest number of tokens, without the end token."""
     max_length: int = Field(200, ge=1, le=MAX_LENGTH)
+    """Largest number of tokens; longer texts are cut."""
 
     @model_validator(mode="after")
     def _lengths_rise(self) -> Self:
@@ -169,89 +183,104 @@ class DecodingConfig(BaseConfig):
         return self
 
 
-_MANY_HOSTS = "; several hosts train with: jax"
+_MANY_HOSTS = "; to train on several hosts use: jax"
 
 
-#: Strategies of TensorFlow that one might ask for, and why they are not had.
-_REFUSED = {
+#: TensorFlow's other strategies, and why they are not available.
+_UNSUPPORTED_STRATEGIES = {
     "multiworkermirrored": "under MultiWorkerMirroredStrategy the fit of Keras 3 does not train "
     f"one model (keras issue 20585){_MANY_HOSTS}",
     "parameterserver": f"Keras 3 does not train under ParameterServerStrategy{_MANY_HOSTS}",
-    "centralstorage": "Keras 3 does not train under CentralStorageStrategy; the GPUs of one host "
-    "train with: mirrored",
+    "centralstorage": "Keras 3 does not train under CentralStorageStrategy; for the GPUs of one "
+    "host use: mirrored",
 }
 
 
 class TrainConfig(BaseConfig):
-    """How any model is trained."""
+    """How the model is trained."""
 
     epochs: int = Field(10, ge=1)
+    """Largest number of epochs; see ``patience``."""
     batch_size: int = Field(64, ge=1)
+    """Examples in a batch."""
     optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adamw"] = "adam"
+    """The optimizer; ``sgd`` is the chapter's update rule."""
     learning_rate: float = Field(1e-3, gt=0)
-    #: Factor on the learning rate over the run: constant, or falling to a twentieth.
+    """Learning rate after warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """Learning rate over the run: constant, or decaying to a twentieth."""
     warmup_steps: int = Field(0, ge=0)
+    """Steps in which the learning rate rises linearly from 0."""
     weight_decay: float = Field(0.0, ge=0)
-    #: Largest global norm of the gradient; null leaves it as it is.
+    """Decoupled weight decay, relative to the learning rate."""
     clip_norm: float | None = Field(1.0, gt=0)
-    #: Epochs without a better validation score before training stops; null never stops early.
+    """Largest global norm of the gradient; ``null`` turns clipping off."""
     patience: int | None = Field(3, ge=1)
+    """Epochs without a better validation score before training stops; ``null`` never stops
+    early."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
-    #: Epochs from one look at the gradients, weights and gates of the cells to the next; 0: none.
+    """Keras's dtype policy."""
     health: int = Field(1, ge=0)
-    #: Divide each batch among the GPUs of this host (TensorFlow), or among processes (JAX).
+    """Epochs between two checks of the cells' gradients, weights and gates
+    (``chapter.md#is-it-well``); 0 turns them off."""
     distribute: Literal["none", "mirrored", "jax"] = "none"
+    """Divide each batch: ``mirrored`` among the GPUs of this host (TensorFlow), ``jax`` among
+    processes on one or several hosts (``distributed.md``)."""
 
     @field_validator("distribute", mode="before")
     @classmethod
-    def _works(cls, value: Any) -> Any:
-        asked = re.sub("[^a-z]|strategy", "", str(value).lower())
-        if reason := _REFUSED.get(asked):
+    def _strategy_is_supported(cls, value: Any) -> Any:
+        name = re.sub("[^a-z]|strategy", "", str(value).lower())
+        if reason := _UNSUPPORTED_STRATEGIES.get(name):
             raise ValueError(reason)
         return value
 
 
 class BucketTrainConfig(TrainConfig):
-    """Training on sequences of unequal length, each of them whole."""
+    """How the model is trained on whole sequences of unequal length."""
 
-    #: If given, wins over ``batch_size``: as many rows as fit into so many steps with padding.
     batch_tokens: int | None = Field(None, ge=1)
-    #: Length buckets: batches hold sequences of like length, so that little is padding.
+    """Steps in a batch, padding included: short sequences then come in larger batches. Overrides
+    ``batch_size``."""
     buckets: int = Field(12, ge=1)
+    """Number of length buckets. A batch holds sequences of similar length, so more buckets mean
+    less padding."""
 
 
 class TeacherForcedTrainConfig(BucketTrainConfig):
-    """Training by teacher forcing: the decoder reads the true text, and writes its next token."""
+    """How the decoder is trained to predict the next token of the true text."""
 
-    #: This share of the probability is asked for evenly over all tokens (Szegedy et al. 2016).
     label_smoothing: Fraction = 0.0
+    """Fraction of the target probability spread evenly over all tokens (Szegedy et al. 2016)."""
 
 
 class Score(NamedTuple):
-    """The test score by which models of a task are told apart."""
+    """The test metric by which the models of a task are compared."""
 
     name: str
     higher_is_better: bool
 
 
 class Experiment(BaseConfig):
-    """The keys every task has. A task adds its own sections."""
+    """The keys of every pipeline; each pipeline adds sections."""
 
     score: ClassVar[Score]
-    #: What is worth comparing: by name, the keys in which it differs from a config.
+    #: What ``compare`` trains: overrides by the name of the variant.
     variants: ClassVar[dict[str, tuple[str, ...]]] = {}
-
-    #: Files that `predict` can write for this task: option and what it says in the help.
+    #: Files that ``predict`` can write: help text by the name of the option.
     output_files: ClassVar[dict[str, str]] = {}
-    #: Keys that `predict` can choose anew; all others are part of what was trained.
+    #: Keys that each request can override; the others are fixed by training.
     request_keys: ClassVar[tuple[str, ...]] = ()
-    #: Inputs of the export that are bytes, such as a picture's file, and not text.
+    #: Inputs of the export that are bytes, such as an image file, rather than text.
     binary_inputs: ClassVar[tuple[str, ...]] = ()
 
     task: str
+    """The pipeline."""
     name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """A part of the run's id: letters, digits, ``.``, ``_`` and ``-``."""
     seed: int = Field(1, ge=0, lt=2**31)
+    """Seed of the splits, initial weights, shuffling and dropout."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    """The device to train on; ``gpu`` is an error if there is none."""
     data: DataConfig
     train: TrainConfig = TrainConfig()

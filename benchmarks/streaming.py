@@ -31,7 +31,7 @@ from pipelines.engine.tasks.catalog import get_config, get_task
 from pipelines.engine.text.tokenizer import DocumentTokenizer
 from pipelines.forecasting import model as forecasters
 from pipelines.forecasting.processor import Scales
-from pipelines.forecasting.records import Part, Series
+from pipelines.forecasting.series import Part, Series
 from pipelines.sentiment.processor import TextClasses
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -14,7 +14,7 @@ class Truth:
     Attributes:
         changes: of the level, above the last value.
         last: the last value, raw.
-        times: seconds since 1970 of the first step that is forecast.
+        times: microseconds since 1970 of the first step that is forecast.
         series: which of ``names`` it is.
         scale: mean absolute seasonal change in training, raw, for MASE.
         deviation: of the level in training, for errors in standard units.

@@ -16,7 +16,7 @@ import numpy as np
 from pipelines.forecasting.config import ForecastingConfig
 from pipelines.forecasting.predictive import Parametric
 from pipelines.forecasting.processor import TINY, fit_ridge, levels_of
-from pipelines.forecasting.records import Part
+from pipelines.forecasting.series import Part
 
 #: RiskMetrics' weight of the past for daily returns (J. P. Morgan 1996).
 DECAY = 0.94

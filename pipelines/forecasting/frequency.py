@@ -40,7 +40,7 @@ class Frequency:
     after: Callable[[pd.Timestamp, int], pd.DatetimeIndex]
 
     def on_the_wall(self) -> Frequency:
-        """The same, for dates with a zone: by its clock, whose hour is never skipped nor doubled."""
+        """The same for dates with a zone: computed on its clock, as if no hour were skipped."""
 
         def after(date: pd.Timestamp, count: int) -> pd.DatetimeIndex:
             found = self.after(date.tz_localize(None), count)

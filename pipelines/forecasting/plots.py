@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,7 +65,8 @@ def chart(series: Sequence[dict[str, Any]]) -> Figure:
     shown = series[:_PANELS]
     figure, axes = _multiples(len(shown))
     for ax, one in zip(axes, shown, strict=True):
-        dates = np.array([*one["history"]["dates"], *one["dates"]], "datetime64[s]")
+        written = [*one["history"]["dates"], *one["dates"]]
+        dates = np.array([datetime.fromisoformat(d).replace(tzinfo=None) for d in written])
         quantiles = {float(q): np.array(v) for q, v in one["quantiles"].items()}
         fan(ax, np.array(one["history"]["values"]), dates, quantiles)
         ax.set_title(one["series"], fontsize=9)
@@ -125,7 +127,7 @@ def walk_forward(truth: Truth, model: Predictive) -> Figure:
     bounds = model.quantiles([q for band in _BANDS[:2] for q in band])[:, 0]
     for ax, window in zip(axes, shown, strict=True):
         mine = np.flatnonzero(truth.series == truth.series[window])[-250:]
-        dates = truth.times[mine].astype("datetime64[s]")
+        dates = truth.times[mine].astype("datetime64[us]")
         for i in (0, 2):
             ax.fill_between(
                 dates, bounds[mine, i], bounds[mine, i + 1], color=plotting.BLUE, alpha=0.2, lw=0

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from pipelines.engine.core.files import write_bytes, write_json
 from pipelines.forecasting.config import ForecastingConfig
-from pipelines.forecasting.records import Part, Series
+from pipelines.forecasting.series import Part, Series
 
 #: Kept at least, of any deviation: a constant series has none.
 TINY = 1e-8

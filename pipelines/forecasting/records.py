@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
-from itertools import pairwise
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from datetime import UTC, tzinfo
+from typing import Any
 
 import numpy as np
 
@@ -17,61 +15,10 @@ from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import loading
 from pipelines.engine.data.sources.rows import Row
 from pipelines.engine.data.splits import Splits, fingerprint
+from pipelines.forecasting import dates
 from pipelines.forecasting.config import ForecastingConfig, ForecastingDataConfig
-
-#: A change within this share of a whole ratio, and so many times as large as is usual, looks like
-#: a split of the stock.
-_LIKE_A_SPLIT, _RATIOS, _RARE = 0.03, np.array([2, 3, 4, 5, 7, 10, 20]), 10
-
-
-class Step(NamedTuple):
-    """One usable row: the numbers of one series (of a wide table: of several) at one time."""
-
-    series: str
-    #: Seconds since 1970, UTC.
-    time: int
-    #: One for each target; NaN where a wide table has no number.
-    targets: tuple[float, ...]
-    #: One for each further column; NaN where there is none yet.
-    further: tuple[float, ...]
-    place: str
-
-
-@dataclass(frozen=True)
-class Series:
-    """Steps of one series in the order of time, none of them far from the next.
-
-    Attributes:
-        times: ``<int64>[steps]``, seconds since 1970.
-        values: ``<float64>[steps, 1 + columns + 2 · ratios]``, raw: the target, the further
-            columns, and above and below of each ratio.
-    """
-
-    name: str
-    times: np.ndarray
-    values: np.ndarray
-    place: str
-
-    def __len__(self) -> int:
-        return len(self.times)
-
-
-@dataclass(frozen=True)
-class Part:
-    """The steps ``start … stop`` of a series are what a split asks for; all before is known."""
-
-    series: Series
-    start: int
-    stop: int
-
-    @property
-    def place(self) -> str:
-        return self.series.place
-
-
-def names_of(data: ForecastingDataConfig) -> list[str]:
-    """The columns of ``Series.values``, the target apart."""
-    return [*data.columns, *(name for pair in data.ratios.items() for name in pair)]
+from pipelines.forecasting.dates import Moment
+from pipelines.forecasting.series import Part, Series, Step, assemble, names_of
 
 
 def load(config: ForecastingConfig) -> Splits:
@@ -82,11 +29,10 @@ def load(config: ForecastingConfig) -> Splits:
     """
     data, report = config.data, dict[str, Any]()
     series = read(data, data.source, report)
-    times = np.unique(np.concatenate([s.times for s in series]))
-    begins = _begins(data, times)
+    begins = _begins(data, series)
     splits: dict[str, list[Part]] = {"train": [], "validation": [], "test": []}
     for one in series:
-        edges = np.searchsorted(one.times, [begins["validation"], begins["test"]])
+        edges = np.searchsorted(one.times, [_instant(m, one.zone) for m in begins.values()])
         for name, start, stop in zip(splits, (0, *edges), (*edges, len(one)), strict=True):
             # What is scored has something before it that it can be forecast from.
             start = start if name == "train" else max(start, data.min_steps)
@@ -107,22 +53,41 @@ def load(config: ForecastingConfig) -> Splits:
         name: sum(p.stop - p.start for p in parts) for name, parts in splits.items()
     }
     report["series"] = {name: len(parts) for name, parts in splits.items()}
-    report["begins"] = {name: str(np.datetime64(t, "s")) for name, t in begins.items()}
+    zone = series[0].zone
+    report["begins"] = {
+        name: dates.written(np.array([_instant(moment, zone)]), zone)[0]
+        for name, moment in begins.items()
+    }
+    _note_frequencies(series, report)
     digest = fingerprint(
-        part
-        for one in series
-        for part in (one.name, one.times.tobytes().hex(), one.values.tobytes().hex())
+        part for one in series for part in (one.name, _hex(one.times), one.values.tobytes().hex())
     )
     tested = fingerprint(
         text
         for part in splits["test"]
         for text in (
             part.series.name,
-            part.series.times[part.start : part.stop].tobytes().hex(),
+            _hex(part.series.times[part.start : part.stop]),
             part.series.values[part.start : part.stop].tobytes().hex(),
         )
     )
     return Splits(**splits, fingerprint=digest, test_fingerprint=tested, report=report)
+
+
+def _note_frequencies(series: Sequence[Series], report: dict[str, Any]) -> None:
+    """Say how the dates of the series follow each other, and of which that cannot be said."""
+    report["frequencies"] = dict(Counter(one.frequency.name for one in series))
+    irregular = [one for one in series if not one.frequency.regular]
+    report["notes"] += [
+        f"{one.place}: {one.name}: its dates are irregular; forecasts continue with the median step"
+        for one in irregular[:5]
+    ]
+
+
+def _hex(times: np.ndarray) -> str:
+    """Of whole seconds as such, so that fingerprints are those of earlier versions."""
+    whole = not (times % dates.SECOND).any()
+    return (times // dates.SECOND if whole else times).tobytes().hex()
 
 
 def read(
@@ -161,7 +126,7 @@ def read(
     for name in sorted(found):
         for i, target in enumerate(targets):
             label = name if len(targets) == 1 else f"{name} {target}".strip()
-            series += _assemble(label or str(targets[0]), found[name], i, data, counts, notes)
+            series += assemble(label or str(targets[0]), found[name], i, data, counts, notes)
     if not series:
         raise UserError(
             f"{', '.join(as_list(sources))}: no series has data.min_steps ({data.min_steps}) steps "
@@ -172,89 +137,30 @@ def read(
     return series
 
 
-def _assemble(
-    name: str, steps: list[Step], which: int, data: ForecastingDataConfig, counts: Counter[str],
-    notes: list[str],
-) -> list[Series]:  # fmt: skip
-    """The pieces of one series without a wide gap; what had to be done is counted."""
-    counts["out_of_order"] += sum(b.time < a.time for a, b in pairwise(steps))
-    ordered = {step.time: step for step in reversed(steps)}  # the first of equal ones stays
-    steps = [ordered[time] for time in sorted(ordered)]
-    whole = [s for s in steps if not math.isnan(s.targets[which])]
-    counts["missing"] += len(steps) - len(whole)
-    if not whole:
-        return []
-    values = np.array([(s.targets[which], *s.further) for s in whole])
-    if filled := _fill_forward(values):
-        counts["filled_forward"] += filled
-    # Before a column's first number there is nothing that could be known.
-    known = ~np.isnan(values).any(axis=1)
-    counts["before_the_first_number"] += int((~known).sum())
-    values = values[known]
-    times = np.array([s.time for s in whole], np.int64)[known]
-    places = [s.place for s, k in zip(whole, known, strict=True) if k]
-    if data.values == "log_returns" and len(values) > 1:
-        notes += _splits_of_stock(name, values[:, 0], times)
-    usual = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-    ends = [*np.flatnonzero(np.diff(times) > data.max_gap * usual) + 1, len(times)]
-    counts["gaps"] += len(ends) - 1
-    pieces, start = [], 0
-    for end in ends:
-        if end - start >= data.min_steps:
-            here = slice(start, end)
-            pieces.append(Series(name, times[here], values[here], places[start]))
-        elif end > start:
-            counts["too_short"] += 1
-            if counts["too_short"] <= 5:
-                notes.append(
-                    f"{places[start]}: {name} has {end - start} steps in a row, fewer than "
-                    f"data.min_steps ({data.min_steps}): left out"
-                )
-        start = end
-    return pieces
-
-
-def _fill_forward(values: np.ndarray) -> int:
-    """Give each missing number that of the step before; how many there were to give."""
-    missing = np.isnan(values)
-    last = np.where(missing, 0, np.arange(len(values))[:, None])
-    np.maximum.accumulate(last, axis=0, out=last)
-    values[:] = np.take_along_axis(values, last, axis=0)
-    return int(missing.sum() - np.isnan(values).sum())
-
-
-def _splits_of_stock(name: str, prices: np.ndarray, times: np.ndarray) -> list[str]:
-    """Overnight changes that look like a split of the stock, not like news."""
-    change = prices[1:] / prices[:-1]
-    ratio = np.maximum(change, 1 / change)
-    rare = np.log(ratio) > _RARE * np.median(np.log(ratio))
-    near = np.abs(ratio[:, None] / _RATIOS - 1).min(axis=1) < _LIKE_A_SPLIT
-    return [
-        f"{name}: {prices[i]:g} to {prices[i + 1]:g} on {np.datetime64(int(times[i + 1]), 's')} "
-        "looks like a split; choose a column with adjusted prices"
-        for i in np.flatnonzero(rare & near)[:2]
-    ]
-
-
 def _parser(data: ForecastingDataConfig) -> Callable[[Row], Step | str]:
     """What makes a step of a row, or says why it cannot be one."""
     targets = as_list(data.target)
     further_names = names_of(data)
     read_as = {**dict.fromkeys(further_names, "log_returns"), **data.columns}
-    times: dict[str, int | None] = {}
+    moments: dict[str, Moment | str] = {}
+    zoned: list[bool] = []
     seen: dict[tuple[str, int], tuple[Any, ...]] = {}
 
     def parse(row: Row) -> Step | str:
         written = row.fields[data.date]
-        if isinstance(written, str) and written in times:
-            time = times[written]
+        if isinstance(written, str) and written in moments:
+            moment = moments[written]
         else:
-            time = seconds(written, data.date_format)
+            moment = dates.read(written, data.date_format)
             if isinstance(written, str):
-                times[written] = time
-        if time is None:
-            how = repr(data.date_format) if data.date_format else "YYYY-MM-DD (data.date_format)"
-            return f"{data.date!r} is not a date as {how}"
+                moments[written] = moment
+        if isinstance(moment, str):
+            return f"{data.date!r} {moment}"
+        if not zoned:
+            zoned.append(moment.zone is not None)
+        if zoned[0] != (moment.zone is not None):
+            has, first = ("no", "has one") if zoned[0] else ("a", "has none")
+            return f"{data.date!r} has {has} UTC offset, but the first one {first}"
         name = ""
         if data.series:
             name = as_text(row.fields[data.series]) or ""
@@ -278,9 +184,9 @@ def _parser(data: ForecastingDataConfig) -> Callable[[Row], Step | str]:
             if read_as[column] == "log_returns" and number <= 0:
                 number = math.nan  # no trade, no news
             further.append(number)
-        step = Step(name, time, tuple(numbers), tuple(further), row.place)
+        step = Step(name, moment, tuple(numbers), tuple(further), row.place)
         numbered = (step.targets, step.further)
-        if seen.setdefault((name, time), numbered) != numbered:
+        if seen.setdefault((name, moment.time), numbered) != numbered:
             return "another row has the same date, and other numbers"
         return step
 
@@ -304,29 +210,16 @@ def _number(value: Any) -> float | None:
     return None if math.isinf(number) else number
 
 
-def seconds(value: Any, form: str | None = None) -> int | None:
-    """A date as seconds since 1970 in UTC; None for what is none."""
-    if isinstance(value, str):
-        try:
-            value = (
-                datetime.strptime(value, form) if form else datetime.fromisoformat(value.strip())
-            )
-        except ValueError:
-            return None
-    elif isinstance(value, np.datetime64):
-        return int(value.astype("datetime64[s]").astype(np.int64))
-    if isinstance(value, datetime):
-        return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
-    if isinstance(value, date):
-        return int(datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp())
-    return None
-
-
-def _moment(key: str, value: str) -> int:
-    time = seconds(value)
-    if time is None:
+def _moment(key: str, value: str) -> Moment:
+    moment = dates.read(value)
+    if isinstance(moment, str):
         raise UserError(f"data.{key}: {value!r} is neither a share nor a date as YYYY-MM-DD")
-    return time
+    return moment
+
+
+def _instant(moment: Moment, zone: tzinfo | None) -> int:
+    """A date of the config; without a zone, it is one of the data's own."""
+    return moment.time if moment.zone is not None else dates.at_wall(moment.time, zone)
 
 
 def _outside(data: ForecastingDataConfig) -> Callable[[Step], bool]:
@@ -334,33 +227,35 @@ def _outside(data: ForecastingDataConfig) -> Callable[[Step], bool]:
         None if value is None else _moment(key, value)
         for key, value in (("start", data.start), ("end", data.end))
     )
-    return lambda s: (start is not None and s.time < start) or (end is not None and s.time >= end)
+
+    def is_before(step: Step, limit: Moment) -> bool:
+        if limit.zone is not None:
+            return step.time < limit.time
+        return step.moment.wall < limit.time
+
+    return lambda s: (
+        (start is not None and is_before(s, start)) or (end is not None and not is_before(s, end))
+    )
 
 
-def _begins(data: ForecastingDataConfig, times: np.ndarray) -> dict[str, int]:
-    """The first moment of validation and test; shares are of all moments."""
-    behind = 0.0
-    found: dict[str, int] = {}
+def _begins(data: ForecastingDataConfig, series: Sequence[Series]) -> dict[str, Moment]:
+    """The first moments of validation and test; shares are of all moments."""
+    times = np.unique(np.concatenate([one.times for one in series]))
+    zone = series[0].zone
+    shares = 0.0
+    found: dict[str, Moment] = {}
     for name, where in (("test", data.test), ("validation", data.validation)):
         if isinstance(where, float):
-            behind += where
-            first = min(max(round((1 - behind) * len(times)), 0), len(times) - 1)
+            shares += where
+            first = min(max(round((1 - shares) * len(times)), 0), len(times) - 1)
             if name == "validation" and "test" in found and not isinstance(data.test, float):
-                before = int(np.searchsorted(times, found["test"]))
+                before = int(np.searchsorted(times, _instant(found["test"], zone)))
                 first = max(round(before - where * len(times)), 0)
-            found[name] = int(times[first])
+            found[name] = Moment(int(times[first]), zone or UTC)
         else:
             found[name] = _moment(name, str(where))
-    if behind >= 1 or found["validation"] > found["test"]:
+    if shares >= 1 or _instant(found["validation"], zone) > _instant(found["test"], zone):
         raise UserError(
             "data.validation comes before data.test, and leaves something before it to train on"
         )
     return {"validation": found["validation"], "test": found["test"]}
-
-
-def latest(series: list[Series], steps: int) -> list[Series]:
-    """The last ``steps`` of each series: of one in several pieces, its last piece."""
-    last = {one.name: one for one in series}
-    return [
-        replace(one, times=one.times[-steps:], values=one.values[-steps:]) for one in last.values()
-    ]

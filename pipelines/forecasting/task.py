@@ -23,14 +23,14 @@ from pipelines.engine.export import stateful
 from pipelines.engine.export.savedmodel import Endpoint
 from pipelines.engine.tasks.base import Evaluation, Prediction, Task
 from pipelines.engine.training import loop
-from pipelines.forecasting import baselines, distributions, evaluation, plots, records
+from pipelines.forecasting import baselines, dates, distributions, evaluation, plots, records
 from pipelines.forecasting import model as models
 from pipelines.forecasting.backtest import Truth
 from pipelines.forecasting.config import MAX_PATHS, ForecastingConfig
 from pipelines.forecasting.model import Forecaster, ForecastLoss, MeanOf
 from pipelines.forecasting.predictive import DENSE, Empirical, Parametric, Predictive
 from pipelines.forecasting.processor import Scales, levels_of
-from pipelines.forecasting.records import Part, Series, names_of
+from pipelines.forecasting.series import Part, Series, latest, names_of
 from pipelines.forecasting.windows import WindowFeed, Windows
 
 #: Series that are forecast after every epoch.
@@ -149,8 +149,8 @@ class Forecasting(Task):
         }
 
     def request(self, config: ForecastingConfig, record: Part) -> dict[str, tf.Tensor]:
-        (one,) = records.latest([record.series], config.model.history)
-        return _asked(config, one, next_moments(one.times, config.model.horizon))
+        (one,) = latest([record.series], config.model.history)
+        return _asked(config, one, one.following(config.model.horizon))
 
     def predict(self, config: ForecastingConfig, served: Any, text: str) -> Prediction:
         answers = [_answer(config, served, one) for one in _latest(config, text)]
@@ -160,7 +160,7 @@ class Forecasting(Task):
                 shown = (one["quantiles"][q][k] for q in ("0.1", "0.5", "0.9"))
                 rows.append([one["series"], _short(date), *(f"{x:,.5g}" for x in shown)])
         return Prediction(
-            title=f"{text}: the next {config.model.horizon} steps",
+            title=f"{text}: the next {config.model.horizon} steps ({_frequencies(answers)})",
             columns=["series", "date", "10 %", "median", "90 %"],
             rows=rows,
             json={"source": text, "series": answers},
@@ -171,7 +171,7 @@ class Forecasting(Task):
             replace(p.series, times=p.series.times[: p.stop], values=p.series.values[: p.stop])
             for p in splits.test
         ]
-        return records.latest(known, config.model.history)[:count]
+        return latest(known, config.model.history)[:count]
 
     def explain(
         self,
@@ -190,8 +190,8 @@ class Forecasting(Task):
             "at": np.arange(steps, dtype=np.int32)[None],
         }
         if config.model.calendar:
-            times = np.concatenate([one.times, next_moments(one.times, horizon)])
-            inputs["dates"] = processor.dates(one.times[None]).numpy()
+            times = np.concatenate([one.times, one.following(horizon)]) // dates.SECOND
+            inputs["dates"] = processor.dates(one.seconds[None]).numpy()
             ahead = 1 if config.model.decode == "autoregressive" else horizon
             after = np.arange(steps)[:, None] + np.arange(1, ahead + 1)
             inputs["ahead"] = processor.dates(times[after][None]).numpy()
@@ -203,9 +203,9 @@ class Forecasting(Task):
         logs = config.data.values == "log_returns"
         raw = last[:, None] * np.exp(changes) if logs else last[:, None] + changes
         low, median, high = raw.T
-        dates = [_short(date) for date in _written(one.times)]
+        steps_shown = [_short(date) for date in dates.written(one.times, one.zone)]
         return Explanation(
-            input=f"{one.name}, {dates[0]} to {dates[-1]}",
+            input=f"{one.name}, {steps_shown[0]} to {steps_shown[-1]}",
             answer=f"next {median[-1]:,.5g}, and in 80 % of cases from {low[-1]:,.5g} to "
             f"{high[-1]:,.5g}",
             segments=[
@@ -213,7 +213,7 @@ class Forecasting(Task):
                     name="reads",
                     description="The curves show, after each step, the forecast for the next: its "
                     "median and the ends of its 80 % interval, beside the actual value.",
-                    tokens=dates,
+                    tokens=steps_shown,
                     recorder=recorder,
                     curves={
                         "median": median,
@@ -423,7 +423,7 @@ def _latest(config: ForecastingConfig, source: str) -> list[Series]:
     data = config.data.model_copy(update={"min_steps": 1, "start": None, "end": None})
     # What is given on a command line is where the user is, else where data is kept.
     path = str(Path(source).absolute()) if Path(source).exists() else source
-    return records.latest(records.read(data, path, {}), config.model.history)
+    return latest(records.read(data, path, {}), config.model.history)
 
 
 def _asked(config: ForecastingConfig, one: Series, future: np.ndarray) -> dict[str, tf.Tensor]:
@@ -434,7 +434,10 @@ def _asked(config: ForecastingConfig, one: Series, future: np.ndarray) -> dict[s
         "series": tf.constant([one.name]),
     }
     if config.model.calendar:
-        asked |= {"time": tf.constant(one.times[None]), "future": tf.constant(future[None])}
+        asked |= {
+            "time": tf.constant(one.seconds[None]),
+            "future": tf.constant(future[None] // dates.SECOND),
+        }
     if config.model.decode == "autoregressive":
         asked |= {
             "paths": tf.constant([config.forecast.paths]),
@@ -445,33 +448,27 @@ def _asked(config: ForecastingConfig, one: Series, future: np.ndarray) -> dict[s
 
 def _answer(config: ForecastingConfig, served: Any, one: Series) -> dict[str, Any]:
     """What a server answers about one series."""
-    future = next_moments(one.times, config.model.horizon)
+    future = one.following(config.model.horizon)
     asked = _asked(config, one, future)
     quantiles = served.signatures["serving_default"](**asked)["quantiles"].numpy()[0]
     return {
         "series": one.name,
-        "dates": _written(future),
+        "dates": dates.written(future, one.zone),
         "quantiles": {
             f"{q:g}": quantiles[:, i].astype(float).tolist()
             for i, q in enumerate(config.model.quantiles)
         },
-        "history": {"dates": _written(one.times), "values": one.values[:, 0].tolist()},
+        "history": {
+            "dates": dates.written(one.times, one.zone),
+            "values": one.values[:, 0].tolist(),
+        },
+        "frequency": one.frequency.name,
     }
 
 
-def next_moments(times: np.ndarray, steps: int) -> np.ndarray:
-    """Dates that go on as those given did: weekdays only where there were no others."""
-    usual = int(np.median(np.diff(times))) if len(times) > 1 else 86_400
-    days = times // 86_400
-    weekday = (days + 3) % 7  # 1970 began on a Thursday
-    if usual == 86_400 and weekday.max() < 5 and days[-1] - days[0] >= 7:
-        ahead = np.busday_offset(days[-1].astype("datetime64[D]"), np.arange(1, steps + 1))
-        return ahead.astype(np.int64) * 86_400 + times[-1] % 86_400
-    return times[-1] + usual * np.arange(1, steps + 1)
-
-
-def _written(times: np.ndarray) -> list[str]:
-    return [str(t) for t in times.astype("datetime64[s]")]
+def _frequencies(answers: list[dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(one["frequency"] for one in answers))
+    return "; ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
 
 def _short(date: str) -> str:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from pipelines.engine.data.bucketing import shuffled
 from pipelines.forecasting.config import ForecastingConfig
 from pipelines.forecasting.processor import Scales, levels_of
-from pipelines.forecasting.records import Part
+from pipelines.forecasting.series import Part
 
 #: Windows scored side by side.
 _ROWS = 1024
@@ -27,7 +27,7 @@ class Windows:
     Attributes:
         levels: ``<float64>[steps]``, of all series.
         values: ``<float32>[steps, columns]``, raw.
-        times: ``<int64>[steps]``.
+        times: ``<int64>[steps]``, seconds since 1970.
         rows: ``<int64>[windows, 5]``: first step of the window, how many there are; first origin,
             how many there are; the end of the targets.
         series: ``<int32>[windows]``.
@@ -78,7 +78,7 @@ class Windows:
         return cls(
             levels=np.concatenate([[], *(levels_of(p.series, config.data.values) for p in parts)]),
             values=np.concatenate([empty, *(p.series.values for p in parts)]).astype(np.float32),
-            times=np.concatenate([np.zeros(0, np.int64), *(p.series.times for p in parts)]),
+            times=np.concatenate([np.zeros(0, np.int64), *(p.series.seconds for p in parts)]),
             rows=np.array(rows, np.int64).reshape(-1, 5),
             series=np.array(series, np.int32),
             length=history + origins - 1,

@@ -21,6 +21,7 @@ from pipelines.engine.core.errors import UserError
 from pipelines.forecasting import (
     backtest,
     baselines,
+    dates,
     distributions,
     evaluation,
     metrics,
@@ -32,7 +33,7 @@ from pipelines.forecasting.config import ForecastingConfig
 from pipelines.forecasting.model import ForecastLoss
 from pipelines.forecasting.predictive import Empirical, Parametric, pinball
 from pipelines.forecasting.processor import Scales, fit_ridge, levels_of
-from pipelines.forecasting.records import Part, Series
+from pipelines.forecasting.series import Part, Series
 from pipelines.forecasting.windows import WindowFeed, Windows
 
 LEVELS = [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95]
@@ -86,7 +87,7 @@ def test_rows_are_put_in_order_and_counted_once(tmp_path):
     source = write(tmp_path, "\n".join(["date,close", rows[2], *rows, rows[0], ""]))
     (one,), report = read(source)
     np.testing.assert_array_equal(one.values[:, 0], [1, 2, 3, 4])
-    assert np.all(np.diff(one.times) == DAY)
+    assert np.all(np.diff(one.seconds) == DAY)
     assert report[source]["repeated"] == 2
     assert report["steps"]["out_of_order"] == 2
 
@@ -173,10 +174,9 @@ def test_a_split_of_a_stock_is_pointed_at(tmp_path):
 def test_dates_may_be_written_otherwise(tmp_path):
     source = write(tmp_path, "date,close\n1/4/1999,1\n1/5/1999,2\n12/31/1999,3\n")
     (one,), _ = read(source, date_format="%m/%d/%Y", max_gap=1000)
-    assert [str(t) for t in one.times.astype("datetime64[s]").astype("datetime64[D]")] == [
-        "1999-01-04", "1999-01-05", "1999-12-31",
+    assert dates.written(one.times, one.zone) == [
+        "1999-01-04T00:00:00", "1999-01-05T00:00:00", "1999-12-31T00:00:00",
     ]  # fmt: skip
-    assert records.seconds("1970-01-01T01:00:00+01:00") == 0
 
 
 def test_splits_are_by_time_for_all_series_alike(tmp_path):
@@ -765,17 +765,6 @@ def test_a_constant_series_and_a_line_stay_what_they_are(tmp_path, head, values)
 
 
 # --- the rest --------------------------------------------------------------------------------
-
-
-def test_dates_go_on_as_they_did():
-    weekdays = np.busday_offset("2020-01-06", np.arange(9)).astype("datetime64[s]")
-    found = task.next_moments(weekdays.astype(np.int64), 3)  # from Thursday on
-    assert [str(t) for t in found.astype("datetime64[s]").astype("datetime64[D]")] == [
-        "2020-01-17", "2020-01-20", "2020-01-21",
-    ]  # fmt: skip
-    hours = np.arange(5) * 3600
-    np.testing.assert_array_equal(task.next_moments(hours, 2), [5 * 3600, 6 * 3600])
-    np.testing.assert_array_equal(task.next_moments(np.array([0]), 2), [DAY, 2 * DAY])
 
 
 def test_the_verdict_says_who_won():

@@ -26,8 +26,6 @@ FREQUENCIES = [
 ZONES = [None, "UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Sydney"]
 
 
-
-
 @settings(max_examples=25)
 @given(
     start=st.datetimes(pd.Timestamp("1972-01-01"), pd.Timestamp("2030-01-01")),

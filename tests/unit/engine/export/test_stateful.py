@@ -21,7 +21,7 @@ from pipelines.forecasting import model as forecasters
 from pipelines.forecasting import task as forecasting
 from pipelines.forecasting.config import CONFIG as FORECASTING
 from pipelines.forecasting.processor import Scales
-from pipelines.forecasting.records import Part, Series
+from pipelines.forecasting.series import Part, Series
 from pipelines.generation import task as generation
 from pipelines.generation.config import CONFIG as GENERATION
 from pipelines.sentiment import task as sentiment

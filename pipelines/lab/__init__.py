@@ -1,1 +1,1 @@
-"""The chapter as experiments that anyone can run again: claim, equation, measurement, verdict."""
+"""The chapter as repeatable experiments: claim, equation, measurement, verdict."""

@@ -1,42 +1,57 @@
-"""Problems of which it is known what a network has to remember to solve them."""
+"""Synthetic problems for which it is known what a network must remember."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-#: Symbols of `order`, `recall` and `next_symbol`.
+#: Number of symbols in `order`, `recall` and `next_symbol`.
 SYMBOLS = 6
+
+#: ``(rng, rows, time) -> (inputs <float32>[rows, time, features], targets)``
+Problem = Callable[[np.random.Generator, int, int], tuple[np.ndarray, np.ndarray]]
 
 
 def one_hot(ids: np.ndarray, size: int) -> np.ndarray:
-    return np.eye(size, dtype=np.float32)[ids]
+    """One-hot encode ids ``<int>[…]`` as ``<float32>[…, size]``."""
+    encoded: np.ndarray = np.eye(size, dtype=np.float32)[ids]
+    return encoded
 
 
 def order(rng: np.random.Generator, rows: int, time: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """Symbols 0 and 1 stand once each among others: 1 if 0 comes first.
+    """Does symbol 0 come before symbol 1? Each occurs once, among other symbols.
 
-    What stands in a row is the same for both classes; only the order tells.
+    Rows of both classes contain the same symbols; only their order differs.
+
+    Returns:
+        ``<float32>[rows, time, SYMBOLS]``; ``<int32>[rows]``, 1 if symbol 0 comes first.
     """
     ids = rng.integers(2, SYMBOLS, (rows, time))
-    places = np.array([rng.choice(time, 2, replace=False) for _ in range(rows)])
+    positions = np.array([rng.choice(time, 2, replace=False) for _ in range(rows)])
     row = np.arange(rows)
-    ids[row, places[:, 0]], ids[row, places[:, 1]] = 0, 1
-    return one_hot(ids, SYMBOLS), (places[:, 0] < places[:, 1]).astype(np.int32)
+    ids[row, positions[:, 0]], ids[row, positions[:, 1]] = 0, 1
+    return one_hot(ids, SYMBOLS), (positions[:, 0] < positions[:, 1]).astype(np.int32)
 
 
 def recall(rng: np.random.Generator, rows: int, time: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first symbol, one of two, is asked for after the last; between are others."""
+    """Which symbol came first, 0 or 1? The others are distractors.
+
+    Returns:
+        ``<float32>[rows, time, SYMBOLS]``; ``<int32>[rows]``, the first symbol.
+    """
     ids = rng.integers(2, SYMBOLS, (rows, time))
     ids[:, 0] = rng.integers(0, 2, rows)
     return one_hot(ids, SYMBOLS), ids[:, 0].astype(np.int32)
 
 
 def adding(rng: np.random.Generator, rows: int, time: int) -> tuple[np.ndarray, np.ndarray]:
-    """The sum of the two marked of many numbers (Hochreiter & Schmidhuber 1997).
+    """The sum of two marked numbers, one in each half (Hochreiter & Schmidhuber 1997).
+
+    Always answering 1, the mean, has a mean squared error of 1/6.
 
     Returns:
-        <float>[rows, time, 2], the numbers in [0, 1] and the marks; <float>[rows, 1]. Always
-        answering 1 has a mean squared error of 1/6.
+        ``<float32>[rows, time, 2]``, numbers in [0, 1] and marks; ``<float32>[rows, 1]``.
     """
     numbers = rng.uniform(size=(rows, time)).astype(np.float32)
     marks = np.zeros_like(numbers)
@@ -47,6 +62,10 @@ def adding(rng: np.random.Generator, rows: int, time: int) -> tuple[np.ndarray, 
 
 
 def next_symbol(rng: np.random.Generator, rows: int, time: int) -> tuple[np.ndarray, np.ndarray]:
-    """At every step the symbol that will come next; at the last, the first."""
+    """At every step the next symbol, and at the last step the first.
+
+    Returns:
+        ``<float32>[rows, time, SYMBOLS]``; ``<int32>[rows, time]``.
+    """
     ids = rng.integers(0, SYMBOLS, (rows, time))
     return one_hot(ids, SYMBOLS), np.roll(ids, -1, axis=1).astype(np.int32)

@@ -1,4 +1,4 @@
-"""One claim of the chapter, and what was measured of it."""
+"""One section of the report: a claim of the chapter and its measurement."""
 
 from __future__ import annotations
 
@@ -10,37 +10,42 @@ from pipelines.engine.core.tables import Table
 
 
 @dataclass(frozen=True)
-class Size:
-    """How much work an experiment does.
+class Settings:
+    """Settings of all experiments.
 
     Attributes:
-        fast: a tenth of it, to see that all works; the verdicts may then be less sure.
-        seed: of all draws.
+        fast: do about a tenth of the work, to try the command; the verdicts are less certain.
+        seed: of all random numbers.
     """
 
     fast: bool = False
     seed: int = 1
 
-    def of(self, full: int, fast: int) -> int:
+    def choose(self, full: int, fast: int) -> int:
+        """Return ``fast`` in the fast edition, and ``full`` otherwise."""
         return fast if self.fast else full
 
 
 @dataclass
 class Section:
-    """
+    """What an experiment reports.
+
     Attributes:
-        claim: as the chapter has it, in a sentence.
-        equation: in plain characters.
-        how: what was done.
-        holds: whether the numbers bear the claim out, as it is stated.
-        verdict: what they say, in words.
-        numbers: what the verdict was computed from, by name.
+        title: heading of the section.
+        claim: the chapter's claim, in a sentence.
+        equation: the claim's equation, in plain characters.
+        method: how the claim was measured.
+        holds: whether the numbers support the claim as stated.
+        verdict: what the numbers say, in words.
+        numbers: the numbers behind the verdict, by name.
+        figures: pictures of the numbers.
+        table: the numbers as a table; None if there is none.
     """
 
     title: str
     claim: str
     equation: str
-    how: str
+    method: str
     holds: bool
     verdict: str
     numbers: dict[str, float]

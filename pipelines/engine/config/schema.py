@@ -222,7 +222,7 @@ class TrainConfig(BaseConfig):
     """Keras's dtype policy."""
     health: int = Field(1, ge=0)
     """Epochs between two checks of the cells' gradients, weights and gates
-    (``chapter.md#is-it-well``); 0 turns them off."""
+    (``chapter.md#training-diagnostics``); 0 turns them off."""
     distribute: Literal["none", "mirrored", "jax"] = "none"
     """Divide each batch: ``mirrored`` among the GPUs of this host (TensorFlow), ``jax`` among
     processes on one or several hosts (``distributed.md``)."""

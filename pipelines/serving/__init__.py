@@ -1,1 +1,1 @@
-"""Exported models over HTTP, as TensorFlow Serving answers."""
+"""A server for exported models, compatible with TensorFlow Serving's REST and gRPC APIs."""

@@ -1,8 +1,7 @@
-"""Requests that come at the same time go through a model together.
+"""Dynamic batching: requests that arrive while a model is busy run together as the next batch.
 
-While the model computes one batch, the requests that come meanwhile wait, and are the next batch:
-a single request never waits for others. After a batch of several requests it is worth a moment
-to wait for more, because those clients are about to ask again.
+A single request never waits for others. After a batch of several requests, waiting a moment
+(``batching.window_ms``) pays off, because the same clients are about to send their next requests.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -24,22 +22,27 @@ from pipelines.serving.servable import Signature
 
 
 @dataclass(eq=False)
-class _Waiting:
+class _PendingRequest:
     inputs: Arrays
-    #: Those with one key can be answered together; None is answered alone.
-    key: Any
+    #: Requests with equal keys can share a batch; None runs alone.
+    key: Hashable
     rows: int
-    until: float
-    answer: asyncio.Future[Arrays]
+    deadline: float
+    result: asyncio.Future[Arrays]
 
 
 class Batcher:
-    """Answers requests for one signature: one batch at a time, or several requests side by side.
+    """Run the requests for one signature in batches, one batch at a time.
+
+    A signature whose rows cannot be batched (see `Signature.is_batchable`) runs up to
+    ``concurrency`` requests in parallel instead.
 
     Args:
-        workers: where the model computes.
-        side_by_side: requests that are computed at the same time where they cannot be batched.
-        note: told the number of rows of every batch.
+        signature: The signature to call.
+        config: Size and delay of batches.
+        workers: The threads that run the model.
+        concurrency: Maximum number of requests in parallel where batching is impossible.
+        on_batch: Called with the number of rows of each batch.
     """
 
     def __init__(
@@ -47,122 +50,133 @@ class Batcher:
         signature: Signature,
         config: BatchingConfig,
         workers: Executor,
-        side_by_side: int = 1,
-        note: Callable[[int], object] = lambda rows: None,
+        concurrency: int = 1,
+        on_batch: Callable[[int], object] = lambda rows: None,
     ) -> None:
-        self._signature, self._config, self._workers, self._note = signature, config, workers, note
-        self._queue: deque[_Waiting] = deque()
-        # What cannot be batched is worked on by all workers.
-        self._most_running = 1 if signature.by_rows else side_by_side
+        self._signature, self._config, self._workers = signature, config, workers
+        self._on_batch = on_batch
+        self._queue: deque[_PendingRequest] = deque()
+        self._max_running = 1 if signature.is_batchable else concurrency
         self._running = 0
-        self._tasks: set[asyncio.Task[None]] = set()  # or they would be collected
+        self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps only weak references
 
     async def __call__(self, inputs: Arrays, seconds: float) -> Arrays:
-        """The outputs of one request.
+        """Return the outputs for one request.
+
+        Args:
+            inputs: Arrays by name.
+            seconds: Time limit for the outputs.
 
         Raises:
-            RequestError: 400 or 504, see `Signature`.
+            RequestError: With status 400 or 504, see `Signature`.
         """
-        rows, key = self._describe(inputs)
+        rows, key = self._batch_key(inputs)
         loop = asyncio.get_running_loop()
-        one = _Waiting(inputs, key, rows, time.monotonic() + seconds, loop.create_future())
-        self._queue.append(one)
-        if self._running < self._most_running:
+        deadline = time.monotonic() + seconds
+        request = _PendingRequest(inputs, key, rows, deadline, loop.create_future())
+        self._queue.append(request)
+        if self._running < self._max_running:
             self._running += 1
-            task = loop.create_task(self._work())
+            task = loop.create_task(self._run_queue())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         try:
             async with asyncio.timeout(seconds + 0.5):  # the model itself stops at ``seconds``
-                return await one.answer
+                return await request.result
         except TimeoutError:
-            raise RequestError(504, "the answer takes too long (limits.answer_seconds)") from None
+            raise _timed_out() from None
 
-    def _describe(self, inputs: Arrays) -> tuple[int, Any]:
-        """How many rows these are, and with which others they go."""
+    def _batch_key(self, inputs: Arrays) -> tuple[int, Hashable]:
+        """Return the number of rows, and the key of requests that can share a batch."""
         sizes = {a.shape[0] for a in inputs.values() if a.ndim}
         rows = max(sizes, default=1)
-        # Inputs of one entry for all rows are the model's business, and so are no rows at all.
-        if not self._signature.by_rows or len(sizes) != 1 or rows == 0:
+        # The model decides what one entry for all rows means, and no rows at all.
+        if not self._signature.is_batchable or len(sizes) != 1 or rows == 0:
             return rows, None
-        equal = [inputs[n] for n in sorted(InputLimitsConfig.model_fields.keys() & inputs.keys())]
-        if any(len(set(a.tolist())) > 1 for a in equal):
+        names = sorted(InputLimitsConfig.model_fields.keys() & inputs.keys())
+        if any(len(set(inputs[name].tolist())) > 1 for name in names):
             return rows, None
-        return rows, (*(a.shape[1:] for a in inputs.values()), *(a[0].item() for a in equal))
+        row_shapes = [a.shape[1:] for a in inputs.values()]
+        return rows, (*row_shapes, *(inputs[name][0].item() for name in names))
 
-    async def _work(self) -> None:
+    async def _run_queue(self) -> None:
         loop = asyncio.get_running_loop()
-        several = False
+        had_several = False
         while self._queue:
-            if several and self._waiting_rows() < self._config.max_rows:
+            if had_several and sum(r.rows for r in self._queue) < self._config.max_rows:
                 await asyncio.sleep(self._config.window_ms / 1000)
-            batch = self._take()
-            several = len(batch) > 1
+            batch = self._next_batch()
+            had_several = len(batch) > 1
             if batch:
-                await loop.run_in_executor(self._workers, self._answer, batch, loop)
+                await loop.run_in_executor(self._workers, self._run, batch, loop)
         self._running -= 1
 
-    def _waiting_rows(self) -> int:
-        return sum(one.rows for one in self._queue)
-
-    def _take(self) -> list[_Waiting]:
-        """The first request, and those behind it that go with it."""
-        waiting = [one for one in self._queue if not one.answer.done()]
-        batch: list[_Waiting] = []
+    def _next_batch(self) -> list[_PendingRequest]:
+        """Remove the first request and those that fit into its batch from the queue."""
+        pending = [request for request in self._queue if not request.result.done()]
+        batch: list[_PendingRequest] = []
+        rest: deque[_PendingRequest] = deque()
         rows = 0
-        for one in waiting:
+        for request in pending:
             fits = not batch or (
-                one.key is not None
-                and one.key == batch[0].key
-                and rows + one.rows <= self._config.max_rows
+                request.key is not None
+                and request.key == batch[0].key
+                and rows + request.rows <= self._config.max_rows
             )
             if fits:
-                batch.append(one)
-                rows += one.rows
-        taken = set(map(id, batch))
-        self._queue = deque(one for one in waiting if id(one) not in taken)
+                batch.append(request)
+                rows += request.rows
+            else:
+                rest.append(request)
+        self._queue = rest
         return batch
 
-    def _answer(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
-        """In a worker: compute, and hand each request its rows."""
+    def _run(self, batch: list[_PendingRequest], loop: asyncio.AbstractEventLoop) -> None:
+        """Run a batch in a worker thread and pass each request its rows."""
         results: list[Arrays | Exception]
         try:
-            results = list(self._together(batch))
-        except Exception as error:  # noqa: BLE001 - told to whom it concerns
+            results = [*self._outputs(batch)]
+        except Exception as error:  # noqa: BLE001 - passed on to the request
             if len(batch) == 1:
                 results = [error]
             else:
-                # One of them is at fault, and the others shall not be told so.
-                for one in batch:
-                    self._answer([one], loop)
+                # One request is at fault; run each alone so that the others get their outputs.
+                for request in batch:
+                    self._run([request], loop)
                 return
-        loop.call_soon_threadsafe(_hand_out, batch, results)
+        loop.call_soon_threadsafe(_set_results, batch, results)
 
-    def _together(self, batch: list[_Waiting]) -> Iterable[Arrays]:
-        left = max(one.until for one in batch) - time.monotonic()
-        if left <= 0:
-            raise RequestError(504, "the answer takes too long (limits.answer_seconds)")
-        rows = [one.rows for one in batch]
-        self._note(sum(rows))
+    def _outputs(self, batch: list[_PendingRequest]) -> list[Arrays]:
+        remaining = max(request.deadline for request in batch) - time.monotonic()
+        if remaining <= 0:
+            raise _timed_out()
+        rows = [request.rows for request in batch]
+        self._on_batch(sum(rows))
         if len(batch) == 1:
-            return [self._signature(batch[0].inputs, left)]
-        names = batch[0].inputs
-        joined = {n: np.concatenate([one.inputs[n] for one in batch]) for n in names}
-        outputs = self._signature(joined, left)
+            return [self._signature(batch[0].inputs, remaining)]
+        joined = {
+            name: np.concatenate([request.inputs[name] for request in batch])
+            for name in batch[0].inputs
+        }
+        outputs = self._signature(joined, remaining)
         if any(len(a) != sum(rows) for a in outputs.values()):
-            raise ValueError("the outputs of this model are not one for each row")
+            raise ValueError("the model does not return one output per row")
         ends = np.cumsum(rows)
         return [
-            {n: a[end - size : end] for n, a in outputs.items()}
+            {name: a[end - size : end] for name, a in outputs.items()}
             for end, size in zip(ends, rows, strict=True)
         ]
 
 
-def _hand_out(batch: list[_Waiting], results: list[Arrays | Exception]) -> None:
-    for one, result in zip(batch, results, strict=True):
-        if one.answer.done():
-            continue  # who asked has gone
+def _timed_out() -> RequestError:
+    return RequestError(504, "the answer takes too long (limits.answer_seconds)")
+
+
+def _set_results(batch: list[_PendingRequest], results: list[Arrays | Exception]) -> None:
+    for request, result in zip(batch, results, strict=True):
+        if request.result.done():
+            continue  # the client has left
         if isinstance(result, Exception):
-            one.answer.set_exception(result)
+            request.result.set_exception(result)
         else:
-            one.answer.set_result(result)
+            request.result.set_result(result)

@@ -1,7 +1,7 @@
-"""The gRPC side: TensorFlow Serving's PredictionService and ModelService.
+"""TensorFlow Serving's gRPC services, PredictionService and ModelService.
 
-Messages come as they are on the wire, so that a large one is read beside the event loop, and a
-slow one is not waited for any longer than over HTTP.
+Messages arrive serialized, so that a large one can be parsed off the event loop, and a slow one is
+subject to the same time limit as over HTTP.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-# Before gRPC is imported: the log is lines of JSON, and gRPC's own lines are not.
+# Before gRPC is imported: its own log lines are not JSON.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
@@ -26,15 +26,15 @@ from tensorflow_serving.apis import (
 )
 
 from pipelines.serving import grpc_codec
-from pipelines.serving.config import ServingConfig
+from pipelines.serving.config import LimitsConfig, ServingConfig
 from pipelines.serving.errors import RequestError
-from pipelines.serving.handler import Call, Handler, beside, signature
-from pipelines.serving.json_codec import DEFAULT, Arrays
-from pipelines.serving.metrics import LOGGER, log
+from pipelines.serving.handler import Handler, ModelSpec, get_signature, run_sized
+from pipelines.serving.json_codec import DEFAULT_SIGNATURE, Arrays
+from pipelines.serving.log import LOGGER
 from pipelines.serving.repository import Repository, Version
 from pipelines.serving.servable import Servable
 
-_CODES = {
+_STATUS_CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     404: grpc.StatusCode.NOT_FOUND,
     408: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -43,49 +43,57 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-#: Characters of an error: it is sent where clients take only a few thousand bytes.
-_LONGEST = 500
-#: As TensorFlow numbers the codes of a version's status.
-_OK, _FAILED = 0, 13
+#: Maximum characters of an error: clients limit the size of the headers that carry it.
+_MAX_DETAILS = 500
+#: TensorFlow's numbers of a version's error codes.
+_OK, _INTERNAL = 0, 13
 
 Messages = AsyncIterator[bytes]
 Method = Callable[[Messages, Any], Awaitable[bytes]]
 
 
 @asynccontextmanager
-async def serving(
-    address: str, library: Repository, config: ServingConfig, predictor: Handler
+async def serve(
+    address: str, repository: Repository, config: ServingConfig, handler: Handler
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Answer gRPC at an address; at the end, those who have asked get their answers.
+    """Serve gRPC while the block runs; at its end, finish requests in flight.
 
-    Yields: what begins that end earlier: nothing more is taken from then on.
+    Args:
+        address: Host and port to listen on.
+        repository: The models.
+        config: The server's config.
+        handler: Handles predictions.
+
+    Yields:
+        A function that begins the shutdown earlier: it stops accepting requests, and returns once
+        those in flight are finished.
     """
     limits = config.limits
     server = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", limits.body_bytes),
-            # Whatever is short may become long when it is unpacked: nothing packed is taken.
+            # A short compressed message could decompress to a long one, so none is accepted.
             ("grpc.compression_enabled_algorithms_bitset", 1),
             ("grpc.max_allowed_incoming_connections", limits.connections),
             ("grpc.max_connection_idle_ms", 60_000),
             ("grpc.server_handshake_timeout_ms", int(limits.receive_seconds * 1000)),
         ],
-        # Over HTTP, a connection has one request at a time.
+        # As over HTTP, where a connection has one request at a time.
         maximum_concurrent_rpcs=limits.connections,
     )
-    services = _Services(library, config, predictor)
+    services = _Services(repository, limits, handler)
     for name, methods in services.methods().items():
         handlers = {
-            # On the wire a stream of one message is the same as that message.
-            method: grpc.stream_unary_rpc_method_handler(_refusing(handle))
-            for method, handle in methods.items()
+            # A stream of one message has the same encoding as that message.
+            method: grpc.stream_unary_rpc_method_handler(_with_status(function))
+            for method, function in methods.items()
         }
         generic = grpc.method_handlers_generic_handler(f"tensorflow.serving.{name}", handlers)
         server.add_generic_rpc_handlers((generic,))
     port = server.add_insecure_port(address)
     await server.start()
-    log("listening to gRPC", address=f"{address.rpartition(':')[0]}:{port}")
+    LOGGER.info("listening to gRPC", address=f"{address.rpartition(':')[0]}:{port}")
 
     async def stop() -> None:
         await server.stop(limits.answer_seconds + 1)
@@ -97,116 +105,121 @@ async def serving(
 
 
 class _Services:
-    def __init__(self, library: Repository, config: ServingConfig, predictor: Handler) -> None:
-        self._library, self._limits, self._predictor = library, config.limits, predictor
+    """The methods of both services, on serialized messages."""
+
+    def __init__(self, repository: Repository, limits: LimitsConfig, handler: Handler) -> None:
+        self._repository, self._limits, self._handler = repository, limits, handler
 
     def methods(self) -> dict[str, dict[str, Method]]:
-        """What is answered of each service."""
+        """Return the methods by the names of services and methods."""
         return {
             "PredictionService": {"Predict": self.predict, "GetModelMetadata": self.metadata},
             "ModelService": {"GetModelStatus": self.status},
         }
 
     async def predict(self, messages: Messages, context: Any) -> bytes:
-        call = Call()
+        model = ModelSpec()
 
-        async def answer() -> bytes:
-            asked, size = await self._received(messages, predict_pb2.PredictRequest)
-            call.name = asked.model_spec.name
-            call.number = _number(asked.model_spec)
+        async def respond() -> bytes:
+            request, size = await self._read(messages, predict_pb2.PredictRequest)
+            model.name = request.model_spec.name
+            model.version = _requested_version(request.model_spec)
 
-            def read(servable: Servable) -> tuple[str, Arrays, Callable[[Arrays], bytes]]:
-                key = asked.model_spec.signature_name or DEFAULT
-                definition = signature(servable.signatures, key)
-                names = _names(asked.output_filter, definition.outputs)
-                inputs = grpc_codec.arrays(asked.inputs, definition.inputs, self._limits)
+            def decode(servable: Servable) -> tuple[str, Arrays, Callable[[Arrays], bytes]]:
+                key = request.model_spec.signature_name or DEFAULT_SIGNATURE
+                signature = get_signature(servable.signatures, key)
+                names = _output_names(request.output_filter, signature.outputs)
+                inputs = grpc_codec.decode_inputs(request.inputs, signature.inputs, self._limits)
 
-                def write(outputs: Arrays) -> bytes:
-                    answer = predict_pb2.PredictResponse()
-                    answer.model_spec.CopyFrom(_spec(servable, key))
+                def encode(outputs: Arrays) -> bytes:
+                    response = predict_pb2.PredictResponse()
+                    response.model_spec.CopyFrom(_model_spec(servable, key))
                     for name in names:
-                        answer.outputs[name].CopyFrom(grpc_codec.proto(outputs[name]))
-                    return bytes(answer.SerializeToString())
+                        response.outputs[name].CopyFrom(grpc_codec.encode_tensor(outputs[name]))
+                    return bytes(response.SerializeToString())
 
-                return key, inputs, write
+                return key, inputs, encode
 
-            return await self._predictor.ask(call, size, read, context.time_remaining())
+            return await self._handler.predict(model, size, decode, context.time_remaining())
 
-        return await self._predictor(call, answer)
+        return await self._handler.handle(model, respond)
 
     async def metadata(self, messages: Messages, context: Any) -> bytes:
-        asked, _ = await self._received(messages, get_model_metadata_pb2.GetModelMetadataRequest)
-        if not asked.metadata_field or set(asked.metadata_field) != {"signature_def"}:
+        request, _ = await self._read(messages, get_model_metadata_pb2.GetModelMetadataRequest)
+        if not request.metadata_field or set(request.metadata_field) != {"signature_def"}:
             raise RequestError(400, "metadata_field must be signature_def")
-        answer = get_model_metadata_pb2.GetModelMetadataResponse()
-        version = self._library.find(asked.model_spec.name, _number(asked.model_spec))
-        with version.used() as servable:
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        spec = request.model_spec
+        version = self._repository.find(spec.name, _requested_version(spec))
+        with version.in_use() as servable:
             signatures = get_model_metadata_pb2.SignatureDefMap()
             ParseDict(servable.metadata()["metadata"]["signature_def"], signatures)
-            answer.model_spec.CopyFrom(_spec(servable))
-        answer.metadata["signature_def"].Pack(signatures)
-        return bytes(answer.SerializeToString())
+            response.model_spec.CopyFrom(_model_spec(servable))
+        response.metadata["signature_def"].Pack(signatures)
+        return bytes(response.SerializeToString())
 
     async def status(self, messages: Messages, context: Any) -> bytes:
-        asked, _ = await self._received(messages, get_model_status_pb2.GetModelStatusRequest)
-        name, number = asked.model_spec.name, _number(asked.model_spec)
-        found = [v for v in self._library.versions(name) if number in (None, v.number)]
+        request, _ = await self._read(messages, get_model_status_pb2.GetModelStatusRequest)
+        name, number = request.model_spec.name, _requested_version(request.model_spec)
+        found = [v for v in self._repository.versions(name) if number in (None, v.number)]
         if number is not None and not found:
             raise RequestError(404, f"Could not find version {number} of model {name}")
-        answer = get_model_status_pb2.GetModelStatusResponse()
-        answer.model_version_status.extend(map(_status, found))
-        return bytes(answer.SerializeToString())
+        response = get_model_status_pb2.GetModelStatusResponse()
+        response.model_version_status.extend(map(_status, found))
+        return bytes(response.SerializeToString())
 
-    async def _received(self, messages: Messages, kind: Any) -> tuple[Any, int]:
-        """The message of a call, and how many bytes it had."""
+    async def _read(self, messages: Messages, message_type: Any) -> tuple[Any, int]:
+        """Return the message of a call, and its size in bytes."""
         try:
             async with asyncio.timeout(self._limits.receive_seconds):
                 raw = await anext(messages)
         except StopAsyncIteration:
-            # gRPC itself does not hand a message on that is too long, and tells the client so.
-            most = self._limits.body_bytes
+            # gRPC drops a message that is too long, and tells the client so itself.
+            limit = self._limits.body_bytes
             raise RequestError(
-                413, f"no message, or one longer than {most} bytes (limits.body_bytes)"
+                413, f"no message, or one longer than {limit} bytes (limits.body_bytes)"
             ) from None
         except TimeoutError:
             raise RequestError(
                 408, "the message did not arrive in time (limits.receive_seconds)"
             ) from None
-        if await beside(len(raw), grpc_codec.is_crowded, raw):
+        if await run_sized(len(raw), grpc_codec.has_too_many_fields, raw):
             raise RequestError(400, "the message has too many parts")
         try:
-            return await beside(len(raw), kind.FromString, raw), len(raw)
+            return await run_sized(len(raw), message_type.FromString, raw), len(raw)
         except DecodeError:
-            raise RequestError(400, f"the message is no {kind.DESCRIPTOR.name}") from None
+            name = message_type.DESCRIPTOR.name
+            raise RequestError(400, f"the message is not a valid {name}") from None
 
 
-def _refusing(method: Method) -> Method:
-    """The method, whose errors are told in gRPC's words."""
+def _with_status(method: Method) -> Method:
+    """Return the method with its errors turned into gRPC's status codes."""
 
-    async def answered(messages: Messages, context: Any) -> bytes:
+    async def call(messages: Messages, context: Any) -> bytes:
         try:
             return await method(messages, context)
         except RequestError as error:
-            code, message = _CODES.get(error.status, grpc.StatusCode.INTERNAL), str(error)
-        except Exception:  # noqa: BLE001 - the client learns that it failed, the log where
-            code, message = grpc.StatusCode.INTERNAL, "internal error"
-            LOGGER.exception("request failed", extra={"fields": {"method": method.__name__}})
-        await context.abort(code, message[:_LONGEST])
+            code = _STATUS_CODES.get(error.status, grpc.StatusCode.INTERNAL)
+            details = str(error)
+        except Exception:  # noqa: BLE001 - the log has the details; the client gets INTERNAL
+            code, details = grpc.StatusCode.INTERNAL, "internal error"
+            LOGGER.exception("request failed", method=method.__name__)
+        await context.abort(code, details[:_MAX_DETAILS])
         raise AssertionError  # abort raises
 
-    return answered
+    return call
 
 
-def _number(spec: Any) -> int | None:
+def _requested_version(spec: Any) -> int | None:
     choice = spec.WhichOneof("version_choice")
     if choice == "version_label":
-        raise RequestError(400, "versions have no labels here: ask for one by its number")
+        raise RequestError(400, "version labels are not supported: use the version's number")
     return None if choice is None else int(spec.version.value)
 
 
-def _names(wanted: Any, outputs: Any) -> list[str]:
-    """Of the outputs, those that are wanted; all, if that is not said."""
-    names = list(wanted)
+def _output_names(output_filter: Any, outputs: Any) -> list[str]:
+    """Return the names of the requested outputs; all if there is no filter."""
+    names = list(output_filter)
     if len(set(names)) != len(names):
         raise RequestError(400, "output_filter has a name twice")
     if not outputs.keys() >= set(names):
@@ -214,15 +227,15 @@ def _names(wanted: Any, outputs: Any) -> list[str]:
     return names or list(outputs)
 
 
-def _spec(servable: Servable, key: str = "") -> Any:
-    spec = model_pb2.ModelSpec(name=servable.name, signature_name=key)
+def _model_spec(servable: Servable, signature_name: str = "") -> Any:
+    spec = model_pb2.ModelSpec(name=servable.name, signature_name=signature_name)
     spec.version.value = servable.version
     return spec
 
 
 def _status(version: Version) -> Any:
-    answer = get_model_status_pb2.ModelVersionStatus(version=version.number)
-    answer.state = answer.State.Value(version.state)
-    answer.status.error_code = _FAILED if version.error else _OK
-    answer.status.error_message = version.error
-    return answer
+    status = get_model_status_pb2.ModelVersionStatus(version=version.number)
+    status.state = status.State.Value(version.state)
+    status.status.error_code = _INTERNAL if version.error else _OK
+    status.status.error_message = version.error
+    return status

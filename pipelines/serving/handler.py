@@ -1,4 +1,4 @@
-"""What requests for predictions have in common, whichever way they come."""
+"""The handling of prediction requests that REST and gRPC share."""
 
 from __future__ import annotations
 
@@ -11,115 +11,124 @@ from typing import ParamSpec, TypeVar
 from pipelines.serving.config import ServingConfig
 from pipelines.serving.errors import RequestError
 from pipelines.serving.json_codec import Arrays
-from pipelines.serving.metrics import LOGGER, Metrics, log
+from pipelines.serving.log import LOGGER
+from pipelines.serving.metrics import Metrics
 from pipelines.serving.repository import Repository
 from pipelines.serving.servable import Servable, Signature
 
-#: What is larger (bytes) is not read or written at once: it would hold others up.
-_SMALL = 65_536
+#: Messages above this size (bytes) are processed in a thread, to keep the event loop responsive.
+_MAX_INLINE_BYTES = 65_536
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 @dataclass
-class Call:
-    """Which version of which model is asked; the newest one if there is no number."""
+class ModelSpec:
+    """The model that a request names, and its version; None is the newest one."""
 
     name: str = ""
-    number: int | None = None
+    version: int | None = None
 
 
 class Handler:
-    """Answers requests for predictions, within the limits."""
+    """Handle prediction requests within the limits of the config."""
 
-    def __init__(self, library: Repository, config: ServingConfig, metrics: Metrics) -> None:
-        self._library, self._config, self._metrics = library, config, metrics
+    def __init__(self, repository: Repository, config: ServingConfig, metrics: Metrics) -> None:
+        self._repository, self._config, self._metrics = repository, config, metrics
         self._active = 0
 
-    async def __call__(self, call: Call, work: Callable[[], Awaitable[T]]) -> T:
-        """Do the work of a request, counted and told in the log.
+    async def handle(self, model: ModelSpec, respond: Callable[[], Awaitable[T]]) -> T:
+        """Handle a request: count it, log it and limit how many run at once.
 
         Args:
-            call: may be filled in by the work.
+            model: The requested model; ``respond`` may fill it in.
+            respond: Reads the request and returns the response.
 
         Raises:
-            RequestError: what is wrong with the request, or which limit it meets; 500 for
-                whatever else goes wrong.
+            RequestError: The request is invalid or exceeds a limit; with status 500 for any other
+                failure.
         """
         started = time.perf_counter()
-        status = 0  # and so it stays where who asked has gone
+        status = 0  # stays 0 if the client leaves, whose request is not recorded
         try:
-            answer = await self._admitted(work)
+            response = await self._within_limit(respond)
             status = 200
-            return answer
+            return response
         except RequestError as error:
             status = error.status
             raise
-        except Exception:  # noqa: BLE001 - the client learns that it failed, the log where
+        except Exception:  # noqa: BLE001 - the log has the details; the client gets status 500
             status = 500
-            LOGGER.exception("request failed", extra={"fields": {"model": self._known(call)}})
+            LOGGER.exception("request failed", model=self._known_name(model))
             raise RequestError(status, "internal error") from None
         finally:
             if status:
-                self._tell(call, status, time.perf_counter() - started)
+                self._record(model, status, time.perf_counter() - started)
 
-    async def ask(
+    async def predict(
         self,
-        call: Call,
+        model: ModelSpec,
         size: int,
-        read: Callable[[Servable], tuple[str, Arrays, Callable[[Arrays], T]]],
+        decode: Callable[[Servable], tuple[str, Arrays, Callable[[Arrays], T]]],
         seconds: float | None = None,
     ) -> T:
-        """Put a question to a model.
+        """Run a model and return its encoded outputs.
 
         Args:
-            size: of what is read, in bytes.
-            read: gives the signature, its inputs, and what makes an answer of the outputs.
-            seconds: that the client waits for the answer; the limit holds too.
+            model: The model to run.
+            size: Size of the request in bytes.
+            decode: Returns the signature's name, its inputs, and a function that encodes outputs.
+            seconds: How long the client waits; ``limits.answer_seconds`` applies too.
 
         Raises:
-            RequestError: there is no such version, or it gives no answer in time.
+            RequestError: The version is not served, the request is invalid, or the outputs take
+                too long.
         """
-        most = self._config.limits.answer_seconds
-        version = self._library.find(call.name, call.number)
-        with version.used() as servable:
-            signature, inputs, write = await beside(size, read, servable)
-            outputs = await version.batchers[signature](inputs, min(most, seconds or most))
-            return await beside(sum(a.nbytes for a in outputs.values()), write, outputs)
+        limit = self._config.limits.answer_seconds
+        version = self._repository.find(model.name, model.version)
+        with version.in_use() as servable:
+            signature, inputs, encode = await run_sized(size, decode, servable)
+            outputs = await version.batchers[signature](inputs, min(limit, seconds or limit))
+            return await run_sized(sum(a.nbytes for a in outputs.values()), encode, outputs)
 
-    async def _admitted(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def _within_limit(self, respond: Callable[[], Awaitable[T]]) -> T:
         if self._active >= self._config.limits.concurrent:
             raise RequestError(429, "too many requests at the same time (limits.concurrent)")
         self._active += 1
         self._metrics.in_progress.inc()
         try:
-            return await work()
+            return await respond()
         finally:
             self._active -= 1
             self._metrics.in_progress.dec()
 
-    def _tell(self, call: Call, status: int, seconds: float) -> None:
-        known = self._known(call)
-        self._metrics.requests.labels(known, str(status)).inc()
-        self._metrics.seconds.labels(known).observe(seconds)
+    def _record(self, model: ModelSpec, status: int, seconds: float) -> None:
+        name = self._known_name(model)
+        self._metrics.requests.labels(name, str(status)).inc()
+        self._metrics.seconds.labels(name).observe(seconds)
         if self._config.log_requests:
             ms = round(seconds * 1e3, 2)
-            log("request", model=known, version=call.number, status=status, ms=ms)
+            LOGGER.info("request", model=name, version=model.version, status=status, ms=ms)
 
-    def _known(self, call: Call) -> str:
-        return call.name if call.name in self._library.names else ""
+    def _known_name(self, model: ModelSpec) -> str:
+        """Return the model's name, or nothing if the client made it up."""
+        return model.name if model.name in self._repository.names else ""
 
 
-async def beside(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function with ``size`` bytes to go through, in a thread if those are many."""
-    if size <= _SMALL:
+async def run_sized(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function that processes ``size`` bytes; in a thread if that would take long."""
+    if size <= _MAX_INLINE_BYTES:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
-def signature(signatures: Mapping[str, Signature], name: str) -> Signature:
-    """Raises: RequestError (400) if there is none of that name."""
+def get_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
+    """Return a signature by name.
+
+    Raises:
+        RequestError: With status 400 if there is no such signature.
+    """
     if name not in signatures:
         raise RequestError(400, f'Serving signature name: "{name}" not found in signature def')
     return signatures[name]

@@ -1,143 +1,149 @@
-"""Limits that hold beside requests: how many connections, and how slow they may be."""
+"""Limits below the level of requests: how many connections, and how slow clients may be."""
 
 from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 from starlette.responses import JSONResponse
 
 from pipelines.engine.core import _compat
 from pipelines.serving.config import LimitsConfig
 
+_HTTPProtocol: Any = _compat.http_protocol()
+_WebSocketProtocol: Any = _compat.websocket_protocol()
+
 _TOO_MANY = "too many connections (limits.connections)"
-_NO_HANDSHAKE = "this is no handshake of a WebSocket"
+_INVALID_HANDSHAKE = "invalid WebSocket handshake"
 
 
-def protocol(limits: LimitsConfig) -> type[asyncio.Protocol]:
-    """uvicorn's HTTP protocol within the limits."""
+def limited_http(limits: LimitsConfig) -> type[asyncio.Protocol]:
+    """Return uvicorn's HTTP protocol with limits on connections and on slow clients."""
+    return type("LimitedHTTP", (_LimitedHTTP,), {"limits": limits})
 
-    base: Any = _compat.http_protocol()
 
-    class Limited(base):
-        timeout_keep_alive_task: asyncio.TimerHandle | None
-        _deadline: asyncio.TimerHandle | None = None
-        _reads_body = _is_too_many = _is_upgraded = False
+def limited_websocket(limits: LimitsConfig) -> type[asyncio.Protocol]:
+    """Return uvicorn's WebSocket protocol, which closes connections that cannot go on."""
+    return type("LimitedWebSocket", (_LimitedWebSocket,), {"limits": limits})
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._wait()
-            if len(self.connections) > limits.connections:
-                self._is_too_many = True
-                headers = {"Connection": "close", "Retry-After": "1"}
-                self.app = JSONResponse({"error": _TOO_MANY}, 503, headers)
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._arrived()
-            self._unset_keepalive_if_required()  # it would keep all this until then
-            super().connection_lost(exc)
+class _LimitedHTTP(_HTTPProtocol):
+    """One HTTP connection. uvicorn creates it, so the limits are an attribute of its class."""
 
-        def data_received(self, data: bytes) -> None:
+    limits: ClassVar[LimitsConfig]
+    timeout_keep_alive_task: asyncio.TimerHandle | None
+    _timer: asyncio.TimerHandle | None = None
+    _reads_body = _is_too_many = _is_upgraded = False
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._start_timer()
+        if len(self.connections) > self.limits.connections:
+            self._is_too_many = True
+            headers = {"Connection": "close", "Retry-After": "1"}
+            self.app = JSONResponse({"error": _TOO_MANY}, 503, headers)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        self._unset_keepalive_if_required()  # else its timer keeps this object alive
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # uvicorn stops its keep-alive timer even for data that does not start a request.
+        is_idle = self.cycle is None or self.cycle.response_complete
+        has_timer = self._timer is not None or self.timeout_keep_alive_task is not None
+        if is_idle and not (has_timer or self._is_upgraded or self.transport.is_closing()):
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        _close(self.transport, self.limits)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._reads_body = False
+        self._start_timer()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._reads_body = True
+        self._start_timer()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._stop_timer()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._stop_timer()
+        if self._is_too_many:
+            self._reject(HTTPStatus.SERVICE_UNAVAILABLE, _TOO_MANY)
+            return
+        self._is_upgraded = True
+        super().handle_websocket_upgrade()
+
+    def send_400_response(self, msg: str) -> None:
+        self._reject(HTTPStatus.BAD_REQUEST, msg)
+
+    def _start_timer(self) -> None:
+        self._stop_timer()
+        # The application rejects a slow body; the connection is closed if the body still goes on.
+        seconds = self.limits.receive_seconds * (2 if self._reads_body else 1)
+        self._timer = self.loop.call_later(seconds, self._time_out)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _time_out(self) -> None:
+        if self._reads_body:
+            _close(self.transport, self.limits)
+        else:
+            message = "the request did not arrive in time (limits.receive_seconds)"
+            self._reject(HTTPStatus.REQUEST_TIMEOUT, message)
+
+    def _reject(self, status: HTTPStatus, message: str) -> None:
+        _reject(self.transport, self.limits, status, message)
+
+
+class _LimitedWebSocket(_WebSocketProtocol):
+    """One WebSocket connection. uvicorn creates it, so the limits are an attribute of its class."""
+
+    limits: ClassVar[LimitsConfig]
+
+    def data_received(self, data: bytes) -> None:
+        try:
             super().data_received(data)
-            # What belongs to no request, or to one that is answered already, stops the clock.
-            is_idle = self.cycle is None or self.cycle.response_complete
-            has_clock = self._deadline is not None or self.timeout_keep_alive_task is not None
-            if is_idle and not (has_clock or self._is_upgraded or self.transport.is_closing()):
-                self.timeout_keep_alive_task = self.loop.call_later(
-                    self.timeout_keep_alive, self.timeout_keep_alive_handler
-                )
+        except UnicodeError:  # a path that is not ASCII
+            _reject(self.transport, self.limits, HTTPStatus.BAD_REQUEST, _INVALID_HANDSHAKE)
+            return
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            # The parser has given up, and would wait for the client to leave.
+            _reject(self.transport, self.limits, HTTPStatus.BAD_REQUEST, _INVALID_HANDSHAKE)
 
-        def timeout_keep_alive_handler(self) -> None:
-            super().timeout_keep_alive_handler()
-            cut(self.transport, limits)
-
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self._reads_body = False
-            self._wait()
-
-        def on_headers_complete(self) -> None:
-            super().on_headers_complete()
-            self._reads_body = True
-            self._wait()
-
-        def on_message_complete(self) -> None:
-            super().on_message_complete()
-            self._arrived()
-
-        def handle_websocket_upgrade(self) -> None:
-            self._arrived()
-            if self._is_too_many:
-                self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, _TOO_MANY)
-                return
-            self._is_upgraded = True
-            super().handle_websocket_upgrade()
-
-        def send_400_response(self, msg: str) -> None:
-            self._refuse(HTTPStatus.BAD_REQUEST, msg)
-
-        def _wait(self) -> None:
-            self._arrived()
-            # A slow body is the application's to refuse; one that comes on after that is cut.
-            seconds = limits.receive_seconds * (2 if self._reads_body else 1)
-            self._deadline = self.loop.call_later(seconds, self._late)
-
-        def _arrived(self) -> None:
-            if self._deadline is not None:
-                self._deadline.cancel()
-                self._deadline = None
-
-        def _late(self) -> None:
-            if self._reads_body:
-                cut(self.transport, limits)
-            else:
-                late = "the request did not arrive in time (limits.receive_seconds)"
-                self._refuse(HTTPStatus.REQUEST_TIMEOUT, late)
-
-        def _refuse(self, status: HTTPStatus, message: str) -> None:
-            refuse(self.transport, limits, status, message)
-
-    return Limited
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        _close(self.transport, self.limits)
 
 
-def stream_protocol(limits: LimitsConfig) -> type[asyncio.Protocol]:
-    """uvicorn's WebSocket protocol within the limits."""
-
-    base: Any = _compat.websocket_protocol()
-
-    class Limited(base):
-        def data_received(self, data: bytes) -> None:
-            try:
-                super().data_received(data)
-            except UnicodeError:  # a path that is not ASCII
-                refuse(self.transport, limits, HTTPStatus.BAD_REQUEST, _NO_HANDSHAKE)
-                return
-            if self.conn.handshake_exc is not None and not self.handshake_initiated:
-                # The parser has given up, and waits for the client to leave.
-                refuse(self.transport, limits, HTTPStatus.BAD_REQUEST, _NO_HANDSHAKE)
-
-        def keepalive_timeout(self) -> None:
-            super().keepalive_timeout()
-            cut(self.transport, limits)
-
-    return Limited
-
-
-def cut(transport: asyncio.Transport, limits: LimitsConfig) -> None:
-    """Close a connection, also where the client does not read what it is sent before that."""
+def _close(transport: asyncio.Transport, limits: LimitsConfig) -> None:
+    """Close a connection, even if the client does not read what is still to be sent."""
     transport.close()
     asyncio.get_running_loop().call_later(limits.receive_seconds, transport.abort)
 
 
-def refuse(
+def _reject(
     transport: asyncio.Transport, limits: LimitsConfig, status: HTTPStatus, message: str
 ) -> None:
-    """Answer what has not become a request, and close the connection."""
+    """Send an error to a client whose request did not reach the application, and close."""
     if transport.is_closing():
         return
     body = JSONResponse({"error": message}).body
     head = f"HTTP/1.1 {status.value} {status.phrase}\r\nconnection: close\r\n"
     head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     transport.write(head.encode() + bytes(body))
-    cut(transport, limits)
+    _close(transport, limits)

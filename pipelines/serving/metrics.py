@@ -1,16 +1,6 @@
-"""What a server tells of itself: Prometheus metrics, and a log of JSON lines.
-
-Neither holds what users send: a request is its model, its size, its status and its time.
-"""
+"""Prometheus metrics of a server."""
 
 from __future__ import annotations
-
-import json
-import logging
-import sys
-import traceback
-from datetime import UTC, datetime
-from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,8 +10,6 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
-
-LOGGER = logging.getLogger("unfold.serving")
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _STEP_SECONDS = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.025, 0.1, 1)
@@ -75,35 +63,3 @@ class Metrics:
             ["model", "result"],
             registry=self.registry,
         )
-
-
-class _Lines(logging.Formatter):
-    """A record as one line of JSON: when, how bad, what, and the fields given with it."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info and (error := record.exc_info[1]) is not None:
-            # Where it happened, and not the message: that may quote what a user has sent.
-            line["error"] = type(error).__name__
-            frames = traceback.extract_tb(error.__traceback__)
-            line["at"] = [f"{f.filename}:{f.lineno} {f.name}" for f in frames]
-        return json.dumps(line, ensure_ascii=False)
-
-
-def log_as_json() -> None:
-    """Send the log of this process, uvicorn's included, to standard error, a line a record."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    LOGGER.setLevel(logging.INFO)
-
-
-def log(event: str, level: int = logging.INFO, **fields: Any) -> None:
-    LOGGER.log(level, event, extra={"fields": fields})

@@ -1,16 +1,15 @@
-"""Which versions of which models are served: the folders say so.
+"""The models in the exports folder, and which of their versions are served.
 
-``ROOT/NAME/NUMBER/`` with a SavedModel is a version. Of each model the newest ones that can be
-loaded are served. A new one is loaded and warmed beside the old one, then new requests go to it;
-the old one answers those that it has and is closed. So it is where the files of a version change.
-One that cannot be loaded is told, skipped, and tried again when its files change, or a while later:
-what was missing may have been memory.
+``ROOT/NAME/NUMBER/`` with a SavedModel is a version. Of each model, the newest versions that load
+are served. A new version is loaded and warmed up while the old one serves; then new requests go to
+the new one, and the old one finishes requests in flight and is closed. The same happens if the
+files of a version change. A version that fails to load is logged and skipped. It is tried again
+when its files change, or after a while, since the cause may have been a lack of memory.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,17 +20,18 @@ from typing import Literal
 from pipelines.serving.batching import Batcher
 from pipelines.serving.config import ServingConfig
 from pipelines.serving.errors import RequestError
-from pipelines.serving.metrics import LOGGER, Metrics, log
-from pipelines.serving.servable import Servable, give_back
+from pipelines.serving.log import LOGGER
+from pipelines.serving.metrics import Metrics
+from pipelines.serving.servable import Servable, release_memory
 
 State = Literal["LOADING", "AVAILABLE", "UNLOADING", "END"]
-#: Seconds until a version that could not be loaded is tried again as it is.
+#: Seconds until an unchanged version that failed to load is tried again.
 _RETRY = 60.0
 
 
 @dataclass(frozen=True)
-class Folder:
-    """Where a version is, and its files with their sizes and times."""
+class VersionFolder:
+    """The folder of a version, and its files as (name, size, modification time in ns)."""
 
     path: Path
     files: frozenset[tuple[str, int, int]]
@@ -39,29 +39,33 @@ class Folder:
 
 @dataclass(eq=False)
 class Version:
-    """One version of a model and what becomes of it.
+    """One version of a model.
 
     Attributes:
-        state: in TensorFlow Serving's words.
-        error: why it could not be loaded.
-        folder: as it was when it was last tried to load it.
-        tried: when that was, by the loop's clock.
+        name: The model's name.
+        number: The version's number.
+        folder: The folder as it was at the last attempt to load it.
+        attempted: Time of that attempt on the event loop's clock.
+        state: The state, as TensorFlow Serving names it.
+        error: Why the last attempt failed; empty if it succeeded.
+        servable: The loaded model; None unless the state is ``AVAILABLE`` or ``UNLOADING``.
+        batchers: For each signature.
     """
 
     name: str
     number: int
-    folder: Folder
-    tried: float
+    folder: VersionFolder
+    attempted: float
     state: State = "LOADING"
     error: str = ""
     servable: Servable | None = None
     batchers: dict[str, Batcher] = field(default_factory=dict)
     _users: int = 0
-    _free: asyncio.Event = field(default_factory=asyncio.Event)
+    _unused: asyncio.Event = field(default_factory=asyncio.Event)
 
     @contextmanager
-    def used(self) -> Iterator[Servable]:
-        """Keep it from being closed."""
+    def in_use(self) -> Iterator[Servable]:
+        """Keep the model open while the block runs."""
         assert self.servable is not None
         self._users += 1
         try:
@@ -69,81 +73,87 @@ class Version:
         finally:
             self._users -= 1
             if not self._users:
-                self._free.set()
+                self._unused.set()
 
-    async def drained(self) -> None:
+    async def wait_until_unused(self) -> None:
+        """Wait for the blocks of all `in_use` to end."""
         while self._users:
-            self._free.clear()
-            await self._free.wait()
+            self._unused.clear()
+            await self._unused.wait()
 
 
 class Repository:
-    """All models below a folder."""
+    """All models in a folder."""
 
     def __init__(
         self, root: Path, names: Sequence[str], config: ServingConfig, metrics: Metrics
     ) -> None:
-        """
+        """Prepare an empty repository; `watch` and `update` load the models.
+
         Args:
-            names: those that are served; all there are, if empty.
+            root: The folder with a folder for each model.
+            names: The models to serve; if empty, all.
+            config: The server's config.
+            metrics: Where loads, versions and batches are counted.
         """
         self._root, self._names, self._config, self._metrics = root, names, config, metrics
         self._models: dict[str, dict[int, Version]] = {name: {} for name in names}
         self._loader = ThreadPoolExecutor(1, "load")
         self._workers: Executor = ThreadPoolExecutor(config.workers, "model")
-        self._closing: set[asyncio.Task[None]] = set()
+        self._unloading: set[asyncio.Task[None]] = set()
 
     @property
     def names(self) -> list[str]:
+        """The names of all models found so far, sorted."""
         return sorted(self._models)
 
     def versions(self, name: str) -> list[Version]:
-        """All that were seen, the newest first.
+        """Return all known versions of a model, newest first.
 
         Raises:
-            RequestError: 404, if there is no such model.
+            RequestError: With status 404 if the model is unknown.
         """
         if name not in self._models:
             raise RequestError(404, f"Could not find any versions of model {name}")
         return sorted(self._models[name].values(), key=lambda v: -v.number)
 
     def find(self, name: str, number: int | None = None) -> Version:
-        """The version asked for; the newest one that is served if none.
+        """Return an available version; the newest one if ``number`` is None.
 
         Raises:
-            RequestError: 404 if it is not served; 503 if it will be, once it is loaded.
+            RequestError: With status 404 if it is not served, 503 if it is still being loaded.
         """
-        wanted = f"Latest({name})" if number is None else f"Specific({name}, {number})"
+        request = f"Latest({name})" if number is None else f"Specific({name}, {number})"
         known = self._models.get(name, {}).values()
-        there = [v for v in known if number in (None, v.number)]
-        served = [v for v in there if v.state == "AVAILABLE"]
-        if served:
-            return max(served, key=lambda v: v.number)
-        unseen = name in self._models and not known
-        if unseen or any(v.state == "LOADING" for v in there):
-            raise RequestError(503, f"Servable is being loaded for request: {wanted}")
-        raise RequestError(404, f"Servable not found for request: {wanted}")
+        candidates = [v for v in known if number in (None, v.number)]
+        available = [v for v in candidates if v.state == "AVAILABLE"]
+        if available:
+            return max(available, key=lambda v: v.number)
+        is_unscanned = name in self._models and not known
+        if is_unscanned or any(v.state == "LOADING" for v in candidates):
+            raise RequestError(503, f"Servable is being loaded for request: {request}")
+        raise RequestError(404, f"Servable not found for request: {request}")
 
-    def ready(self) -> dict[str, bool]:
-        """Of each model, whether some version of it is served."""
+    def readiness(self) -> dict[str, bool]:
+        """Return, for each model, whether a version is available."""
         return {
             name: any(v.state == "AVAILABLE" for v in versions.values())
             for name, versions in sorted(self._models.items())
         }
 
     async def watch(self) -> None:
-        """Look for changes until cancelled."""
+        """Call `update` every ``poll_seconds`` until cancelled."""
         while True:
             try:
-                await self.look()
+                await self.update()
             except OSError as error:
-                log("the exports cannot be read", logging.ERROR, reason=error.strerror)
-            except Exception:  # noqa: BLE001 - what is served goes on, and the next look may do
-                LOGGER.exception("a look at the exports failed")
+                LOGGER.error("the exports cannot be read", reason=error.strerror)
+            except Exception:  # noqa: BLE001 - keep serving; the next update may succeed
+                LOGGER.exception("updating the exports failed")
             await asyncio.sleep(self._config.poll_seconds)
 
-    async def look(self) -> None:
-        """Load what is new, and let go of what is replaced."""
+    async def update(self) -> None:
+        """Load new versions, and unload those that they replace."""
         found = await asyncio.to_thread(_scan, self._root, self._names)
         for name in found:
             self._models.setdefault(name, {})
@@ -151,97 +161,107 @@ class Repository:
             known = self._models[name]
             for number in [n for n, v in known.items() if v.state == "END" and n not in folders]:
                 del known[number]
-            wanted: list[int] = []
+            served: list[int] = []
             for number, folder in sorted(folders.items(), reverse=True):
-                if len(wanted) == self._config.versions:
+                if len(served) == self._config.versions:
                     break
-                if await self._is_served(known, name, number, folder):
-                    wanted.append(number)
-            if not wanted:
-                continue  # rather what was served so far than nothing
+                if await self._ensure_served(name, number, folder):
+                    served.append(number)
+            if not served:
+                continue  # keep what is served so far rather than nothing
             for version in known.values():
-                if version.state == "AVAILABLE" and version.number not in wanted:
-                    self._let_go(version)
-            self._metrics.version.labels(name).set(max(wanted))
+                if version.state == "AVAILABLE" and version.number not in served:
+                    self._unload(version)
+            self._metrics.version.labels(name).set(max(served))
 
     async def close(self) -> None:
-        """End all that is served, once it is not used any more."""
+        """Unload all versions once their requests in flight are finished."""
         for versions in self._models.values():
             for version in versions.values():
                 if version.state == "AVAILABLE":
-                    self._let_go(version)
-        await asyncio.gather(*self._closing)
+                    self._unload(version)
+        await asyncio.gather(*self._unloading)
         self._loader.shutdown()
         self._workers.shutdown()
 
-    async def _is_served(
-        self, known: dict[int, Version], name: str, number: int, folder: Folder
-    ) -> bool:
-        """Whether a version answers requests; it is loaded if need be."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+    async def _ensure_served(self, name: str, number: int, folder: VersionFolder) -> bool:
+        """Load a version if it is new or changed; return whether it is available."""
+        known = self._models[name]
         old = known.get(number)
-        is_served = old is not None and old.state == "AVAILABLE"
+        served = old if old is not None and old.state == "AVAILABLE" else None
+        now = asyncio.get_running_loop().time()
         if old is not None and old.folder == folder:
-            if is_served and not old.error:
+            if served is not None and not old.error:
                 return True
-            if old.error and started - old.tried < _RETRY:
-                return is_served  # as broken as it was
-        version = Version(name, number, folder, started)
-        if not is_served:
+            if old.error and now - old.attempted < _RETRY:
+                return served is not None
+        version = Version(name, number, folder, now)
+        if served is None:
             known[number] = version
+        if not await self._load(version):
+            if served is None:
+                version.state = "END"
+                return False
+            # It goes on as it was loaded, with the files of then.
+            served.folder, served.attempted, served.error = folder, now, version.error
+            return True
+        known[number] = version
+        if served is not None:
+            self._unload(served)
+        return True
+
+    async def _load(self, version: Version) -> bool:
+        """Load a version in the background; on failure, set its error and return False."""
+        loop = asyncio.get_running_loop()
+        name, number = version.name, version.number
         try:
-            servable = await loop.run_in_executor(self._loader, Servable, name, number, folder.path)
-        except Exception as error:  # noqa: BLE001 - whatever a broken folder makes TensorFlow raise
-            reason = f"{type(error).__name__}: {str(error)[:300]}"
-            self._metrics.loads.labels(name, "failed").inc()
-            log("version skipped", logging.ERROR, model=name, version=number, reason=reason)
-            if old is not None and is_served:  # with the files that it had before
-                old.folder, old.tried, old.error = folder, started, reason
-            else:
-                version.state, version.error = "END", reason
-            return is_served
-        note = self._metrics.batch_rows.labels(name).observe
-        version.batchers = {
-            key: Batcher(
-                signature, self._config.batching, self._workers, self._config.workers, note
+            servable = await loop.run_in_executor(
+                self._loader, Servable, name, number, version.folder.path
             )
+        except Exception as error:  # noqa: BLE001 - a damaged SavedModel can raise anything
+            version.error = f"{type(error).__name__}: {str(error)[:300]}"
+            self._metrics.loads.labels(name, "failed").inc()
+            LOGGER.error("version skipped", model=name, version=number, reason=version.error)
+            return False
+        on_batch = self._metrics.batch_rows.labels(name).observe
+        batching, workers = self._config.batching, self._config.workers
+        version.batchers = {
+            key: Batcher(signature, batching, self._workers, workers, on_batch)
             for key, signature in servable.signatures.items()
         }
         version.servable, version.state = servable, "AVAILABLE"
-        known[number] = version
-        if old is not None and is_served:
-            self._let_go(old)
         self._metrics.loads.labels(name, "loaded").inc()
-        seconds = round(loop.time() - started, 3)
-        log("version served", model=name, version=number, seconds=seconds)
+        seconds = round(loop.time() - version.attempted, 3)
+        LOGGER.info("version served", model=name, version=number, seconds=seconds)
         return True
 
-    def _let_go(self, version: Version) -> None:
-        async def end() -> None:
-            await version.drained()
+    def _unload(self, version: Version) -> None:
+        """Send no more requests to a version, and close it once it is unused."""
+
+        async def close() -> None:
+            await version.wait_until_unused()
             servable, version.servable, version.batchers = version.servable, None, {}
             assert servable is not None
             await asyncio.to_thread(servable.close)
             del servable
-            await asyncio.to_thread(give_back)
+            await asyncio.to_thread(release_memory)
             version.state = "END"
-            log("version ended", model=version.name, version=version.number)
+            LOGGER.info("version ended", model=version.name, version=version.number)
 
         version.state = "UNLOADING"
-        task = asyncio.get_running_loop().create_task(end())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        task = asyncio.get_running_loop().create_task(close())
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
 
 
-def _scan(root: Path, names: Sequence[str]) -> dict[str, dict[int, Folder]]:
-    """The versions of each model."""
+def _scan(root: Path, names: Sequence[str]) -> dict[str, dict[int, VersionFolder]]:
+    """Return the versions of each model that has any."""
     models = [root / name for name in names] or sorted(
         p for p in root.glob("*") if p.is_dir() and not p.name.startswith(".")
     )
     found = {
         model.name: {
-            int(path.name): Folder(path, files)
+            int(path.name): VersionFolder(path, files)
             for path in (model.iterdir() if model.is_dir() else ())
             if path.name.isascii() and path.name.isdecimal() and (files := _files(path))
         }
@@ -251,7 +271,7 @@ def _scan(root: Path, names: Sequence[str]) -> dict[str, dict[int, Folder]]:
 
 
 def _files(folder: Path) -> frozenset[tuple[str, int, int]]:
-    """None as long as there is no SavedModel."""
+    """Return the files of a version; empty if it has no SavedModel."""
     if not (folder / "saved_model.pb").is_file():
         return frozenset()
     stats = [(str(p.relative_to(folder)), p.stat()) for p in folder.rglob("*") if p.is_file()]

@@ -1,14 +1,13 @@
-"""The HTTP side: TensorFlow Serving's REST interface, health and metrics."""
+"""TensorFlow Serving's REST API, with health and metrics."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import APIRouter, FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -19,18 +18,18 @@ from starlette.requests import ClientDisconnect
 from pipelines.serving import json_codec, openapi
 from pipelines.serving.config import LimitsConfig, ServingConfig
 from pipelines.serving.errors import RequestError
-from pipelines.serving.handler import Call, Handler, signature
+from pipelines.serving.handler import Handler, ModelSpec, get_signature
 from pipelines.serving.json_codec import Arrays
 from pipelines.serving.metrics import Metrics
 from pipelines.serving.repository import Repository, Version
 from pipelines.serving.servable import Servable
-from pipelines.serving.websocket import Streams
+from pipelines.serving.websocket import StreamHandler
 
-#: As TensorFlow Serving names the codes of a version's status.
-_OK, _FAILED = "OK", "INTERNAL"
+#: TensorFlow Serving's names of a version's error codes.
+_OK, _INTERNAL = "OK", "INTERNAL"
 
 
-class _Part(Convertor[str]):
+class _PathPart(Convertor[str]):
     """A part of a path that a verb may follow, as in ``NAME:predict``."""
 
     regex = "[^/:]+"
@@ -42,19 +41,122 @@ class _Part(Convertor[str]):
         return value
 
 
-register_url_convertor("part", _Part())
+register_url_convertor("part", _PathPart())
 
 
-async def _received(request: Request, limits: LimitsConfig) -> bytes:
+def create_app(
+    repository: Repository,
+    config: ServingConfig,
+    metrics: Metrics,
+    grpc_address: str | None = None,
+) -> FastAPI:
+    """Create the application. It watches the repository from its startup to its shutdown.
+
+    Args:
+        repository: The models.
+        config: The server's config.
+        metrics: The server's metrics.
+        grpc_address: Where to serve gRPC too; None disables gRPC.
     """
+    handler = Handler(repository, config, metrics)
+    app = FastAPI(
+        title="Unfold",
+        summary="Exported models, with TensorFlow Serving's REST API.",
+        lifespan=_lifespan(repository, config, handler, grpc_address),
+        redirect_slashes=False,
+        # These pages load scripts from another site.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.include_router(_prediction_routes(handler, config.limits))
+    app.include_router(_stream_routes(StreamHandler(repository, config, metrics)))
+    app.include_router(_model_routes(repository))
+    app.include_router(_monitoring_routes(repository, metrics))
+    _add_error_handlers(app)
+    general = app.openapi
+
+    def describe() -> dict[str, Any]:
+        """Return the OpenAPI document, with the paths and schemas of each model."""
+        document = general()
+        signatures = _served_signatures(repository)
+        paths = openapi.paths_by_model(document["paths"], signatures, config.limits)
+        return document | {"paths": paths}
+
+    app.openapi = describe  # type: ignore[method-assign]
+    return app
+
+
+def _lifespan(
+    repository: Repository, config: ServingConfig, handler: Handler, grpc_address: str | None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(repository.close)
+            if grpc_address is not None:
+                from pipelines.serving import grpc_server  # its dependency is optional
+
+                app.state.stop_grpc = await stack.enter_async_context(
+                    grpc_server.serve(grpc_address, repository, config, handler)
+                )
+            watcher = asyncio.get_running_loop().create_task(repository.watch())
+            stack.callback(watcher.cancel)
+            yield
+
+    return lifespan
+
+
+def _prediction_routes(handler: Handler, limits: LimitsConfig) -> APIRouter:
+    router = APIRouter()
+    responses = openapi.error_responses(*openapi.ERRORS)
+
+    async def respond(request: Request, model: ModelSpec) -> Response:
+        async def predict() -> bytes:
+            body = await _read_body(request, limits)
+
+            def decode(servable: Servable) -> tuple[str, Arrays, Callable[[Arrays], bytes]]:
+                parsed = json_codec.parse_request(body)
+                specs = get_signature(servable.signatures, parsed.signature).inputs
+                inputs = json_codec.decode_inputs(parsed, specs, limits)
+                return (
+                    parsed.signature,
+                    inputs,
+                    lambda outputs: json_codec.encode_outputs(outputs, parsed.format),
+                )
+
+            return await handler.predict(model, len(body), decode)
+
+        try:
+            body = await handler.handle(model, predict)
+        except RequestError as error:
+            headers = {"Retry-After": "1"} if error.status in (429, 503) else None
+            return JSONResponse({"error": str(error)}, error.status, headers)
+        return Response(body, media_type="application/json")
+
+    @router.post("/v1/models/{name:part}:predict", responses=responses)
+    async def predict(request: Request, name: str) -> Response:
+        """Run the newest version of a model."""
+        return await respond(request, ModelSpec(name))
+
+    @router.post("/v1/models/{name:part}/versions/{version:part}:predict", responses=responses)
+    async def predict_version(request: Request, name: str, version: int) -> Response:
+        """Run one version of a model."""
+        return await respond(request, ModelSpec(name, version))
+
+    return router
+
+
+async def _read_body(request: Request, limits: LimitsConfig) -> bytes:
+    """Read the body of a request.
+
     Raises:
-        RequestError: the body is too long, too slow or not whole.
+        RequestError: The body is too long, too slow or incomplete.
     """
-    most = limits.body_bytes
-    refusal = RequestError(413, f"the body is longer than {most} bytes (limits.body_bytes)")
+    limit = limits.body_bytes
+    too_long = RequestError(413, f"the body is longer than {limit} bytes (limits.body_bytes)")
     try:
-        if int(request.headers.get("content-length", 0)) > most:
-            raise refusal
+        if int(request.headers.get("content-length", 0)) > limit:
+            raise too_long
     except ValueError:
         raise RequestError(400, "Content-Length is not a number") from None
     chunks, size = [], 0
@@ -63,8 +165,8 @@ async def _received(request: Request, limits: LimitsConfig) -> bytes:
             async for chunk in request.stream():
                 chunks.append(chunk)
                 size += len(chunk)
-                if size > most:
-                    raise refusal
+                if size > limit:
+                    raise too_long
     except TimeoutError:
         raise RequestError(
             408, "the body did not arrive in time (limits.receive_seconds)"
@@ -74,193 +176,113 @@ async def _received(request: Request, limits: LimitsConfig) -> bytes:
     return b"".join(chunks)
 
 
-def create(
-    library: Repository, config: ServingConfig, metrics: Metrics, rpc_address: str | None = None
-) -> FastAPI:
-    """The application. It loads models while it runs, and from its start on.
+def _stream_routes(streams: StreamHandler) -> APIRouter:
+    router = APIRouter()
 
-    Args:
-        rpc_address: where it listens to gRPC too.
-    """
-    predictor = Handler(library, config, metrics)
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as ends:
-            ends.push_async_callback(library.close)
-            if rpc_address is not None:
-                from pipelines.serving import grpc_server  # what it needs is not always installed
-
-                app.state.stop_rpc = await ends.enter_async_context(
-                    grpc_server.serving(rpc_address, library, config, predictor)
-                )
-            watching = asyncio.get_running_loop().create_task(library.watch())
-            ends.callback(watching.cancel)
-            yield
-
-    app = FastAPI(
-        title="Unfold",
-        summary="Exported models, asked as TensorFlow Serving is.",
-        lifespan=lifespan,
-        redirect_slashes=False,
-        # Their pages are made of what another site serves.
-        docs_url=None,
-        redoc_url=None,
-    )
-    streams = Streams(library, config, metrics)
-
-    async def answered(request: Request, name: str, number: int | None = None) -> Response:
-        call = Call(name, number)
-
-        async def answer() -> bytes:
-            body = await _received(request, config.limits)
-
-            def read(servable: Servable) -> tuple[str, Arrays, Callable[[Arrays], bytes]]:
-                asked = json_codec.parse(body)
-                specs = signature(servable.signatures, asked.signature).inputs
-                inputs = json_codec.arrays(asked, specs, config.limits)
-                return (
-                    asked.signature,
-                    inputs,
-                    lambda outputs: json_codec.body(outputs, asked.format),
-                )
-
-            return await predictor.ask(call, len(body), read)
-
-        try:
-            return Response(await predictor(call, answer), media_type="application/json")
-        except RequestError as error:
-            headers = {"Retry-After": "1"} if error.status in (429, 503) else {}
-            return Response(_error(str(error)), error.status, headers, "application/json")
-
-    asked: dict[str, Any] = {"responses": openapi.refusals(*openapi.REFUSALS)}
-    found: dict[str, Any] = {"responses": openapi.refusals(400, 404, 503)}
-
-    @app.post("/v1/models/{name:part}:predict", **asked)
-    async def predict(request: Request, name: str) -> Response:
-        """Ask the newest version of a model."""
-        return await answered(request, name)
-
-    @app.post("/v1/models/{name:part}/versions/{version:part}:predict", **asked)
-    async def predict_version(request: Request, name: str, version: int) -> Response:
-        """Ask one version of a model."""
-        return await answered(request, name, version)
-
-    @app.websocket("/v1/models/{name:part}:stream")
+    @router.websocket("/v1/models/{name:part}:stream")
     async def stream(socket: WebSocket, name: str) -> None:
-        await streams(socket, name)
+        await streams.handle(socket, name)
 
-    @app.websocket("/v1/models/{name:part}/versions/{version}:stream")
+    @router.websocket("/v1/models/{name:part}/versions/{version}:stream")
     async def stream_version(socket: WebSocket, name: str, version: int) -> None:
-        await streams(socket, name, version)
+        await streams.handle(socket, name, version)
 
-    @app.get("/v1/models/{name:part}", **found)
+    return router
+
+
+def _model_routes(repository: Repository) -> APIRouter:
+    router = APIRouter()
+    responses = openapi.error_responses(400, 404, 503)
+
+    @router.get("/v1/models/{name:part}", responses=responses)
     async def status(name: str) -> dict[str, Any]:
-        """Which versions of a model there are, and which of them are served."""
-        return {"model_version_status": [_status(v) for v in library.versions(name)]}
+        """Return the states of all versions of a model."""
+        return _status(repository.versions(name))
 
-    @app.get("/v1/models/{name:part}/versions/{version:part}", **found)
+    @router.get("/v1/models/{name:part}/versions/{version:part}", responses=responses)
     async def version_status(name: str, version: int) -> dict[str, Any]:
-        """Whether a version of a model is served."""
-        found = [v for v in library.versions(name) if v.number == version]
+        """Return the state of one version of a model."""
+        found = [v for v in repository.versions(name) if v.number == version]
         if not found:
             raise RequestError(404, f"Could not find version {version} of model {name}")
-        return {"model_version_status": [_status(v) for v in found]}
+        return _status(found)
 
-    @app.get("/v1/models/{name:part}/metadata", **found)
+    @router.get("/v1/models/{name:part}/metadata", responses=responses)
     async def metadata(name: str) -> dict[str, Any]:
-        """The signatures of the newest version of a model."""
-        with library.find(name).used() as servable:
+        """Return the signatures of the newest version of a model."""
+        with repository.find(name).in_use() as servable:
             return servable.metadata()
 
-    @app.get("/v1/models/{name:part}/versions/{version:part}/metadata", **found)
+    @router.get("/v1/models/{name:part}/versions/{version:part}/metadata", responses=responses)
     async def version_metadata(name: str, version: int) -> dict[str, Any]:
-        """The signatures of one version of a model."""
-        with library.find(name, version).used() as servable:
+        """Return the signatures of one version of a model."""
+        with repository.find(name, version).in_use() as servable:
             return servable.metadata()
 
-    @app.get("/healthz")
+    return router
+
+
+def _monitoring_routes(repository: Repository, metrics: Metrics) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/healthz")
     async def healthy() -> dict[str, str]:
-        """The server runs."""
+        """Return 200 while the server runs."""
         return {"status": "ok"}
 
-    @app.get("/readyz", responses={503: {"description": "some model has no version yet"}})
+    @router.get("/readyz", responses={503: {"description": "a model has no available version"}})
     async def ready() -> Response:
-        """Every model has a version that is served."""
-        models = library.ready()
+        """Return 200 if every model has an available version."""
+        models = repository.readiness()
         is_ready = bool(models) and all(models.values())
         return JSONResponse({"ready": is_ready, "models": models}, 200 if is_ready else 503)
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def all_metrics() -> Response:
-        """For Prometheus."""
+        """Return the metrics in Prometheus' text format."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    return router
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    """Make every error a JSON object with the key ``error``."""
+
     @app.exception_handler(RequestError)
-    async def refused(request: Request, error: RequestError) -> Response:
-        return Response(_error(str(error)), error.status, media_type="application/json")
+    async def request_error(request: Request, error: RequestError) -> Response:
+        return JSONResponse({"error": str(error)}, error.status)
 
     @app.exception_handler(HTTPException)
-    async def no_route(request: Request, error: HTTPException) -> Response:
+    async def http_error(request: Request, error: HTTPException) -> Response:
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> Response:
-        where = ", ".join(str(e["loc"][-1]) for e in error.errors())
-        return JSONResponse({"error": f"Malformed request: {where}"}, 400)
-
-    general = app.openapi
-
-    def document() -> dict[str, Any]:
-        """The interface with a path for each model, which says what that model takes and gives."""
-        return general() | {"paths": _paths_of_models(general()["paths"], library, config.limits)}
-
-    app.openapi = document  # type: ignore[method-assign]
-    return app
+    async def validation_error(request: Request, error: RequestValidationError) -> Response:
+        parameters = ", ".join(str(e["loc"][-1]) for e in error.errors())
+        return JSONResponse({"error": f"Malformed request: {parameters}"}, 400)
 
 
-def _paths_of_models(
-    paths: dict[str, Any], library: Repository, limits: LimitsConfig
-) -> dict[str, Any]:
-    served = {}
-    for name, there in library.ready().items():
-        servable = library.find(name).servable if there else None
+def _served_signatures(repository: Repository) -> openapi.ModelSignatures:
+    """Return the signatures of the newest available version of each model."""
+    signatures = {}
+    for name, is_ready in repository.readiness().items():
+        servable = repository.find(name).servable if is_ready else None
         if servable is not None:
-            served[name] = servable.signatures
-    out = {}
-    for path, operations in paths.items():
-        if "{name}" not in path:
-            out[path] = operations
-            continue
-        for name, signatures in served.items():
-            own = copy.deepcopy(operations)
-            for operation in own.values():
-                operation["operationId"] += f"_{name}"
-                operation["parameters"] = [
-                    p for p in operation.get("parameters", ()) if p["name"] != "name"
-                ]
-                operation["responses"].pop("422", None)
-                if "post" in own:
-                    body = {"schema": openapi.request(signatures, limits)}
-                    operation["requestBody"] = {
-                        "required": True,
-                        "content": {"application/json": body},
-                    }
-                    operation["responses"]["200"]["content"] = {
-                        "application/json": {"schema": openapi.answer(signatures)}
-                    }
-            out[path.replace("{name}", name)] = own
-    return out
+            signatures[name] = servable.signatures
+    return signatures
 
 
-def _status(version: Version) -> dict[str, Any]:
-    code = _FAILED if version.error else _OK
+def _status(versions: list[Version]) -> dict[str, Any]:
     return {
-        "version": str(version.number),
-        "state": version.state,
-        "status": {"error_code": code, "error_message": version.error},
+        "model_version_status": [
+            {
+                "version": str(version.number),
+                "state": version.state,
+                "status": {
+                    "error_code": _INTERNAL if version.error else _OK,
+                    "error_message": version.error,
+                },
+            }
+            for version in versions
+        ]
     }
-
-
-def _error(message: str) -> bytes:
-    return bytes(JSONResponse({"error": message}).body)

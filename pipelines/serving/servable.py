@@ -1,7 +1,7 @@
-"""One version of a model, in memory: its signatures, called with arrays.
+"""One loaded version of a model: its signatures, called with arrays.
 
-A SavedModel runs in a session of its own, as in TensorFlow Serving: a call that takes too long is
-cancelled, and closing the session gives its memory back.
+Each SavedModel runs in its own session, as in TensorFlow Serving: a call that takes too long can be
+cancelled, and closing the session frees its memory.
 """
 
 from __future__ import annotations
@@ -18,76 +18,95 @@ from google.protobuf.json_format import MessageToDict
 
 from pipelines.engine.core import _compat
 from pipelines.serving.errors import RequestError
-from pipelines.serving.json_codec import Arrays, Spec
+from pipelines.serving.json_codec import Arrays, TensorSpec
 
-#: What TensorFlow says when an input has no fitting shape or value.
-_WRONG_INPUT = (
+#: What TensorFlow raises for an input of the wrong shape or value.
+_INVALID_INPUT = (
     tf.errors.InvalidArgumentError,
     tf.errors.FailedPreconditionError,
     tf.errors.OutOfRangeError,
     tf.errors.UnimplementedError,
 )
-#: SavedModels keep the function that sets their resources up beside those for clients.
-_PRIVATE = "__saved_model"
+#: Prefix of the functions with which a SavedModel initialises itself.
+_PRIVATE_PREFIX = "__saved_model"
 
 
 class Signature:
     """One function of a model.
 
     Attributes:
-        inputs, outputs: by name; of strings, the dtype is ``object``.
-        by_rows: whether rows of several requests can go through it side by side: each input and
-            output has its rows along the first axis, and no output has another axis of open size,
-            which would be as long as the longest row makes it.
+        inputs: Specs by name.
+        outputs: Specs by name.
+        is_batchable: Whether the rows of several requests can share a call: each input and output
+            has its rows along the first axis, and no output has another axis of unknown size,
+            whose length would depend on the longest row of the batch.
     """
 
     def __init__(self, session: Any, definition: Any) -> None:
+        """Look up the tensors of a signature.
+
+        Args:
+            session: The session with the model's graph.
+            definition: The signature's ``SignatureDef``.
+        """
         self._session = session
 
-        def tensors(infos: Any) -> dict[str, Any]:
-            found = {n: session.graph.get_tensor_by_name(i.name) for n, i in sorted(infos.items())}
-            return {n: _compat.tensor_handle(tensor) for n, tensor in found.items()}
+        def handles(infos: Any) -> dict[str, Any]:
+            tensors = {
+                name: session.graph.get_tensor_by_name(info.name)
+                for name, info in sorted(infos.items())
+            }
+            return {name: _compat.tensor_handle(tensor) for name, tensor in tensors.items()}
 
-        self._feeds, self._fetches = tensors(definition.inputs), tensors(definition.outputs)
-        self.inputs = {n: _spec(definition.inputs[n]) for n in self._feeds}
-        self.outputs = {n: _spec(definition.outputs[n]) for n in self._fetches}
-        inputs, outputs = ([s.shape or () for s in d.values()] for d in (self.inputs, self.outputs))
-        self.by_rows = (
+        self._feeds, self._fetches = handles(definition.inputs), handles(definition.outputs)
+        self.inputs = {name: _tensor_spec(definition.inputs[name]) for name in self._feeds}
+        self.outputs = {name: _tensor_spec(definition.outputs[name]) for name in self._fetches}
+        inputs = [spec.shape or () for spec in self.inputs.values()]
+        outputs = [spec.shape or () for spec in self.outputs.values()]
+        self.is_batchable = (
             bool(inputs)
             and all(shape[:1] == (None,) for shape in inputs + outputs)
             and not any(None in shape[1:] for shape in outputs)
         )
 
     def __call__(self, inputs: Arrays, seconds: float) -> Arrays:
-        """Compute, without holding Python's lock.
+        """Compute the outputs, without holding Python's global lock.
+
+        Args:
+            inputs: Arrays by name, with the dtypes and shapes of `inputs`.
+            seconds: Time limit, after which the computation is cancelled.
 
         Raises:
-            RequestError: 400 if the model cannot take these inputs; 504 if it takes longer than
-                ``seconds``, after which nothing of it runs any more.
+            RequestError: With status 400 if the model rejects the inputs, or 504 after ``seconds``.
         """
+        options = tf.compat.v1.RunOptions(timeout_in_ms=max(int(seconds * 1000), 1))
+        feeds = {self._feeds[name]: value for name, value in inputs.items()}
         try:
-            found = self._run({self._feeds[n]: value for n, value in inputs.items()}, seconds)
-        except _WRONG_INPUT as error:
+            values = _compat.run_session(
+                self._session, options.SerializeToString(), feeds, list(self._fetches.values())
+            )
+        except _INVALID_INPUT as error:
             message = str(error.message).split("\n")[0].split("[[")[0].strip()
             raise RequestError(400, f"the model cannot take this: {message[:300]}") from None
         except tf.errors.DeadlineExceededError:
             raise RequestError(504, "the answer takes too long (limits.answer_seconds)") from None
-        return {n: np.asarray(value) for n, value in zip(self._fetches, found, strict=True)}
-
-    def _run(self, feeds: dict[Any, np.ndarray], seconds: float) -> list[Any]:
-        options = tf.compat.v1.RunOptions(timeout_in_ms=max(int(seconds * 1000), 1))
-        fetches = list(self._fetches.values())
-        return _compat.run_session(self._session, options.SerializeToString(), feeds, fetches)
+        return {name: np.asarray(v) for name, v in zip(self._fetches, values, strict=True)}
 
 
 class Servable:
-    """A version of a model that can be asked."""
+    """A loaded version of a model.
+
+    Attributes:
+        name: The model's name.
+        version: The version's number.
+        signatures: The public signatures by name.
+    """
 
     def __init__(self, name: str, version: int, folder: Path) -> None:
-        """Load it and call each signature once: the first request shall not wait for that.
+        """Load a SavedModel and call each signature once, so that first requests are fast.
 
         Raises:
-            Exception: whatever TensorFlow raises for a folder that is no whole SavedModel.
+            Exception: Whatever TensorFlow raises for an incomplete SavedModel.
         """
         self.name, self.version = name, version
         graph = tf.Graph()
@@ -99,7 +118,7 @@ class Servable:
             self.signatures = {
                 key: Signature(self._session, definition)
                 for key, definition in loaded.signature_def.items()
-                if not key.startswith(_PRIVATE)
+                if not key.startswith(_PRIVATE_PREFIX)
             }
             self._definitions = {
                 key: MessageToDict(
@@ -110,37 +129,38 @@ class Servable:
                 for key, definition in loaded.signature_def.items()
             }
             for signature in self.signatures.values():
-                _warm(signature)
+                _warm_up(signature)
         except BaseException:
             self.close()
             raise
 
     def metadata(self) -> dict[str, Any]:
-        """As TensorFlow Serving tells it."""
+        """Return the signatures in the JSON format of TensorFlow Serving's metadata."""
         spec = {"name": self.name, "signature_name": "", "version": str(self.version)}
         definitions = {"signature_def": self._definitions}
         return {"model_spec": spec, "metadata": {"signature_def": definitions}}
 
     def close(self) -> None:
+        """Close the session, which frees its memory."""
         self._session.close()
 
 
-def give_back() -> None:
-    """Give the memory of closed models back to the system."""
-    gc.collect()  # graphs are in cycles
-    with contextlib.suppress(AttributeError):  # glibc keeps it, and others have no such function
+def release_memory() -> None:
+    """Return the memory of closed models to the operating system."""
+    gc.collect()  # graphs contain reference cycles
+    with contextlib.suppress(AttributeError):  # only glibc keeps freed memory, and has malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _spec(info: Any) -> Spec:
+def _tensor_spec(info: Any) -> TensorSpec:
     dtype = tf.as_dtype(info.dtype)
     shape = tf.TensorShape(info.tensor_shape)
     sizes = None if shape.rank is None else tuple(shape.as_list())
-    return Spec(np.dtype(object if dtype == tf.string else dtype.as_numpy_dtype), sizes)
+    return TensorSpec(np.dtype(object if dtype == tf.string else dtype.as_numpy_dtype), sizes)
 
 
-def _warm(signature: Signature) -> None:
-    """Call it with one row of ones, or of words."""
+def _warm_up(signature: Signature) -> None:
+    """Call a signature with one row of ones, or of short texts."""
     row = {
         name: np.full(
             [1 if size is None else size for size in spec.shape or ()],
@@ -152,4 +172,4 @@ def _warm(signature: Signature) -> None:
     try:
         signature(row, seconds=60)
     except RequestError:
-        return  # it wants other sizes than these; it has run up to where it noticed
+        return  # it needs inputs of other sizes; what ran before the error is warm

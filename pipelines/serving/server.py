@@ -1,4 +1,4 @@
-"""A server process, from its start to its end."""
+"""A server process, from start to shutdown."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import uvicorn
 
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.paths import home
+from pipelines.serving import http_protocol, log
 from pipelines.serving.config import ServingConfig
-from pipelines.serving.http_protocol import protocol, stream_protocol
-from pipelines.serving.metrics import Metrics, log, log_as_json
+from pipelines.serving.metrics import Metrics
 from pipelines.serving.repository import Repository
-from pipelines.serving.rest import create
+from pipelines.serving.rest import create_app
 
 
 def run(names: Sequence[str], config: ServingConfig) -> None:
-    """Serve the models of ``exports/`` until the process is told to end.
+    """Serve the models in ``exports/`` until the process receives SIGINT or SIGTERM.
 
     Args:
-        names: of the models; all there are, if empty.
+        names: The models to serve; if empty, all.
+        config: The server's config.
 
     Raises:
-        UserError: there is nothing to serve, an address cannot be listened to, or what gRPC needs
-            is not installed.
+        UserError: There are no exports, an address is unavailable, or gRPC is not installed.
     """
     root = home() / "exports"
     for name in names:
@@ -36,15 +36,17 @@ def run(names: Sequence[str], config: ServingConfig) -> None:
             raise UserError(f"no export of {name!r} in {root}: make export-{name}")
     if not any(root.glob("[!.]*/[0-9]*/saved_model.pb")):
         raise UserError(f"no exports in {root} yet: make export-TASK")
-    listening = _listen(config.host, config.port)
-    rpc_address = None if config.grpc_port is None else _rpc_address(config.host, config.grpc_port)
-    log_as_json()
-    gc.freeze()  # what is there now stays: collecting what a model leaves is then a short pause
-    tf.get_logger().setLevel("ERROR")  # its loader tells everybody of its other loader
+    listener = _listen(config.host, config.port)
+    grpc_address = (
+        None if config.grpc_port is None else _grpc_address(config.host, config.grpc_port)
+    )
+    log.configure()
+    gc.freeze()  # collecting the garbage of a closed model then takes a shorter pause
+    tf.get_logger().setLevel("ERROR")  # its session-based loader warns that it is deprecated
     metrics = Metrics()
-    app = create(Repository(root, names, config, metrics), config, metrics, rpc_address)
-    host, port = listening.getsockname()[:2]
-    log("listening", address=f"http://{_address(host, port)}", exports=str(root))
+    app = create_app(Repository(root, names, config, metrics), config, metrics, grpc_address)
+    host, port = listener.getsockname()[:2]
+    log.LOGGER.info("listening", address=f"http://{_address(host, port)}", exports=str(root))
     server = _Server(
         uvicorn.Config(
             app,
@@ -52,23 +54,23 @@ def run(names: Sequence[str], config: ServingConfig) -> None:
             access_log=False,
             server_header=False,
             timeout_keep_alive=60,
-            http=protocol(config.limits),
-            ws=stream_protocol(config.limits),
+            http=http_protocol.limited_http(config.limits),
+            ws=http_protocol.limited_websocket(config.limits),
             ws_max_size=config.streams.message_bytes,
             timeout_graceful_shutdown=int(config.limits.answer_seconds) + 1,
         )
     )
-    server.run(sockets=[listening])
+    server.run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """Once it ends, nothing more is taken over gRPC either, while what was taken is answered."""
+    """Shut down HTTP and gRPC together: both stop accepting and finish requests in flight."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        stop = getattr(self.config.app.state, "stop_rpc", None)  # type: ignore[union-attr]
-        async with asyncio.TaskGroup() as both:
-            if stop is not None:
-                both.create_task(stop())
+        stop_grpc = getattr(self.config.app.state, "stop_grpc", None)  # type: ignore[union-attr]
+        async with asyncio.TaskGroup() as group:
+            if stop_grpc is not None:
+                group.create_task(stop_grpc())
             await super().shutdown(sockets)
 
 
@@ -80,8 +82,11 @@ def _listen(host: str, port: int) -> socket.socket:
         raise UserError(f"cannot listen on {host}:{port}: {error.strerror}") from None
 
 
-def _rpc_address(host: str, port: int) -> str:
-    """Where gRPC can listen: it takes no socket that is there, and says little if it fails."""
+def _grpc_address(host: str, port: int) -> str:
+    """Return the address for gRPC, after checking that it is free.
+
+    gRPC does not accept an open socket, and its own error would not name the cause.
+    """
     if importlib.util.find_spec("tensorflow_serving") is None:
         raise UserError(
             "gRPC needs TensorFlow Serving's messages: "

@@ -1,9 +1,9 @@
-"""Streams: one row of a model's ``step`` over a WebSocket, the state kept for the connection.
+"""Streams: one sequence through a model's ``step`` over a WebSocket, with the state kept here.
 
-Each message is the next inputs of the row, as an object of JSON; each is answered by its outputs,
-or by ``{"error": …}``, which leaves the state as it was. What ends a stream from this side has a
-close code of RFC 6455: 1001 the server ends, 1003 bytes that are no text, 1008 a limit, 1009 a
-message that is too long, 1011 an error of the server's, 1013 it has too much to do.
+Each message is a JSON object with the next inputs of the sequence. Each is answered by the outputs,
+or by ``{"error": …}``, which leaves the state unchanged. When the server ends a stream, the close
+code (RFC 6455) says why: 1001 the server shuts down, 1003 a binary message, 1008 a limit, 1009 a
+message that is too long, 1011 an internal error, 1013 an overloaded server.
 """
 
 from __future__ import annotations
@@ -22,71 +22,71 @@ from pipelines.serving import json_codec
 from pipelines.serving.config import ServingConfig
 from pipelines.serving.errors import RequestError
 from pipelines.serving.json_codec import Arrays
-from pipelines.serving.metrics import LOGGER, Metrics, log
+from pipelines.serving.log import LOGGER
+from pipelines.serving.metrics import Metrics
 from pipelines.serving.repository import Repository, Version
 
-_UNSUPPORTED, _LIMIT, _FAILED, _LATER = 1003, 1008, 1011, 1013
+_UNSUPPORTED_DATA, _POLICY_VIOLATION, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1003, 1008, 1011, 1013
 
 
-class Streams:
-    """The streams of a server."""
+class StreamHandler:
+    """Accept, count and log the streams of a server."""
 
-    def __init__(self, library: Repository, config: ServingConfig, metrics: Metrics) -> None:
-        self._library, self._config, self._metrics = library, config, metrics
+    def __init__(self, repository: Repository, config: ServingConfig, metrics: Metrics) -> None:
+        self._repository, self._config, self._metrics = repository, config, metrics
         self._open = 0
 
-    async def __call__(self, socket: WebSocket, name: str, number: int | None = None) -> None:
-        """Serve one connection, from its handshake to its end.
+    async def handle(self, socket: WebSocket, name: str, number: int | None = None) -> None:
+        """Serve one connection from its handshake to its end.
 
-        A version that is replaced goes on with the streams that it has.
+        A stream keeps its version, even after a newer one replaces that.
+
+        Args:
+            socket: The connection.
+            name: The model's name.
+            number: The version's number; None is the newest one.
         """
         try:
             version = self._admit(socket, name, number)
         except RequestError as error:
-            headers = {"Retry-After": "1"} if error.status in (429, 503) else None
-            body = orjson.dumps({"error": str(error)})
-            await socket.send_denial_response(
-                Response(body, error.status, headers, "application/json")
-            )
+            await _reject(socket, error)
             return
+        stream = _Stream(socket, version, self._config, self._metrics)
         self._open += 1
         self._metrics.streams.inc()
-        steps, reason = 0, "the client left"
+        reason = "the client left"
         try:
-            with version.used():
-                await socket.accept()
-                state = await self._begin(version)
-                while True:
-                    message = await self._receive(socket)
-                    state = await self._step(socket, version, message, state)
-                    steps += 1
+            with version.in_use():
+                await stream.run()
         except WebSocketDisconnect:
             pass
-        except _EndError as end:
-            reason = end.reason
-            await socket.close(end.code, reason)
-        except Exception:  # noqa: BLE001 - the client learns that it failed, the log where
+        except _CloseError as error:
+            reason = error.reason
+            await socket.close(error.code, reason)
+        except Exception:  # noqa: BLE001 - the log has the details; the client gets a close code
             reason = "internal error"
-            LOGGER.exception("stream failed", extra={"fields": {"model": name}})
-            await socket.close(_FAILED, reason)
+            LOGGER.exception("stream failed", model=name)
+            await socket.close(_INTERNAL_ERROR, reason)
         finally:
             self._open -= 1
             self._metrics.streams.dec()
             if self._config.log_requests:
-                log("stream", model=name, version=version.number, steps=steps, end=reason)
+                LOGGER.info(
+                    "stream", model=name, version=version.number, steps=stream.steps, end=reason
+                )
 
     def _admit(self, socket: WebSocket, name: str, number: int | None) -> Version:
-        """The version asked for.
+        """Return the requested version.
 
         Raises:
-            RequestError: 403, 404, 429 or 503.
+            RequestError: With status 403, 404, 429 or 503.
         """
-        # A browser tells which page it is that asks; any page may try.
+        # WebSockets are exempt from the same-origin policy, so the server compares the hosts.
         origin = socket.headers.get("origin")
-        own = _host(f"//{socket.headers.get('host', '')}")
-        if origin and (own is None or _host(origin) != own):
+        host = _host(f"//{socket.headers.get('host', '')}")
+        if origin and (host is None or _host(origin) != host):
             raise RequestError(403, "a page of another host may not open streams")
-        version = self._library.find(name, number)
+        version = self._repository.find(name, number)
         assert version.servable is not None
         if not {"start", "step"} <= version.servable.signatures.keys():
             raise RequestError(
@@ -96,65 +96,111 @@ class Streams:
             raise RequestError(429, "too many streams at the same time (streams.concurrent)")
         return version
 
-    async def _begin(self, version: Version) -> Arrays:
-        try:
-            return await version.batchers["start"]({}, self._config.limits.answer_seconds)
-        except RequestError as error:
-            raise _EndError(_LATER if error.status == 504 else _FAILED, str(error)) from None
 
-    async def _receive(self, socket: WebSocket) -> str:
+class _Stream:
+    """One open stream.
+
+    Attributes:
+        steps: Number of messages handled.
+    """
+
+    def __init__(
+        self, socket: WebSocket, version: Version, config: ServingConfig, metrics: Metrics
+    ) -> None:
+        assert version.servable is not None
+        self._socket, self._version = socket, version
+        self._config, self._metrics = config, metrics
+        self._inputs = {
+            name: spec
+            for name, spec in version.servable.signatures["step"].inputs.items()
+            if not name.startswith(STATE)
+        }
+        self.steps = 0
+
+    async def run(self) -> None:
+        """Accept the connection and answer its messages.
+
+        Raises:
+            WebSocketDisconnect: The client has left.
+            _CloseError: The server must close the stream.
+        """
+        await self._socket.accept()
+        state = await self._initial_state()
+        while True:
+            message = await self._receive()
+            state = await self._step(message, state)
+            self.steps += 1
+
+    async def _initial_state(self) -> Arrays:
+        seconds = self._config.limits.answer_seconds
+        try:
+            return await self._version.batchers["start"]({}, seconds)
+        except RequestError as error:
+            code = _TRY_AGAIN_LATER if error.status == 504 else _INTERNAL_ERROR
+            raise _CloseError(code, str(error)) from None
+
+    async def _receive(self) -> str:
         seconds = self._config.streams.idle_seconds
         try:
             async with asyncio.timeout(seconds):
-                message = await socket.receive()
+                message = await self._socket.receive()
         except TimeoutError:
-            raise _EndError(
-                _LIMIT, f"nothing came for {seconds:g} s (streams.idle_seconds)"
-            ) from None
+            reason = f"no message for {seconds:g} s (streams.idle_seconds)"
+            raise _CloseError(_POLICY_VIOLATION, reason) from None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         text = message.get("text")
         if text is None:
-            raise _EndError(_UNSUPPORTED, "messages are JSON in text frames")
+            raise _CloseError(_UNSUPPORTED_DATA, "messages are JSON in text frames")
         return str(text)
 
-    async def _step(
-        self, socket: WebSocket, version: Version, message: str, state: Arrays
-    ) -> Arrays:
-        """Answer a message; the state after it."""
-        assert version.servable is not None
+    async def _step(self, message: str, state: Arrays) -> Arrays:
+        """Answer a message and return the new state."""
         started = time.perf_counter()
-        specs = version.servable.signatures["step"].inputs
         limits = self._config.limits
         try:
-            row = _parse(message)
-            asked = json_codec.Request("step", "row", [row])
-            new = {n: s for n, s in specs.items() if not n.startswith(STATE)}
-            inputs = json_codec.arrays(asked, new, limits) | state
-            found = await version.batchers["step"](inputs, limits.answer_seconds)
+            request = json_codec.Request("step", "row", [_parse(message)])
+            inputs = json_codec.decode_inputs(request, self._inputs, limits) | state
+            found = await self._version.batchers["step"](inputs, limits.answer_seconds)
         except RequestError as error:
-            await socket.send_text(orjson.dumps({"error": str(error)}).decode())
+            await self._socket.send_text(_error_body(error).decode())
             return state
-        state = {n: a for n, a in found.items() if n.startswith(STATE)}
-        answer = json_codec.row({n: a for n, a in found.items() if n not in state})
-        self._metrics.step_seconds.labels(version.name).observe(time.perf_counter() - started)
+        state = {name: a for name, a in found.items() if name.startswith(STATE)}
+        outputs = {name: a for name, a in found.items() if name not in state}
+        answer = json_codec.encode_row(outputs)
+        seconds = time.perf_counter() - started
+        self._metrics.step_seconds.labels(self._version.name).observe(seconds)
         if _size(state) > self._config.streams.state_bytes:
-            raise _EndError(_LIMIT, "the state has grown too large (streams.state_bytes)")
-        await socket.send_text(answer.decode())
+            raise _CloseError(
+                _POLICY_VIOLATION, "the state has grown too large (streams.state_bytes)"
+            )
+        await self._socket.send_text(answer.decode())
         return state
 
 
-class _EndError(Exception):
-    """The stream is ended from this side."""
+class _CloseError(Exception):
+    """The server closes the stream."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
         self.code, self.reason = code, reason
 
 
-def _host(address: str) -> str | None:
+async def _reject(socket: WebSocket, error: RequestError) -> None:
+    """Answer the handshake with an HTTP error."""
+    headers = {"Retry-After": "1"} if error.status in (429, 503) else None
+    await socket.send_denial_response(
+        Response(_error_body(error), error.status, headers, "application/json")
+    )
+
+
+def _error_body(error: RequestError) -> bytes:
+    return orjson.dumps({"error": str(error)})
+
+
+def _host(url: str) -> str | None:
     try:
-        return urlsplit(address).hostname
+        return urlsplit(url).hostname
     except ValueError:
         return None
 
@@ -165,11 +211,12 @@ def _parse(message: str) -> dict[str, object]:
     except orjson.JSONDecodeError as error:
         raise RequestError(400, f"JSON Parse error: {error}") from None
     if not isinstance(row, dict):
-        raise RequestError(400, "a message is an object with the next inputs")
+        raise RequestError(400, "a message must be an object with the next inputs")
     return row
 
 
 def _size(state: Arrays) -> int:
+    """Return the size of a state in bytes, the texts in it included."""
     return sum(
         sum(map(len, a.ravel())) if a.dtype.kind == "O" else a.nbytes for a in state.values()
     )

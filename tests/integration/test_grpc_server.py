@@ -19,7 +19,7 @@ from pipelines.cli import main
 from pipelines.serving import grpc_codec
 from pipelines.serving.config import LimitsConfig
 from pipelines.serving.errors import RequestError
-from pipelines.serving.json_codec import Spec
+from pipelines.serving.json_codec import TensorSpec
 from tests.support.servers import SETTINGS, Server, export, serving, wait
 
 pytest.importorskip("tensorflow_serving")
@@ -309,16 +309,16 @@ def test_bytes_that_are_no_message(client, raw):
     ],
 )
 def test_every_type(dtype, values, found):
-    spec = Spec(np.dtype(dtype), (None,))
+    spec = TensorSpec(np.dtype(dtype), (None,))
     given = {"x": tensor(tf.as_dtype(np.dtype(dtype)), [2], **values)}
     if isinstance(found, str):
         with pytest.raises(RequestError, match=found):
-            grpc_codec.arrays(given, {"x": spec}, LimitsConfig())
+            grpc_codec.decode_inputs(given, {"x": spec}, LimitsConfig())
     else:
-        array = grpc_codec.arrays(given, {"x": spec}, LimitsConfig())["x"]
+        array = grpc_codec.decode_inputs(given, {"x": spec}, LimitsConfig())["x"]
         assert (array.tolist(), array.dtype) == (found, spec.dtype)
-        again = {"x": grpc_codec.proto(array)}
-        assert grpc_codec.arrays(again, {"x": spec}, LimitsConfig())["x"].tolist() == found
+        again = {"x": grpc_codec.encode_tensor(array)}
+        assert grpc_codec.decode_inputs(again, {"x": spec}, LimitsConfig())["x"].tolist() == found
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,9 @@ def test_every_type(dtype, values, found):
 def test_shapes_where_any_is_taken(shape, said):
     given = {"x": tensor(tf.float32, shape, float_val=[1.0] if 0 not in shape else [])}
     with pytest.raises(RequestError, match=said):
-        grpc_codec.arrays(given, {"x": Spec(np.dtype("float32"), None)}, LimitsConfig())
+        grpc_codec.decode_inputs(
+            given, {"x": TensorSpec(np.dtype("float32"), None)}, LimitsConfig()
+        )
 
 
 @pytest.mark.parametrize("end", [b"", b"\xff" * 10])
@@ -370,18 +372,20 @@ def test_what_an_input_holds_is_counted_too(inner, is_crowded):
     tensor_ = bytes([1 << 3, 7]) + field(2, field(2, b"\x08\x01")) + field(8, b"a") + inner
     raw = field(2, field(1, b"text") + field(2, tensor_))
     predict_pb2.PredictRequest.FromString(raw)  # so it would be read
-    assert grpc_codec.is_crowded(raw) == is_crowded
+    assert grpc_codec.has_too_many_fields(raw) == is_crowded
     # What is broken before it hides nothing.
-    assert grpc_codec.is_crowded(field(2, b"a") + raw) == is_crowded
+    assert grpc_codec.has_too_many_fields(field(2, b"a") + raw) == is_crowded
 
 
 @pytest.mark.parametrize("kind", range(8))
 def test_parts_are_counted_whatever_their_kind(kind):
     part = {0: b"\xff\x01", 1: b"8 bytes.", 2: b"\x01a", 5: b"four"}.get(kind, b"")
     raw = bytes([2 << 3 | kind]) + part
-    assert not grpc_codec.is_crowded(raw * 1000)
-    assert grpc_codec.is_crowded(raw * 1001) == (kind not in (6, 7))  # those there are not
-    assert not grpc_codec.is_crowded(asking({"text": ["a" * 1000] * 2000}).SerializeToString())
+    assert not grpc_codec.has_too_many_fields(raw * 1000)
+    assert grpc_codec.has_too_many_fields(raw * 1001) == (kind not in (6, 7))  # those there are not
+    assert not grpc_codec.has_too_many_fields(
+        asking({"text": ["a" * 1000] * 2000}).SerializeToString()
+    )
 
 
 def test_values_are_where_clients_of_tensorflow_serving_look(client):

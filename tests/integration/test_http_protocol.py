@@ -13,7 +13,7 @@ import uvicorn
 from starlette.responses import Response
 
 from pipelines.serving.config import LimitsConfig
-from pipelines.serving.http_protocol import protocol, stream_protocol
+from pipelines.serving.http_protocol import limited_http, limited_websocket
 from tests.support.servers import received, wait
 
 LARGE = b"a" * 20_000_000
@@ -43,7 +43,7 @@ def running() -> Iterator[tuple[uvicorn.Server, int]]:
     server = uvicorn.Server(
         uvicorn.Config(
             app, log_config=None, lifespan="off", timeout_keep_alive=1,
-            http=protocol(limits), ws=stream_protocol(limits),
+            http=limited_http(limits), ws=limited_websocket(limits),
             ws_ping_interval=0.5, ws_ping_timeout=0.5,
         )
     )  # fmt: skip

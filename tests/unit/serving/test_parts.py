@@ -17,7 +17,7 @@ from pipelines.serving import json_codec, openapi, repository
 from pipelines.serving.batching import Batcher
 from pipelines.serving.config import BatchingConfig, LimitsConfig, ServingConfig
 from pipelines.serving.errors import RequestError
-from pipelines.serving.json_codec import Spec
+from pipelines.serving.json_codec import TensorSpec
 from pipelines.serving.metrics import Metrics
 from pipelines.serving.servable import Servable
 from tests.support.servers import export
@@ -28,12 +28,12 @@ FLOATS, WHOLE, TEXT = np.dtype(np.float32), np.dtype(np.int32), np.dtype(object)
 
 def through(arrays: dict[str, np.ndarray], format: json_codec.Format) -> dict[str, np.ndarray]:
     """Arrays written as an answer, and read again as a request."""
-    answer = json.loads(json_codec.body(arrays, format))
+    answer = json.loads(json_codec.encode_outputs(arrays, format))
     key, value = next(iter(answer.items()))
     asked = {"predictions": "instances", "outputs": "inputs"}[key]
     body = json.dumps({asked: value}).encode()
-    specs = {n: Spec(a.dtype, (None, *a.shape[1:])) for n, a in arrays.items()}
-    return json_codec.arrays(json_codec.parse(body), specs, LIMITS)
+    specs = {n: TensorSpec(a.dtype, (None, *a.shape[1:])) for n, a in arrays.items()}
+    return json_codec.decode_inputs(json_codec.parse_request(body), specs, LIMITS)
 
 
 @st.composite
@@ -67,30 +67,37 @@ def test_what_is_written_is_what_is_read(arrays, format):
 
 def test_floats_are_as_short_as_float32_allows_whether_or_not_one_is_not_finite():
     numbers = np.array([0.1, 1 / 3, 3.0], np.float32)
-    assert json_codec.body({"x": numbers}, "column") == b'{"outputs":[0.1,0.33333334,3.0]}'
+    assert (
+        json_codec.encode_outputs({"x": numbers}, "column") == b'{"outputs":[0.1,0.33333334,3.0]}'
+    )
     numbers[2] = -np.inf
     assert (
-        json_codec.body({"x": numbers}, "row") == b'{"predictions": [0.1, 0.33333334, -Infinity]}'
+        json_codec.encode_outputs({"x": numbers}, "row")
+        == b'{"predictions": [0.1, 0.33333334, -Infinity]}'
     )
     both = {"x": np.float32(0.1)[None], "y": np.array([np.nan], np.float32)}
-    assert json_codec.body(both, "row") == b'{"predictions": [{"x": 0.1, "y": NaN}]}'
+    assert json_codec.encode_outputs(both, "row") == b'{"predictions": [{"x": 0.1, "y": NaN}]}'
 
 
 def test_outputs_that_are_no_rows_are_for_columns():
     uneven = {"a": np.zeros(2), "b": np.zeros(3)}
     with pytest.raises(RequestError, match="'inputs'"):
-        json_codec.body(uneven, "row")
+        json_codec.encode_outputs(uneven, "row")
     with pytest.raises(RequestError, match="'inputs'"):
-        json_codec.body({"a": np.float32(1)}, "row")
-    assert json_codec.body({"a": np.array(0.5, np.float32)}, "column") == b'{"outputs":0.5}'
+        json_codec.encode_outputs({"a": np.float32(1)}, "row")
+    assert (
+        json_codec.encode_outputs({"a": np.array(0.5, np.float32)}, "column") == b'{"outputs":0.5}'
+    )
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=8))
 def test_any_value_is_an_array_or_a_refusal(value):
     for dtype in (FLOATS, WHOLE, TEXT):
-        specs = {"x": Spec(dtype, (None, None))}
+        specs = {"x": TensorSpec(dtype, (None, None))}
         try:
-            array = json_codec.arrays(json_codec.Request("s", "column", value), specs, LIMITS)["x"]
+            array = json_codec.decode_inputs(
+                json_codec.Request("s", "column", value), specs, LIMITS
+            )["x"]
         except RequestError:
             continue
         assert array.ndim == 2
@@ -99,7 +106,7 @@ def test_any_value_is_an_array_or_a_refusal(value):
 class Doubling:
     """A signature that doubles, refuses 13, and remembers of how many rows it was asked."""
 
-    by_rows = True
+    is_batchable = True
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -139,29 +146,33 @@ def test_what_could_not_be_loaded_is_tried_again_later(tmp_path, monkeypatch):
     monkeypatch.setattr(repository, "Servable", once_without_memory)
 
     async def run() -> None:
-        library = repository.Repository(tmp_path, [], ServingConfig(), Metrics())
+        models = repository.Repository(tmp_path, [], ServingConfig(), Metrics())
         for _ in range(2):  # not at once: it costs as much as a good one
-            await library.look()
-            assert [(v.state, v.error) for v in library.versions("tiny")] == [
+            await models.update()
+            assert [(v.state, v.error) for v in models.versions("tiny")] == [
                 ("END", "MemoryError: ")
             ]
         assert len(tried) == 1
         monkeypatch.setattr(repository, "_RETRY", 0.0)
-        await library.look()
-        assert library.find("tiny").state == "AVAILABLE"
-        await library.close()
+        await models.update()
+        assert models.find("tiny").state == "AVAILABLE"
+        await models.close()
 
     asyncio.run(run())
 
 
 def test_what_a_signature_does_not_say_is_not_asked_for():
-    specs = {"x": Spec(FLOATS, None)}
+    specs = {"x": TensorSpec(FLOATS, None)}
     deep = "[" * 33 + "1" + "]" * 33
     with pytest.raises(RequestError, match="more than 32 deep"):
-        json_codec.arrays(json_codec.parse(b'{"inputs": %b}' % deep.encode()), specs, LIMITS)
-    found = json_codec.arrays(json_codec.parse(b'{"inputs": [[1, 2]]}'), specs, LIMITS)
+        json_codec.decode_inputs(
+            json_codec.parse_request(b'{"inputs": %b}' % deep.encode()), specs, LIMITS
+        )
+    found = json_codec.decode_inputs(
+        json_codec.parse_request(b'{"inputs": [[1, 2]]}'), specs, LIMITS
+    )
     np.testing.assert_array_equal(found["x"], [[1.0, 2.0]])
-    assert json_codec.expected(specs["x"]) == "a float32 tensor of shape any is expected"
+    assert json_codec.describe_expected(specs["x"]) == "a float32 tensor of shape any is expected"
 
 
 def test_what_comes_meanwhile_is_one_batch_up_to_its_limit():
@@ -196,9 +207,9 @@ def test_what_fails_fails_alone():
     assert signature.asked == [1, 3, 1, 1, 1]
 
 
-def test_what_is_not_by_rows_is_asked_alone():
+def test_what_is_not_is_batchable_is_asked_alone():
     signature = Doubling()
-    signature.by_rows = False
+    signature.is_batchable = False
     found = answers(signature, [{"x": [1]}, {"x": [2]}])
     assert [a["y"].tolist() for a in found] == [[2], [4]]
     assert signature.asked == [1, 1, 1]
@@ -206,16 +217,16 @@ def test_what_is_not_by_rows_is_asked_alone():
 
 def test_the_schema_of_a_model_names_what_it_takes_and_its_limits():
     class Signature:
-        inputs = {"text": Spec(TEXT, (None,)), "beam_width": Spec(WHOLE, (None,))}  # noqa: RUF012
-        outputs = {"score": Spec(FLOATS, (None, 3))}  # noqa: RUF012
+        inputs = {"text": TensorSpec(TEXT, (None,)), "beam_width": TensorSpec(WHOLE, (None,))}  # noqa: RUF012
+        outputs = {"score": TensorSpec(FLOATS, (None, 3))}  # noqa: RUF012
 
     signatures: Any = {"serving_default": Signature()}
-    (rows, columns) = openapi.request(signatures, LIMITS)["anyOf"]
+    (rows, columns) = openapi.request_schema(signatures, LIMITS)["anyOf"]
     row = rows["properties"]["instances"]["items"]["anyOf"][0]
     assert set(row["required"]) == {"text", "beam_width"}
     assert row["properties"]["beam_width"]["maximum"] == LIMITS.most.beam_width
     assert rows["properties"]["instances"]["maxItems"] == LIMITS.rows
     column = columns["properties"]["inputs"]["anyOf"][0]["properties"]
     assert column["text"]["type"] == "array"
-    given_back = openapi.answer(signatures)["anyOf"][0]["properties"]["outputs"]
+    given_back = openapi.response_schema(signatures)["anyOf"][0]["properties"]["outputs"]
     assert given_back["items"]["minItems"] == 3

@@ -1,1 +1,1 @@
-"""A web page to try every task on."""
+"""A web page with a tab for each task."""

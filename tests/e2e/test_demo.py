@@ -59,16 +59,16 @@ def write_run(task_name: str, finished: str = "2026-01-01", **sections: object) 
 
 def test_a_tab_tells_the_run_that_answers_it(tmp_path, monkeypatch):
     write_data(tmp_path)
-    from pipelines.demo import page
+    from pipelines.demo import models, page
 
     monkeypatch.setenv("UNFOLD_HOME", str(tmp_path))
     source = {"source": str(tmp_path / "reviews.csv")}
     for name, day in (("default", "2026-01-03"), ("live", "2026-01-01"), ("live", "2026-01-02")):
         write_run("sentiment", finished=day, name=name, data=source, model=SMALL)
-    answering = page._latest("sentiment")
+    answering = models.latest_run("sentiment")
     assert (answering.info.config_name, answering.info.finished) == ("live", "2026-01-02")
-    assert answering.id in page._told("sentiment")
-    assert page._told("generation").startswith("**Not trained yet:**")
+    assert answering.id in page.describe_model("sentiment")
+    assert page.describe_model("generation").startswith("**Not trained yet:**")
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def open_tab(page: Page, name: str) -> None:
     chosen = f"{tabs}.find(t => t.textContent.trim() === {json.dumps(name)})"
     page.wait(f"!!{chosen}")
     page.evaluate(f"{chosen}.click()")
-    page.wait(f"document.querySelector('#told-{name.lower()}')?.offsetParent != null")
+    page.wait(f"document.querySelector('#model-{name.lower()}')?.offsetParent != null")
 
 
 def shows(page: Page, selector: str, what: str = "e") -> str:
@@ -161,7 +161,7 @@ def test_a_text_is_translated(page):
 def test_what_is_not_trained_says_so(page):
     open_tab(page, "Captioning")
     page.wait(
-        shows(page, "#told-captioning", "e && e.textContent.includes('make train-captioning')")
+        shows(page, "#model-captioning", "e && e.textContent.includes('make train-captioning')")
     )
 
 

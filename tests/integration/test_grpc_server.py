@@ -500,7 +500,7 @@ def test_the_end_takes_nothing_more_while_http_is_answered(tmp_path):
         client = Client(server)
         assert client.predict(asking({"text": ["a"]}))
         with ThreadPoolExecutor(1) as pool:
-            body = {"signature_name": "slow", "instances": [2_000_000]}
+            body = {"signature_name": "slow", "instances": [1_000_000]}
             long = pool.submit(server.post, body)
             busy = "unfold_requests_in_progress 1.0"
             wait(lambda: busy in server.get("/metrics").text, 5)
@@ -515,7 +515,7 @@ def test_the_end_takes_nothing_more_while_http_is_answered(tmp_path):
 
             wait(refused, 10)
             assert not long.done()
-            assert long.result().json() == {"predictions": [2_000_000]}
+            assert long.result().json() == {"predictions": [1_000_000]}
         client.channel.close()
 
 

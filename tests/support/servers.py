@@ -114,15 +114,15 @@ class Server:
         return [e for line in lines if (e := json.loads(line))["event"] == name]
 
     def get(self, path: str) -> requests.Response:
-        return requests.get(self.url + path, timeout=20)
+        return requests.get(self.url + path, timeout=60)
 
     def post(self, body: Any, path: str = "/v1/models/tiny:predict") -> requests.Response:
         raw = json.dumps(body) if isinstance(body, dict | list | int) else body
-        return requests.post(self.url + path, data=raw, timeout=20)
+        return requests.post(self.url + path, data=raw, timeout=60)
 
     def connect(self) -> socket.socket:
         host, port = self.url.removeprefix("http://").split(":")
-        return socket.create_connection((host, int(port)), timeout=20)
+        return socket.create_connection((host, int(port)), timeout=60)
 
 
 def received(connection: socket.socket) -> bytes:

@@ -143,9 +143,7 @@ def http_protocol() -> type[HttpToolsProtocol]:
 
 def websocket_protocol() -> type[WebSocketsSansIOProtocol]:
     """Return uvicorn's WebSocket protocol, which calls the methods that we override."""
-    protocol: type[WebSocketsSansIOProtocol] = _with_methods(
-        _UVICORN_WEBSOCKET, _WEBSOCKET_METHODS
-    )
+    protocol: type[WebSocketsSansIOProtocol] = _with_methods(_UVICORN_WEBSOCKET, _WEBSOCKET_METHODS)
     return protocol
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while it runs. Everything goes to standard error: standard output is data."""
+"""Messages and progress on standard error, and results on standard output."""
 
 from __future__ import annotations
 
@@ -12,27 +12,41 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-#: Without a terminal, a progress line is written this often (seconds).
-QUIET_INTERVAL = 30.0
+#: Seconds between two progress lines where there is no terminal.
+PROGRESS_INTERVAL = 30.0
 
 
 class Console:
-    """Messages, a progress line with rate and time left, and tables."""
+    """Prints messages, progress and tables.
+
+    Args:
+        silent: print tables only.
+    """
 
     def __init__(self, *, silent: bool = False) -> None:
         self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True, quiet=silent)
 
     def say(self, text: str) -> None:
+        """Print a message."""
         self._err.print(text, markup=False)
 
     def warn(self, text: str) -> None:
+        """Print a warning."""
         self._err.print(f"warning: {text}", markup=False, style="yellow")
 
     def error(self, text: str) -> None:
+        """Print an error."""
         self._err.print(f"error: {text}", markup=False, style="red")
 
     @contextlib.contextmanager
     def progress(self, title: str, steps: int, unit: str = "tokens") -> Iterator[ProgressBar]:
+        """Show progress: a bar on a terminal, a line now and then elsewhere.
+
+        Args:
+            title: printed before the progress.
+            steps: number of calls of `ProgressBar.advance` until the work is done.
+            unit: what the rate counts.
+        """
         with contextlib.ExitStack() as stack:
             live = None
             if self._err.is_terminal:
@@ -50,6 +64,7 @@ class Console:
             yield ProgressBar(self, title, steps, unit, live)
 
     def epoch(self, epoch: int, epochs: int, record: Mapping[str, float], *, is_best: bool) -> None:
+        """Print the metrics of an epoch in one line."""
         shown = [
             f"{name} {value:.4f}"
             for name, value in record.items()
@@ -65,7 +80,7 @@ class Console:
 
     @staticmethod
     def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """The result of a command, on standard output."""
+        """Print the result of a command to standard output."""
         out = RichConsole(file=sys.stdout, highlight=False, markup=False, emoji=False)
         out.print(title, soft_wrap=True)
         if not rows:
@@ -79,7 +94,7 @@ class Console:
 
 
 class ProgressBar:
-    """Progress through work in steps; each does a number of what ``unit`` says."""
+    """Progress through a known number of steps, with rate and time left."""
 
     def __init__(
         self, console: Console, title: str, steps: int, unit: str, live: Progress | None
@@ -92,7 +107,12 @@ class ProgressBar:
             self._row = live.add_task(title, total=steps, note="")
 
     def advance(self, units: float, loss: float | None = None) -> None:
-        """One step is done; ``loss`` is the mean so far, in training."""
+        """Count a step.
+
+        Args:
+            units: number of units in the step, such as tokens.
+            loss: mean training loss so far.
+        """
         now = time.monotonic()
         self._done += 1
         self._units += units
@@ -102,7 +122,7 @@ class ProgressBar:
             note = f"loss {loss:.4f}  {note}"
         if self._live is not None:
             self._live.update(self._row, advance=1, note=note)
-        elif now - self._shown >= QUIET_INTERVAL:
+        elif now - self._shown >= PROGRESS_INTERVAL:
             self._shown = now
             left = elapsed / self._done * (self._steps - self._done)
             self._console.say(

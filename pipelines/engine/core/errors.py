@@ -1,16 +1,17 @@
-"""What a user did wrong, said in one line."""
+"""Errors shown to the user without a traceback."""
 
 
 class UserError(Exception):
-    """A mistake in a config, a file or a command. Printed without a traceback; exit code 2.
+    """An error in a config, a file or a command; exit code 2.
 
-    The message names where it is (``file:line``), what was found and what is allowed.
+    The message is one line that names the location (``file:line``), what was found and what is
+    allowed.
     """
 
 
 class TrainingError(Exception):
-    """Training itself went wrong (a loss that is not finite). Printed in one line; exit code 1."""
+    """Training failed, e.g. because the loss is not finite; exit code 1."""
 
 
 class ProcessLostError(TrainingError):
-    """Another process of the training is gone."""
+    """Another process of a distributed training has ended."""

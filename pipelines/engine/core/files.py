@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and locks that die with their process."""
+"""Atomic writes of files and folders, and locks between processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from pipelines.engine.core.errors import UserError
 
 
 def write_bytes(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then move it into place."""
+    """Write a file atomically: to a temporary file beside ``path`` that is then renamed.
+
+    Args:
+        path: the file; missing folders are created.
+        write: writes the content to the open file that it is given.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -24,7 +29,7 @@ def write_bytes(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp gives a file only its owner may read; a result is as readable as any other.
+        # mkstemp makes the file readable by its owner only; results get ordinary permissions.
         Path(name).chmod(0o666 & ~_umask())
         Path(name).replace(path)
     except BaseException as error:
@@ -35,33 +40,47 @@ def write_bytes(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file atomically, with line ends as they are."""
     write_bytes(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears at ``path`` complete, when the block ends without an error."""
+    """Create a folder atomically.
+
+    Yields:
+        A temporary folder beside ``path``. It is renamed when the block ends, and removed if the
+        block raises.
+
+    Raises:
+        OSError: ``path`` exists and is not an empty folder.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        yield work
-        work.chmod(0o777 & ~_umask())
-        work.rename(path)
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        temporary.rename(path)
     finally:
-        if work.exists():
-            shutil.rmtree(work)
+        if temporary.exists():
+            shutil.rmtree(temporary)
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what `write_bytes` and `new_folder` had not finished when their process was killed.
+    """Remove the temporary files that `write_bytes` and `new_folder` left when they were killed.
 
-    To be called by whoever alone writes to ``folder``.
+    No other process may be writing to ``folder``.
     """
-    for path in folder.rglob(".*.????????"):  # mkstemp's and mkdtemp's names
+    for path in folder.rglob(".*.????????"):  # the names that mkstemp and mkdtemp give
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -70,10 +89,18 @@ def remove_unfinished(folder: Path) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path, *, wait: bool, message: str = "") -> Iterator[None]:
-    """Hold ``path`` exclusively; the system releases it if the process is killed.
+    """Hold an exclusive lock on a file, which is created if necessary.
+
+    The lock is the kernel's (``flock``): it ends with the process, however that ends, and those
+    that wait get it without polling.
+
+    Args:
+        path: the file.
+        wait: wait for a lock that is held elsewhere, or raise.
+        message: the message of the error.
 
     Raises:
-        UserError: ``message``, if another process holds it and ``wait`` is false.
+        UserError: the lock is held elsewhere and ``wait`` is false.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
@@ -84,14 +111,18 @@ def lock(path: Path, *, wait: bool, message: str = "") -> Iterator[None]:
         yield
 
 
-def require_writable(folder: Path, what: str) -> None:
-    """Fail before hours of work, not after them."""
+def require_writable(folder: Path, description: str) -> None:
+    """Create ``folder`` and check that files can be written to it, before hours of work.
+
+    Raises:
+        UserError: they cannot; the message begins with ``description``.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"{what}: cannot write to {folder}: {error.strerror}") from None
+        raise UserError(f"{description}: cannot write to {folder}: {error.strerror}") from None
 
 
 def _umask() -> int:

@@ -1,8 +1,8 @@
-"""Ctrl-C and a scheduler's polite stop end a training at the next step, and only there.
+"""Stop training at the end of a step on Ctrl-C (SIGINT) or on a scheduler's SIGTERM.
 
-Raising inside a signal handler is not enough: Python drops an exception that is raised while a
-finaliser or a library's callback happens to run. So the wish to stop is remembered, and looked at
-where stopping is safe. A second signal ends the process at once, as usual.
+Raising an exception in the signal handler is not enough: Python drops exceptions raised while a
+finalizer or a library's callback runs. So the handler only sets a flag, and `check` raises where
+it is safe to stop. A second signal ends the process at once, as usual.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ import signal
 from types import FrameType
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM)
-_wanted = False
+_stop_requested = False
 
 
 def install() -> None:
-    """From now on, remember the first SIGINT or SIGTERM."""
-    global _wanted
-    _wanted = False
+    """Handle the first SIGINT or SIGTERM by setting the flag."""
+    global _stop_requested
+    _stop_requested = False
     for number in _HANDLED:
-        signal.signal(number, _remember)
+        signal.signal(number, _request_stop)
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt if a stop is wanted."""
-    if _wanted:
+    """Raise KeyboardInterrupt if a signal has arrived."""
+    if _stop_requested:
         raise KeyboardInterrupt
 
 
-def _remember(number: int, frame: FrameType | None) -> None:
-    global _wanted
-    _wanted = True
+def _request_stop(number: int, frame: FrameType | None) -> None:
+    global _stop_requested
+    _stop_requested = True
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

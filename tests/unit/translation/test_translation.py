@@ -419,7 +419,7 @@ def test_what_is_held_out_is_not_trained_on(tmp_path):
 def test_what_could_not_work_is_refused():
     with pytest.raises(ValueError, match=r"encoder\.cell: feedforward has no state"):
         config_of(model={"encoder": {"cell": "feedforward"}})
-    with pytest.raises(ValueError, match="looks at nothing"):
+    with pytest.raises(ValueError, match="feedforward has no state and attention: none"):
         config_of(model={"decoder": {"cell": "feedforward", "attention": "none"}})
     with pytest.raises(ValueError, match=r"min_length \(9\) is above max_length \(4\)"):
         config_of(decoding={"min_length": 9, "max_length": 4})

@@ -42,7 +42,7 @@ def captions(run, pictures, beam):
         readable = tf.ones_like(paths, tf.bool)
         most = tf.constant([config.decoding.max_length])
         found = narrator.search(readable, *told, tf.constant([beam]), most)
-        return processor.join(found.ids[:, 0])
+        return processor.detokenize(found.ids[:, 0])
 
     paths = [str(kept.path(p.digest)) for p in pictures]
     some = (say(tf.constant(paths[i : i + ROWS])) for i in range(0, len(paths), ROWS))

@@ -91,9 +91,9 @@ class _Rows:
         column = self._data.image
         value = row.fields[column]
         if isinstance(value, bytes):
-            if (why := images.trouble(value)) is not None:
+            if (why := images.find_defect(value)) is not None:
                 return why
-            return images.keep(value, self._folder), images.digest(value)
+            return images.store(value, self._folder), images.digest(value)
         if not isinstance(value, str):
             return f"{column!r} is not the name of a file"
         if not value.strip():
@@ -111,7 +111,7 @@ def _file(path: Path) -> tuple[Path, str] | str:
         return "no such picture"
     except (OSError, ValueError):
         return "a picture's file cannot be read"
-    return images.trouble(raw) or (path.resolve(), images.digest(raw))
+    return images.find_defect(raw) or (path.resolve(), images.digest(raw))
 
 
 def _texts(fields: Mapping[str, Any], column: str) -> Sequence[str] | str:

@@ -25,7 +25,7 @@ from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.paths import home
 from pipelines.engine.core.tables import Table
 from pipelines.engine.data import images
-from pipelines.engine.data.bucketing import BucketFeed, in_order
+from pipelines.engine.data.bucketing import BucketFeed, ordered_batches
 from pipelines.engine.data.ragged import Ragged
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain import decoder_steps
@@ -106,7 +106,7 @@ class Captioning(Task):
         files, references = [p.file for p in test], [p.captions for p in test]
         seen = _features(config, model.encoder, test)
         rows, targets = _encode(processor, test)
-        batches = in_order(config.train, rows, targets).map(seen)
+        batches = ordered_batches(config.train, rows, targets).map(seen)
         nats = cross_entropy(model, batches)
         serve = served.signatures["serving_default"]
         greedy, outputs = (
@@ -249,7 +249,7 @@ def _encode(
     be written next."""
     text = processor.encode(_captions(pictures))
     number = np.repeat(np.arange(len(pictures)), [len(p.captions) for p in pictures])
-    return {"picture": number, "written": text.begun_with(END)}, text.ended_with(END)
+    return {"picture": number, "written": text.with_prefix(END)}, text.with_suffix(END)
 
 
 def _captions(pictures: Sequence[Picture]) -> list[str]:
@@ -281,8 +281,8 @@ class CaptioningServing:
         readable, states, looked_at = self._look(image)
         found = self.search(readable, states, looked_at, beam_width, max_length)
         rows, beam, time, _ = tf.unstack(tf.shape(found.notes))
-        names = self._processor.names(found.ids)
-        captions = self._processor.join_names(tf.reshape(names, [rows * beam, time]))
+        names = self._processor.ids_to_tokens(found.ids)
+        captions = self._processor.join_tokens(tf.reshape(names, [rows * beam, time]))
         captions = tf.reshape(captions, [rows, beam])
         scores = tf.where(readable[:, None], found.scores, decoding.NEVER)
         answer = {
@@ -329,12 +329,12 @@ class CaptioningServing:
             grid=self._model.encoder.output_shape[1:3],
             image=picture.getvalue(),
         )
-        caption = self._processor.join(tf.constant(ids)[None])[0].numpy().decode()
+        caption = self._processor.detokenize(tf.constant(ids)[None])[0].numpy().decode()
         return Explanation(file.name, caption, [part])
 
     def _look(self, image: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
         """Which files can be read, and what the decoder is told of each (`Captioner.read`)."""
-        pixels, readable = images.pixels(image, self._config.model.encoder.size)
+        pixels, readable = images.decode(image, self._config.model.encoder.size)
         # A convolution cannot go over no pictures at all: then it goes over a black one.
         none = tf.cast(tf.shape(image)[0] == 0, tf.int32)
         grids = self._model.see(tf.pad(pixels, [[0, none], [0, 0], [0, 0], [0, 0]]))

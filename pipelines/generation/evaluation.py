@@ -36,7 +36,7 @@ def surprise(model: LanguageModel, documents: Ragged) -> tuple[np.ndarray, np.nd
     work = -(-int(documents.lengths.sum()) // max(1, int(documents.lengths.max())))
     room = _SCORES // (_WINDOW * model.network.outputs[0].shape[-1])
     rows = max(1, min(len(documents), _ROWS, work, room))
-    windows = TokenStreams(documents, rows=rows, window=_WINDOW, end=END, cut=False).lay()
+    windows = TokenStreams(documents, rows=rows, window=_WINDOW, end=END, cut=False).arrange()
     scorer = _scorer(model.network)
     states = [np.zeros((rows, s.shape[-1]), np.float32) for s in model.network.inputs[1:]]
     begun = np.zeros(rows, np.int64)

@@ -247,7 +247,7 @@ class GenerationServing:
             top_k=self._sampling.top_k,
             top_p=self._sampling.top_p,
         ).ids
-        return {"text": self._processor.join(ids, after=prompt)}
+        return {"text": self._processor.detokenize(ids, prefix=prompt)}
 
     def next(self, prompt: tf.Tensor) -> dict[str, tf.Tensor]:
         """The likeliest tokens after each prompt, and their probabilities."""
@@ -284,7 +284,7 @@ class GenerationServing:
         )
         ended = state["ended"] & (given["text"] == "")
         most = tf.where(ended, 0, most)
-        settled, open_ = self._processor.settle(read)
+        settled, open_ = self._processor.split_pending(read)
         settled = tf.where(most > 0, read, settled)
         open_ = tf.where(most > 0, "", open_)
 
@@ -305,7 +305,7 @@ class GenerationServing:
         )
         count = tf.math.count_nonzero(written.ids, axis=1, dtype=tf.int32)
         before = _last_character(state["before"] + settled)
-        text = self._processor.join(written.ids, after=before)
+        text = self._processor.detokenize(written.ids, prefix=before)
         text = tf.strings.substr(text, tf.strings.length(before), tf.strings.length(text))
         ended |= count < most
         following, _ = self._read_on(written.logits, written.states, open_, fresh & (settled == ""))
@@ -320,7 +320,7 @@ class GenerationServing:
 
     def _likeliest(self, scores: tf.Tensor) -> dict[str, tf.Tensor]:
         best = tf.math.top_k(tf.nn.softmax(scores), min(NEXT, self._processor.size - RESERVED))
-        return {"tokens": self._processor.names(best.indices), "probabilities": best.values}
+        return {"tokens": self._processor.ids_to_tokens(best.indices), "probabilities": best.values}
 
     def _nothing(self, rows: tf.Tensor | int) -> list[tf.Tensor]:
         """The states before anything was read."""
@@ -352,7 +352,7 @@ class GenerationServing:
         """Scores and states once the next pieces of texts were read, too, which may be empty."""
 
         def read() -> tuple[tf.Tensor, list[tf.Tensor]]:
-            ids = self._processor.piece(texts, fresh)
+            ids = self._processor.encode_continuation(texts, fresh)
             found, after = self._read(states, ids)
             return tf.where(ids.row_lengths()[:, None] > 0, found, scores), after
 
@@ -407,10 +407,10 @@ class Feed:
         self.padded_tokens = train.padded_tokens
 
     def train(self, epoch: int) -> tf.data.Dataset:
-        return self._train.lay(np.random.default_rng([self._seed, epoch])).dataset()
+        return self._train.arrange(np.random.default_rng([self._seed, epoch])).dataset()
 
     def validation(self) -> tf.data.Dataset:
-        return self._validation.lay().dataset()
+        return self._validation.arrange().dataset()
 
 
 TASK = Generation()

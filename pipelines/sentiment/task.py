@@ -145,8 +145,10 @@ class Sentiment(Task):
         def step(
             given: dict[str, tf.Tensor], state: stateful.State
         ) -> tuple[dict[str, tf.Tensor], stateful.State]:
-            settled, open_ = tokenizer.settle(state["open"] + given["text"])
-            (ids, end), (words, _) = tokenizer.pieces([settled, open_], state["words"])
+            settled, open_ = tokenizer.split_pending(state["open"] + given["text"])
+            (ids, end), (words, _) = tokenizer.encode_continuations(
+                [settled, open_], state["words"]
+            )
             logits, after = stateful.read_on(model, ids, state)
             # The end is read as if no more came, and read again with what does come.
             logits = tf.cond(
@@ -236,7 +238,7 @@ def probabilities(model: keras.Model, rows: Ragged, config: SentimentConfig) -> 
     """Class probabilities ``<float64>[len(rows), classes]``, in the order of ``rows``."""
     out = np.zeros((len(rows), model.output_shape[-1]))
     order = np.arange(len(rows))
-    for ids, which in Buckets.of(config.train, rows.lengths).batches(rows, order, order):
+    for ids, which in Buckets.from_config(config.train, rows.lengths).batches(rows, order, order):
         logits = np.asarray(model.predict_on_batch(ids.numpy()), np.float64)
         exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
         out[which.numpy()] = exp / exp.sum(axis=-1, keepdims=True)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from pipelines.engine.config.schema import TokenLevel
 from pipelines.engine.data import disk
-from pipelines.engine.data.ragged import Ragged, in_chunks
+from pipelines.engine.data.ragged import Ragged, encode_texts
 from pipelines.engine.text.tokenizer import END, END_MARK, DocumentTokenizer
 from pipelines.translation.config import TranslationTextConfig
 
@@ -50,8 +50,8 @@ class Pairs:
     ) -> tuple[dict[str, Ragged], Ragged]:
         """What is read, what is written and, token by token, what is to be written next."""
         text = self.output.encode(outputs)
-        read = in_chunks(inputs, self.read)
-        return {"read": read, "written": text.begun_with(END)}, text.ended_with(END)
+        read = encode_texts(inputs, self.read)
+        return {"read": read, "written": text.with_prefix(END)}, text.with_suffix(END)
 
     def resources(self) -> list[tf.Module]:
         return [self.input, self.output]

@@ -17,7 +17,7 @@ from pipelines.engine.core import plotting
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.tables import Table
 from pipelines.engine.data import disk
-from pipelines.engine.data.bucketing import BucketFeed, in_order
+from pipelines.engine.data.bucketing import BucketFeed, ordered_batches
 from pipelines.engine.data.ragged import PADDING
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain import decoder_steps
@@ -107,7 +107,7 @@ class Translation(Task):
     ) -> Evaluation:
         inputs, references = [p.input for p in splits.test], [p.output for p in splits.test]
         rows, targets = _encode(processor, splits.test)
-        nats = cross_entropy(model, in_order(config.train, rows, targets))
+        nats = cross_entropy(model, ordered_batches(config.train, rows, targets))
         serve = served.signatures["serving_default"]
         greedy, outputs = (
             evaluation.answers(serve, inputs, limits)
@@ -228,7 +228,7 @@ class TranslationServing:
             tf.reshape(found.ids, [rows * beam, time]),
             tf.reshape(found.notes, [rows * beam, time, size]),
         )
-        texts = tf.reshape(self._processor.output.join_names(names), [rows, beam])
+        texts = tf.reshape(self._processor.output.join_tokens(names), [rows, beam])
         answer = {
             "text": texts[:, 0],
             "score": found.scores[:, 0],
@@ -241,7 +241,7 @@ class TranslationServing:
             best = tf.reshape(names, [rows, beam, time])[:, 0, :longest]
             answer |= {
                 "alignment": found.notes[:, 0, :longest],
-                "input_tokens": _valid(self._processor.input.names(read)),
+                "input_tokens": _valid(self._processor.input.ids_to_tokens(read)),
                 "output_tokens": _valid(best),
             }
         return answer
@@ -259,7 +259,7 @@ class TranslationServing:
             states, looked_at = self._model.read(read)
         tokens = decoder_steps.token_names(self._processor.input, read[0].numpy())
         names = self._names(text, found.ids[:, 0], found.notes[:, 0])
-        answer = self._processor.output.join_names(names)[0].numpy().decode()
+        answer = self._processor.output.join_tokens(names)[0].numpy().decode()
         ids = found.ids[0, 0].numpy()
         ids = ids[: np.count_nonzero(ids)]
         about = "Each step reads one token. The answer is written after all of them are read."
@@ -307,7 +307,7 @@ class TranslationServing:
     def _names(self, text: tf.Tensor, ids: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """The tokens of answers ``<int32>[batch, time]``; an unknown word becomes the word of its
         text that it looked at most (Luong et al. 2015)."""
-        names = self._processor.output.names(ids)
+        names = self._processor.output.ids_to_tokens(ids)
         if not self._copies:
             return names
         steps = tf.shape(weights, tf.int64)[2]

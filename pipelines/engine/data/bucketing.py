@@ -67,7 +67,7 @@ class Buckets:
         return fitted
 
     @classmethod
-    def of(cls, config: BucketTrainConfig, lengths: np.ndarray) -> Buckets:
+    def from_config(cls, config: BucketTrainConfig, lengths: np.ndarray) -> Buckets:
         """As a config has them; ``lengths`` as for `fit`."""
         return cls.fit(
             lengths,
@@ -238,8 +238,8 @@ class BucketFeed:
         self._train, self._validation, self._seed = train, validation, seed
         on_disk = any(part.on_disk for part in tf.nest.flatten(train) if isinstance(part, Ragged))
         self._buffer = buffer if on_disk else None
-        self._buckets = Buckets.of(config, lengths_of(*train))
-        self._validation_buckets = Buckets.of(config, lengths_of(*validation))
+        self._buckets = Buckets.from_config(config, lengths_of(*train))
+        self._validation_buckets = Buckets.from_config(config, lengths_of(*validation))
         self.steps = self._buckets.steps(lengths_of(*train))
         read = lengths_of(train[0])
         self.tokens = int(read.sum())
@@ -255,9 +255,9 @@ class BucketFeed:
         return self._validation_buckets.batches(rows, targets, np.arange(len(targets)))
 
 
-def in_order(config: BucketTrainConfig, rows: Any, targets: Any) -> tf.data.Dataset:
+def ordered_batches(config: BucketTrainConfig, rows: Any, targets: Any) -> tf.data.Dataset:
     """Batches of all rows, for scores; see `Buckets.batches`."""
-    buckets = Buckets.of(config, lengths_of(rows, targets))
+    buckets = Buckets.from_config(config, lengths_of(rows, targets))
     return buckets.batches(rows, targets, np.arange(len(targets)))
 
 

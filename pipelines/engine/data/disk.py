@@ -112,7 +112,7 @@ def take(records: Sequence[R], which: np.ndarray) -> Sequence[R]:
     return [records[i] for i in which]
 
 
-class Array:
+class DiskArray:
     """Numbers that are written to disk one piece after the other, and then read as one array."""
 
     def __init__(self) -> None:
@@ -120,12 +120,12 @@ class Array:
         self._type: np.dtype[Any] = np.dtype(np.int32)
         self._size = 0
 
-    def add(self, values: np.ndarray) -> None:
+    def append(self, values: np.ndarray) -> None:
         self._type = values.dtype
         self._size += values.size
         self._file.write(values.tobytes())
 
-    def whole(self) -> np.ndarray:
+    def finish(self) -> np.ndarray:
         """``[size]``, read from disk where it is looked at."""
         self._file.flush()
         if not self._size:

@@ -32,7 +32,7 @@ _HEADER = 2**16
 _ENOUGH = 8
 
 
-def trouble(raw: bytes) -> str | None:
+def find_defect(raw: bytes) -> str | None:
     """Why the bytes of a file cannot be used as a picture, in a few words; None if they can."""
     if not raw:
         return "an empty file"
@@ -69,7 +69,7 @@ def read(path: Path) -> bytes:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if (why := trouble(raw)) is not None:
+    if (why := find_defect(raw)) is not None:
         raise UserError(f"{path}: {why}")
     return raw
 
@@ -79,7 +79,7 @@ def digest(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def keep(raw: bytes, folder: Path) -> Path:
+def store(raw: bytes, folder: Path) -> Path:
     """A file of ``folder`` that holds ``raw``; pictures that come in a data set have none."""
     name = digest(raw)
     path = folder / name[:2] / name
@@ -97,7 +97,7 @@ def on_white(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def pixels(raw: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def decode(raw: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Files as pixels, whatever their size and shape: ``<string>[batch]`` → ``<float32>[batch,
     size, size, 3]``, RGB from 0 to 255, and ``<bool>[batch]``, which of them could be read.
 
@@ -191,10 +191,10 @@ def _upright(picture: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 @cache
-def reader(size: int) -> tf.types.experimental.GenericFunction:
-    """`pixels` as a compiled graph."""
+def compiled_decoder(size: int) -> tf.types.experimental.GenericFunction:
+    """`decode` as a compiled graph."""
     return tf.function(
-        lambda raw: pixels(raw, size), input_signature=[tf.TensorSpec([None], tf.string)]
+        lambda raw: decode(raw, size), input_signature=[tf.TensorSpec([None], tf.string)]
     )
 
 

@@ -31,11 +31,11 @@ class Ragged:
     def __getitem__(self, row: int) -> np.ndarray:
         return self.values[self.starts[row] : self.starts[row] + self.lengths[row]]
 
-    def begun_with(self, value: int) -> Ragged:
+    def with_prefix(self, value: int) -> Ragged:
         """Every row with ``value`` before it."""
         return self._with(value, self.starts)
 
-    def ended_with(self, value: int) -> Ragged:
+    def with_suffix(self, value: int) -> Ragged:
         """Every row with ``value`` behind it."""
         return self._with(value, self.starts + self.lengths)
 
@@ -43,20 +43,20 @@ class Ragged:
         """Every row with ``value`` at its place."""
         if not self.on_disk:
             return Ragged(np.insert(self.values, places, value), self.lengths + 1)
-        whole = disk.Array()
-        for row in range(0, len(self), PIECE):
+        whole = disk.DiskArray()
+        for row in range(0, len(self), CHUNK_ROWS):
             start = self.starts[row]
-            end = start + self.lengths[row : row + PIECE].sum()
-            here = places[row : row + PIECE] - start
-            whole.add(np.insert(np.array(self.values[start:end]), here, value))
-        return Ragged(whole.whole(), self.lengths + 1)
+            end = start + self.lengths[row : row + CHUNK_ROWS].sum()
+            here = places[row : row + CHUNK_ROWS] - start
+            whole.append(np.insert(np.array(self.values[start:end]), here, value))
+        return Ragged(whole.finish(), self.lengths + 1)
 
 
 #: Texts that are worked on at a time, and characters of them; rows likewise.
-PIECE, CHARACTERS = 1000, 2**18
+CHUNK_ROWS, CHUNK_CHARACTERS = 1000, 2**18
 
 
-def applied(
+def map_texts(
     texts: Collection[str], function: Callable[[tf.Tensor], tf.RaggedTensor]
 ) -> Iterator[tf.RaggedTensor]:
     """A ``<string>[batch]`` → ragged function of many texts, piece by piece."""
@@ -66,30 +66,32 @@ def applied(
     for text in texts:
         piece.append(text.encode("utf-8", errors="replace"))
         size += len(text)
-        if len(piece) == PIECE or size >= CHARACTERS:
+        if len(piece) == CHUNK_ROWS or size >= CHUNK_CHARACTERS:
             yield function(tf.constant(piece, tf.string, shape=[len(piece)]))
             piece, size = [], 0
     if piece:
         yield function(tf.constant(piece, tf.string, shape=[len(piece)]))
 
 
-def in_chunks(texts: Collection[str], function: Callable[[tf.Tensor], tf.RaggedTensor]) -> Ragged:
+def encode_texts(
+    texts: Collection[str], function: Callable[[tf.Tensor], tf.RaggedTensor]
+) -> Ragged:
     """Apply a ``<string>[batch]`` → ``<int32>`` ragged function to many texts.
 
     Texts that are on disk become ids on disk.
     """
-    whole: list[np.ndarray] | disk.Array = (
-        disk.Array() if isinstance(texts, disk.MappedRecords) else []
+    whole: list[np.ndarray] | disk.DiskArray = (
+        disk.DiskArray() if isinstance(texts, disk.MappedRecords) else []
     )
     lengths = np.zeros(len(texts), np.int64)
     row = 0
-    for ragged in applied(texts, function):
-        (whole.append if isinstance(whole, list) else whole.add)(ragged.values.numpy())
+    for ragged in map_texts(texts, function):
+        whole.append(ragged.values.numpy())
         found = ragged.row_lengths().numpy()
         lengths[row : row + len(found)] = found
         row += len(found)
     if isinstance(whole, list):
         values = np.concatenate([np.zeros(0, np.int32), *whole])
     else:
-        values = whole.whole()
+        values = whole.finish()
     return Ragged(values, lengths)

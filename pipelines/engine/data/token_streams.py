@@ -87,7 +87,7 @@ class TokenStreams:
     def _windows_of(self, piece: tuple[int, int, int]) -> int:
         return -(-(piece[2] - piece[1]) // self._window)
 
-    def lay(self, rng: np.random.Generator | None = None) -> Windows:
+    def arrange(self, rng: np.random.Generator | None = None) -> Windows:
         """The windows of one pass; the order of the documents in each stream is drawn."""
         made = disk.zeros if self._documents.on_disk else np.zeros
         whole = (self._rows, self.windows * self._window)

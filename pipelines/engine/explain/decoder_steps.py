@@ -24,7 +24,7 @@ _LABELS = {END: END_LABEL, UNKNOWN: "[unknown]"}
 
 def token_names(tokenizer: DocumentTokenizer, ids: np.ndarray) -> list[str]:
     """Texts of tokens, the end mark included. A token may be a single byte of a character."""
-    names = np.asarray(tokenizer.names(ids)).tolist()
+    names = np.asarray(tokenizer.ids_to_tokens(ids)).tolist()
     return [
         _LABELS.get(i) or name.decode("utf-8", "replace")
         for i, name in zip(ids.tolist(), names, strict=True)

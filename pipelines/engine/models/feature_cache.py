@@ -79,7 +79,7 @@ class Features:
 
     def _grids(self, pictures: Sequence[tuple[str, Path]]) -> np.ndarray:
         raw = [path.read_bytes() for _, path in pictures]
-        pixels, readable = images.reader(self._size)(tf.constant(raw))
+        pixels, readable = images.compiled_decoder(self._size)(tf.constant(raw))
         for (_, path), fine in zip(pictures, readable.numpy(), strict=True):
             if not fine:
                 raise UserError(f"{path}: a damaged picture")

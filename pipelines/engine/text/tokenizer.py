@@ -21,7 +21,7 @@ from pipelines.engine.text.vocabulary import (
     count_words,
     word_table,
 )
-from pipelines.engine.text.words import lower, settle
+from pipelines.engine.text.words import lower, split_pending
 
 #: The first entry of the vocabulary: the end of a document, and before its first token the
 #: beginning. No text holds it, and joined to one it adds nothing.
@@ -97,17 +97,17 @@ class DocumentTokenizer(Vocabulary):
         words = self.words(texts)
         return words.with_values(self._table.lookup(words.values))
 
-    def settle(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def split_pending(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Texts that may go on, in two: what is read now, and what only with what comes next.
 
-        Read one after the other with `piece`, both give the ids of the whole.
+        Read one after the other with `encode_continuation`, both give the ids of the whole.
         """
         if self.level == "character":
             texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
             return texts, tf.zeros_like(texts)
-        return settle(texts, _OPEN_ENDS[self.level])
+        return split_pending(texts, _OPEN_ENDS[self.level])
 
-    def piece(self, texts: tf.Tensor, fresh: tf.Tensor) -> tf.RaggedTensor:
+    def encode_continuation(self, texts: tf.Tensor, fresh: tf.Tensor) -> tf.RaggedTensor:
         """As a call, of the next piece of texts, which has begun before where not ``fresh``."""
         if self.level == "subword":
             # A text that goes on has its space already.
@@ -233,36 +233,36 @@ class DocumentTokenizer(Vocabulary):
         )
         return found
 
-    def names(self, ids: tf.Tensor) -> tf.Tensor:
+    def ids_to_tokens(self, ids: tf.Tensor) -> tf.Tensor:
         """The characters of each id, of the shape of ``ids``; padding has none.
 
         At level subword an id may be one byte of a character.
         """
         return tf.gather(tf.constant(self._names), ids)
 
-    def join(self, ids: tf.Tensor, *, after: tf.Tensor | None = None) -> tf.Tensor:
-        """Texts that begin with ``after`` and go on with ``ids``, ``<string>[batch]``.
+    def detokenize(self, ids: tf.Tensor, *, prefix: tf.Tensor | None = None) -> tf.Tensor:
+        """Texts that begin with ``prefix`` and go on with ``ids``, ``<string>[batch]``.
 
         Args:
             ids: ``<int32>[batch, time]``, 0 behind the end of each row.
-            after: ``<string>[batch]``, taken as it is; ``None``: nothing.
+            prefix: ``<string>[batch]``, taken as it is; ``None``: nothing.
         """
-        return self.join_names(self.names(ids), after=after)
+        return self.join_tokens(self.ids_to_tokens(ids), prefix=prefix)
 
-    def join_names(self, names: tf.Tensor, *, after: tf.Tensor | None = None) -> tf.Tensor:
-        """As `join`, of names ``<string>[batch, time]``, some of which may have been replaced."""
+    def join_tokens(self, names: tf.Tensor, *, prefix: tf.Tensor | None = None) -> tf.Tensor:
+        """Join token strings ``<string>[batch, time]`` as `detokenize` joins ids."""
         texts = tf.strings.reduce_join(names, axis=1)
-        if after is None:
-            after = tf.zeros_like(texts)
+        if prefix is None:
+            prefix = tf.zeros_like(texts)
         if self.level == "word":
             texts = tf.strings.regex_replace(texts, r"\n ", "\n")
-            at_start = tf.strings.regex_full_match(after, r"(?s)(.*\s)?")
+            at_start = tf.strings.regex_full_match(prefix, r"(?s)(.*\s)?")
             texts = tf.where(at_start, tf.strings.regex_replace(texts, r"^ ", ""), texts)
         if self.level == "subword":
             # A model may write half of a character.
             texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
-            texts = tf.where(after == "", tf.strings.regex_replace(texts, r"^ ", ""), texts)
-        return after + texts
+            texts = tf.where(prefix == "", tf.strings.regex_replace(texts, r"^ ", ""), texts)
+        return prefix + texts
 
     def resources(self) -> list[tf.Module]:
         return [self]

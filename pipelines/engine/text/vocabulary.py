@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import write_text
-from pipelines.engine.data.ragged import PADDING, Ragged, applied, in_chunks
+from pipelines.engine.data.ragged import PADDING, Ragged, encode_texts, map_texts
 
 #: The id of a word outside the vocabulary.
 UNKNOWN = 1
@@ -52,7 +52,7 @@ class Vocabulary(tf.Module):
 
     def encode(self, texts: Collection[str]) -> Ragged:
         """All ``texts`` at once, outside a graph."""
-        return in_chunks(texts, self)
+        return encode_texts(texts, self)
 
     def save(self, folder: Path) -> None:
         self.write_vocabulary(folder, self.vocabulary)
@@ -81,17 +81,17 @@ def word_table(words: Sequence[str]) -> tf.lookup.StaticHashTable:
 
 
 #: Different words that are counted at a time, about 150 MB of them.
-DISTINCT = 1_000_000
+MAX_DISTINCT = 1_000_000
 
 
 def count_words(
     texts: Collection[str],
     split: Callable[[tf.Tensor], tf.RaggedTensor],
-    distinct: int = DISTINCT,
+    max_distinct: int = MAX_DISTINCT,
 ) -> Counter[str]:
     """How often each word of ``texts`` occurs.
 
-    Of more than ``distinct`` different words, the rarest so far are forgotten, as in lossy
+    Of more than ``max_distinct`` different words, the rarest so far are forgotten, as in lossy
     counting (Manku and Motwani 2002): where a word is still there, its count may be too low, by at
     most the count at which words were forgotten.
 
@@ -100,9 +100,9 @@ def count_words(
     """
     counts: Counter[bytes] = Counter()
     rare = 1
-    for words in applied(texts, split):
+    for words in map_texts(texts, split):
         counts.update(words.values.numpy().tolist())
-        while len(counts) > distinct:
+        while len(counts) > max_distinct:
             counts = Counter({word: count for word, count in counts.items() if count > rare})
             rare += 1
     return Counter({word.decode("utf-8"): count for word, count in counts.items()})

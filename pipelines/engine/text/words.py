@@ -67,7 +67,7 @@ def lower(texts: tf.Tensor) -> tf.Tensor:
     return tf.strings.lower(texts, encoding="utf-8")
 
 
-def settle(texts: tf.Tensor, *unfinished: str) -> tuple[tf.Tensor, tf.Tensor]:
+def split_pending(texts: tf.Tensor, *unfinished: str) -> tuple[tf.Tensor, tf.Tensor]:
     """Texts that may go on, in two: what is settled, and what is not ``<string>[batch]``.
 
     Args:
@@ -119,14 +119,14 @@ class Tokenizer(Vocabulary):
         words = split_words(texts, lowercase=self.lowercase)
         return self._cut(words)
 
-    def settle(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def split_pending(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Texts that may go on, in two: what is read now, and what only with what comes next.
 
-        Read one after the other with `piece`, both give the ids of the whole.
+        Read one after the other with `encode_continuation`, both give the ids of the whole.
         """
-        return settle(texts, *_OPEN_ENDS)
+        return split_pending(texts, *_OPEN_ENDS)
 
-    def pieces(
+    def encode_continuations(
         self, texts: Sequence[tf.Tensor], read: tf.Tensor
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """The ids of the next pieces of texts, right-padded, and the words read up to their ends.

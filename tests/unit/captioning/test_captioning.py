@@ -410,13 +410,13 @@ def test_batches_have_each_caption_with_its_picture(few):
             inputs["picture"].numpy(), inputs["written"], targets, strict=True
         ):
             assert written[0] == END
-            text = processor.join(wanted[None]).numpy()[0].decode()
+            text = processor.detokenize(wanted[None]).numpy()[0].decode()
             seen[text] = grid
     assert set(seen) == {c for p in few for c in p.captions}
     for picture in few:
         first, second = (seen[c] for c in picture.captions)
         np.testing.assert_array_equal(first, second)
-    raw, _ = images.reader(SIZE)(tf.constant([few[5].file.read_bytes()]))
+    raw, _ = images.compiled_decoder(SIZE)(tf.constant([few[5].file.read_bytes()]))
     model = TASK.build(config, processor)
     np.testing.assert_allclose(seen[few[5].captions[0]], model.see(raw)[0], atol=0.02, rtol=2e-3)
     orders = [[t.numpy().tolist() for _, t in feed.train(e)] for e in (0, 0, 1)]

@@ -186,7 +186,7 @@ def test_one_batch_is_learned_by_heart(tied):
         GenerationModelConfig(units=[32], embedding=12, tied=tied), vocabulary=9, rows=2, seed=3
     )
     rows = Ragged(np.random.default_rng(0).integers(3, 9, 40).astype("int32"), np.array([20, 20]))
-    windows = TokenStreams(rows, rows=2, window=21, end=END).lay()
+    windows = TokenStreams(rows, rows=2, window=21, end=END).arrange()
     model.compile(keras.optimizers.Adam(0.02), loss=MaskedCrossentropy(),
                   metrics=[PerToken("nats", name="nats")])  # fmt: skip
     history = model.fit(windows.dataset().repeat(150), verbose=0, epochs=1).history
@@ -266,7 +266,7 @@ def taught(text: str, level: str, **settings):
     model = build(
         GenerationModelConfig(units=[48], embedding=16), vocabulary=processor.size, rows=1, seed=1
     )
-    windows = TokenStreams(processor.encode([text]), rows=1, window=32, end=END).lay()
+    windows = TokenStreams(processor.encode([text]), rows=1, window=32, end=END).arrange()
     model.compile(keras.optimizers.Adam(0.01), loss=MaskedCrossentropy())
     model.fit(windows.dataset().repeat(200), verbose=0)
     return text, processor, model

@@ -167,8 +167,8 @@ def test_it_learns_to_copy_and_to_reverse(task):
     end, words = 2, 8
     rows = sequences(3000, seed=1, longest_=8, words=words)
     turned = rows if task == "copy" else [r[::-1] for r in rows]
-    read = packed(rows).ended_with(end)
-    written, targets = packed(turned).begun_with(end), packed(turned).ended_with(end)
+    read = packed(rows).with_suffix(end)
+    written, targets = packed(turned).with_prefix(end), packed(turned).with_suffix(end)
     config = TranslationModelConfig.model_validate(
         {
             "encoder": {"cell": "gru", "units": [32], "bidirectional": True, "embedding": 16},
@@ -355,10 +355,10 @@ def test_what_is_read_and_written():
     config = config_of()
     processor = TASK.prepare(config, Splits(PAIRS, PAIRS, PAIRS, "", {}))
     rows, targets = processor.encode(["The  dog\tsleeps. "], ["Der Hund schläft."])
-    assert processor.input.join(rows["read"][0][None]).numpy()[0] == b"The dog sleeps."
+    assert processor.input.detokenize(rows["read"][0][None]).numpy()[0] == b"The dog sleeps."
     assert rows["read"][0][-1] == rows["written"][0][0] == targets[0][-1] == END
     np.testing.assert_array_equal(rows["written"][0][1:], targets[0][:-1])
-    assert processor.output.join(targets[0][None]).numpy()[0].decode() == "Der Hund schläft."
+    assert processor.output.detokenize(targets[0][None]).numpy()[0].decode() == "Der Hund schläft."
 
 
 def test_one_vocabulary_for_both_sides(tmp_path):

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from pipelines.engine.core.errors import UserError
+from pipelines.engine.data.sources import locate
 from pipelines.engine.data.sources.files import lines
-from pipelines.engine.data.sources.locate import DEBIAN, from_debian
-from pipelines.engine.data.sources.rows import Row, need_columns
+from pipelines.engine.data.sources.rows import Row, require_columns
 
 
 class Pair(NamedTuple):
@@ -134,15 +134,15 @@ def read(source: str, columns: Sequence[str]) -> Iterator[Row]:
     left, _, right = name.partition("-")
     if not (left.isalpha() and right.isalpha() and left != right):
         raise UserError(f"data: {source}: which dictionary? write it as ding:de-en")
-    need_columns(source, columns, [left, right, "kind"])
-    path = from_debian(f"{_DICTIONARIES}/{name}")
+    require_columns(source, columns, [left, right, "kind"])
+    path = locate.find_debian_file(f"{_DICTIONARIES}/{name}")
     if path is None:
         raise UserError(
             f"data: {source}: not found; `make dictionary` fetches it (Debian's trans-de-en, no "
             "root needed), or choose CONFIG=configs/translation/multi30k-en-de.yaml"
             if name == "de-en"
             else f"data: {source}: not found in "
-            + " or ".join(str(root / _DICTIONARIES) for root in DEBIAN)
+            + " or ".join(str(root / _DICTIONARIES) for root in locate.DEBIAN_ROOTS)
         )
     for pair in pairs(lines(path)):
         fields = {left: pair.left, right: pair.right, "kind": pair.kind}

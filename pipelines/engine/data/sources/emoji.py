@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.data.sources.locate import from_debian
-from pipelines.engine.data.sources.rows import Row, need_columns
+from pipelines.engine.data.sources.locate import find_debian_file
+from pipelines.engine.data.sources.rows import Row, require_columns
 
 #: Of 20 combinations, so many are held out: for validation and for the test.
 _VALIDATION, _TEST, _OF = 1, 2, 20
@@ -104,7 +104,7 @@ class _Glyphs:
 
 
 #: Debian's font of emoji.
-_EMOJI = "usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
+FONT = "usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 
 
 def read_source(source: str, columns: Sequence[str]) -> Iterator[Row]:
@@ -115,8 +115,8 @@ def read_source(source: str, columns: Sequence[str]) -> Iterator[Row]:
     if split not in SPLITS:
         known = ", ".join(f"emoji:{language}@{s}" for s in SPLITS)
         raise UserError(f"data: {source}: no such split; there are: {known}")
-    need_columns(source, columns, ["image", "caption", "emoji"])
-    font = from_debian(_EMOJI)
+    require_columns(source, columns, ["image", "caption", "emoji"])
+    font = find_debian_file(FONT)
     if font is None:
         raise UserError(
             f"data: {source}: no pictures of emoji found; `make emoji` fetches them (Debian's "

@@ -40,18 +40,18 @@ from typing import IO, Any
 
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.sources.locate import (
-    COMPRESSED,
-    PART,
-    endings,
-    file_ending,
-    fitting,
-    inside,
+    COMPRESSION,
+    SHARD,
+    existing,
+    file_extension,
+    files_in,
     is_pattern,
     locate,
-    placed,
-    there,
+    matching_files,
+    resolve,
+    supported_extensions,
 )
-from pipelines.engine.data.sources.rows import Row, UnfitError, Unusable, need_columns
+from pipelines.engine.data.sources.rows import Row, UnreadableError, Unusable, require_columns
 
 #: Rows of a Parquet file that are in memory at a time.
 _ROWS = 1024
@@ -64,19 +64,19 @@ def read_files(source: str, columns: Sequence[str]) -> Iterator[Row | Unusable]:
     mistake everywhere: nobody knows how many rows it stands for.
     """
     folder = True
-    if is_pattern(source) and there(placed(source)) is None:
-        files = fitting(source)
+    if is_pattern(source) and existing(resolve(source)) is None:
+        files = matching_files(source)
     else:
         path = locate(source)
         folder = path.is_dir()
-        files = inside(source, path) if folder else {path.name: path}
+        files = files_in(source, path) if folder else {path.name: path}
     for name, file in files.items():
-        ending = file_ending(file)
+        ending = file_extension(file)
         if ending is None:
-            raise UserError(f"data: {source}: {endings()}")
+            raise UserError(f"data: {source}: {supported_extensions()}")
         try:
             yield from READERS[ending](file, name, columns)
-        except UnfitError as error:
+        except UnreadableError as error:
             if not folder or ending in _TABLES:
                 raise UserError(f"{file}{error.at}: {error.reason}") from None
             yield Unusable(error.reason, f"{name}{error.at}")
@@ -92,7 +92,7 @@ def read_parallel(source: str, columns: Sequence[str]) -> Iterator[Row]:
             f"data: {source}: files that agree line by line are written as train.{{en,de}}: two or "
             "more different names in one pair of braces"
         )
-    need_columns(source, columns, names)
+    require_columns(source, columns, names)
     paths = [locate(f"{before}{name}{after}") for name in names]
     for line, texts in enumerate(parallel_lines(paths), 1):
         yield Row(dict(zip(names, texts, strict=True)), f"{paths[0].name}:{line}")
@@ -128,7 +128,7 @@ def lines(path: Path) -> Iterator[str]:
                 if not line:
                     raw = raw.removeprefix(codecs.BOM_UTF8)
                 yield raw.decode("utf-8", errors="surrogateescape").strip()
-    except UnfitError as error:
+    except UnreadableError as error:
         raise UserError(f"{path}: {error.reason}") from None
 
 
@@ -137,12 +137,12 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of a file, decompressed. What goes wrong while they are read is told here."""
     suffix = path.suffix.lower()
     try:
-        with COMPRESSED.get(suffix, open)(path, "rb") as file:
+        with COMPRESSION.get(suffix, open)(path, "rb") as file:
             yield file
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise UnfitError(f"a damaged {suffix} file: {error}") from None
+        raise UnreadableError(f"a damaged {suffix} file: {error}") from None
     except OSError as error:
-        raise UnfitError(f"cannot be read: {error.strerror or error}") from None
+        raise UnreadableError(f"cannot be read: {error.strerror or error}") from None
 
 
 def _read_text(path: Path, otherwise: str | None = None) -> str:
@@ -155,21 +155,21 @@ def _read_text(path: Path, otherwise: str | None = None) -> str:
         whole = file.read()
     raw = whole.removeprefix(codecs.BOM_UTF8)
     if not raw:
-        raise UnfitError("the file is empty")
+        raise UnreadableError("the file is empty")
     mark = len(whole) - len(raw)
     if (nul := raw.find(b"\0")) >= 0:
-        raise UnfitError("not text: a NUL byte", mark + nul)
+        raise UnreadableError("not text: a NUL byte", mark + nul)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         if otherwise is None:
-            raise UnfitError("not text in UTF-8", mark + error.start) from None
+            raise UnreadableError("not text in UTF-8", mark + error.start) from None
         text = raw.decode(otherwise)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _read_document(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row]:
-    need_columns(str(path), columns, ["text"])
+    require_columns(str(path), columns, ["text"])
     yield Row({"text": _read_text(path)}, name)
 
 
@@ -178,11 +178,11 @@ def _read_tunes(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row]:
 
     Files from before 2011 may be in Latin-1: those that are not UTF-8 are read so.
     """
-    need_columns(str(path), columns, ["text"])
+    require_columns(str(path), columns, ["text"])
     lines = _read_text(path, otherwise="latin-1").split("\n")
     starts = [i for i, line in enumerate(lines) if line.startswith("X:")]
     if not starts:
-        raise UnfitError("no tune: no line starts with X:")
+        raise UnreadableError("no tune: no line starts with X:")
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         tune = [line for line in lines[start:end] if not line.startswith("%")]
         while not tune[-1].strip():
@@ -193,7 +193,7 @@ def _read_tunes(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row]:
 def _read_delimited(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row | Unusable]:
     """The rows of a table. If all columns are numbers, it has no header, and a TSV no quoting."""
     csv.field_size_limit(sys.maxsize)
-    is_tsv = file_ending(path) == ".tsv"
+    is_tsv = file_extension(path) == ".tsv"
     bare = bool(columns) and all(c.isascii() and c.isdecimal() for c in columns)
     with _opened(path) as raw:
         # Bytes that are not UTF-8 become lone surrogates, which are found again row by row.
@@ -209,7 +209,7 @@ def _read_delimited(path: Path, name: str, columns: Sequence[str]) -> Iterator[R
             if first is None:
                 raise UserError(f"{path}: the file is empty")
             header = [str(i) for i, _ in enumerate(first, 1)] if bare else first
-            need_columns(f"{path}:1", columns, header)
+            require_columns(f"{path}:1", columns, header)
             line = 1 if bare else reader.line_num + 1
             for values in chain([first] if bare else [], reader):
                 # A record may go over several lines: it is found at its first.
@@ -257,7 +257,7 @@ def _read_jsonl(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row |
     if not seen:
         raise UserError(f"{path}: the file holds no JSON object")
     if not found_all:
-        need_columns(str(path), columns, sorted(seen))
+        require_columns(str(path), columns, sorted(seen))
 
 
 def _read_parquet(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row]:
@@ -267,14 +267,14 @@ def _read_parquet(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row
     with _opened(path) as raw:
         try:
             table = parquet.ParquetFile(raw)
-            need_columns(str(path), columns, table.schema_arrow.names)
+            require_columns(str(path), columns, table.schema_arrow.names)
             number = 0
             for batch in table.iter_batches(_ROWS):
                 for record in batch.to_pylist():
                     number += 1
                     yield Row(record, f"{name}:{number}")
         except ArrowException as error:
-            raise UnfitError(f"not a readable Parquet file: {error}") from None
+            raise UnreadableError(f"not a readable Parquet file: {error}") from None
 
 
 def _read_tfrecord(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row | Unusable]:
@@ -282,9 +282,9 @@ def _read_tfrecord(path: Path, name: str, columns: Sequence[str]) -> Iterator[Ro
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
-    suffix = PART.sub("", path.name).lower().rpartition(".")[2]
+    suffix = SHARD.sub("", path.name).lower().rpartition(".")[2]
     if suffix == "xz":
-        raise UnfitError("TensorFlow reads TFRecord files as they are or with .gz")
+        raise UnreadableError("TensorFlow reads TFRecord files as they are or with .gz")
     seen: set[str] = set()
     found_all = False
     examples = tf.data.TFRecordDataset(str(path), compression_type="GZIP" if suffix == "gz" else "")
@@ -304,11 +304,11 @@ def _read_tfrecord(path: Path, name: str, columns: Sequence[str]) -> Iterator[Ro
             found_all = True
             yield Row(fields, place, path.parent)
     except tf.errors.OpError as error:
-        raise UnfitError(f"a damaged TFRecord file: {error.message}") from None
+        raise UnreadableError(f"a damaged TFRecord file: {error.message}") from None
     if not seen:
         raise UserError(f"{path}: the file holds no example")
     if not found_all:
-        need_columns(str(path), columns, sorted(seen))
+        require_columns(str(path), columns, sorted(seen))
 
 
 def _feature(feature: Any) -> Any:

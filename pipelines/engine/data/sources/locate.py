@@ -25,8 +25,8 @@ def locate(source: str) -> Path:
     if not source.startswith("package:"):
         if not source.strip():
             raise UserError("data: a source has no name")
-        path = placed(source)
-        found = there(path)
+        path = resolve(source)
+        found = existing(path)
         if found is None:
             given = os.environ.get(DATA_SETTING)
             within = "" if not given or path == Path(source) else f" in {DATA_SETTING}={given}"
@@ -37,13 +37,13 @@ def locate(source: str) -> Path:
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"data: {source}: the Python package {package!r} is not installed")
-    found = there(Path(spec.submodule_search_locations[0]) / inside) if inside else None
+    found = existing(Path(spec.submodule_search_locations[0]) / inside) if inside else None
     if found is None:
         raise UserError(f"data: {source}: the package has no file {inside!r}")
     return found
 
 
-def placed(source: str) -> Path:
+def resolve(source: str) -> Path:
     """Where a path begins that is not absolute."""
     path = Path(source).expanduser()
     given = os.environ.get(DATA_SETTING)
@@ -55,14 +55,14 @@ def placed(source: str) -> Path:
     return start / path
 
 
-def there(path: Path) -> Path | None:
+def existing(path: Path) -> Path | None:
     if path.is_file() or path.is_dir():
         return path
-    compressed = (path.with_name(path.name + ending) for ending in COMPRESSED if path.name)
+    compressed = (path.with_name(path.name + ending) for ending in COMPRESSION if path.name)
     return next((p for p in compressed if p.is_file()), None)
 
 
-def inside(source: str, folder: Path) -> dict[str, Path]:
+def files_in(source: str, folder: Path) -> dict[str, Path]:
     """The files of a folder that can be read, by their path in it, in an order that stays."""
 
     def refuse(error: OSError) -> None:
@@ -72,13 +72,13 @@ def inside(source: str, folder: Path) -> dict[str, Path]:
     for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for file in (Path(parent) / name for name in names if not name.startswith(".")):
-            if file_ending(file) and file.is_file():
+            if file_extension(file) and file.is_file():
                 name = file.relative_to(folder).as_posix()
                 # A name that is not UTF-8 could not be printed.
                 files[name.encode("utf-8", "backslashreplace").decode()] = file
     if not files:
-        raise UserError(f"data: {source}: the folder has nothing to read; {endings()}")
-    _need_all_parts(source, files)
+        raise UserError(f"data: {source}: the folder has nothing to read; {supported_extensions()}")
+    _require_all_shards(source, files)
     return dict(sorted(files.items()))
 
 
@@ -87,7 +87,7 @@ def is_pattern(source: str) -> bool:
     return any(c in source for c in "*?[") and not source.startswith("package:")
 
 
-def fitting(source: str) -> dict[str, Path]:
+def matching_files(source: str) -> dict[str, Path]:
     """The files that a pattern fits, by their path from where it begins to be one."""
     parts = Path(source).expanduser().parts
     fixed = next(i for i, part in enumerate(parts) if is_pattern(part))
@@ -99,19 +99,19 @@ def fitting(source: str) -> dict[str, Path]:
         raise UserError(f"data: {source}: no file in {folder} fits")
     files = {p.relative_to(folder).as_posix(): p for p in found}
     if not set("[?") & set(parts[-1]):  # else some of them may be meant
-        _need_all_parts(source, files)
+        _require_all_shards(source, files)
     return files
 
 
 #: The number of a part, and how many there are, at the end of a file's name.
-PART = re.compile(r"-(\d{5})-of-(\d{5})$")
+SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
-def _need_all_parts(source: str, files: Mapping[str, Path]) -> None:
+def _require_all_shards(source: str, files: Mapping[str, Path]) -> None:
     """Half of a data set is no data set."""
     wholes: dict[tuple[str, int], set[int]] = {}
     for name in files:
-        if part := PART.search(name):
+        if part := SHARD.search(name):
             wholes.setdefault((name[: part.start()], int(part[2])), set()).add(int(part[1]))
     for (name, count), there in wholes.items():
         if missing := sorted(set(range(count)) - there):
@@ -121,17 +121,19 @@ def _need_all_parts(source: str, files: Mapping[str, Path]) -> None:
             )
 
 
-def file_ending(path: Path) -> str | None:
+def file_extension(path: Path) -> str | None:
     """What decides how a file is read; None if it is not."""
-    path = path.with_name(PART.sub("", path.name))
-    plain = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+    path = path.with_name(SHARD.sub("", path.name))
+    plain = path.with_suffix("") if path.suffix.lower() in COMPRESSION else path
     ending = plain.suffix.lower()
-    return ending if ending in ENDINGS else None
+    return ending if ending in EXTENSIONS else None
 
 
-def endings() -> str:
-    compressed = " or ".join(COMPRESSED)
-    return f"files are read by their ending: {', '.join(ENDINGS)}, also with {compressed} after it"
+def supported_extensions() -> str:
+    compressed = " or ".join(COMPRESSION)
+    return (
+        f"files are read by their ending: {', '.join(EXTENSIONS)}, also with {compressed} after it"
+    )
 
 
 def _near_files(path: Path) -> str:
@@ -143,15 +145,15 @@ def _near_files(path: Path) -> str:
 
 #: What opens each form of compression, by its ending.
 #: Files are read by these endings; `files.READERS` has a reader for each.
-ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".tfrecord", ".txt", ".md", ".abc")
-COMPRESSED: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
+EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet", ".tfrecord", ".txt", ".md", ".abc")
+COMPRESSION: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
 
 
 #: Where the files of Debian's packages are: installed, or unpacked by `make dictionary` and
 #: `make emoji`.
-DEBIAN = (Path("/"), Path(sys.prefix) / "debian")
+DEBIAN_ROOTS = (Path("/"), Path(sys.prefix) / "debian")
 
 
-def from_debian(name: str) -> Path | None:
+def find_debian_file(name: str) -> Path | None:
     """A file of one of Debian's packages, if it is there."""
-    return next((p for p in (root / name for root in DEBIAN) if p.is_file()), None)
+    return next((p for p in (root / name for root in DEBIAN_ROOTS) if p.is_file()), None)

@@ -65,7 +65,7 @@ class Problems:
         return f"{self.bad:,} of {self.rows:,} rows cannot be used ({reasons})"
 
 
-class UnfitError(Exception):
+class UnreadableError(Exception):
     """Why a file cannot be read, and at which byte."""
 
     def __init__(self, reason: str, byte: int | None = None) -> None:
@@ -74,7 +74,7 @@ class UnfitError(Exception):
         self.at = "" if byte is None else f", byte {byte:,}"
 
 
-def need_columns(place: str, columns: Sequence[str], there: Sequence[str]) -> None:
+def require_columns(place: str, columns: Sequence[str], there: Sequence[str]) -> None:
     for column in columns:
         if column not in there:
             near = difflib.get_close_matches(column, there, n=1)

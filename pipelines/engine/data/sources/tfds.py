@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.sources.locate import DATA_SETTING
-from pipelines.engine.data.sources.rows import Row, need_columns
+from pipelines.engine.data.sources.rows import Row, require_columns
 
 #: A folder with the original downloads of TFDS data sets, for machines without a network.
 DOWNLOADS_SETTING = "UNFOLD_DOWNLOADS"
@@ -47,7 +47,7 @@ def read_tfds(source: str, columns: Sequence[str]) -> Iterator[Row]:
     paths, features = {}, {}
     for path, feature in _features(builder.info.features):
         paths["/".join(path)], features["/".join(path)] = path, feature
-    need_columns(f"tfds:{name}", columns, list(features))
+    require_columns(f"tfds:{name}", columns, list(features))
     decode = {
         c: features[c].int2str for c in columns if isinstance(features[c], tfds.features.ClassLabel)
     }

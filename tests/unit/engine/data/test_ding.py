@@ -5,7 +5,7 @@ import re
 import pytest
 
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.data import sources
+from pipelines.engine.data.sources import locate
 from pipelines.engine.data.sources.ding import pairs
 from pipelines.engine.data.sources.reading import read
 from pipelines.engine.data.sources.rows import Problems
@@ -203,7 +203,7 @@ Haus {n} | Das Haus ist alt. :: house | The house is old.
 def folders(tmp_path, monkeypatch):
     """Two places, the first one empty."""
     roots = (tmp_path / "installed", tmp_path / "unpacked")
-    monkeypatch.setattr(sources, "_DEBIAN", roots)
+    monkeypatch.setattr(locate, "DEBIAN_ROOTS", roots)
     folders = tuple(root / "usr/share/trans" for root in roots)
     folders[1].mkdir(parents=True)
     (folders[1] / "de-en").write_text(TEXT, encoding="utf-8")
@@ -269,7 +269,7 @@ def test_columns_of_a_dictionary_are_its_languages(folders):
 
 
 def test_real_dictionary():
-    if sources._from_debian("usr/share/trans/de-en") is None:
+    if locate.find_debian_file("usr/share/trans/de-en") is None:
         pytest.skip("no dictionary; `make dictionary` fetches it")
     found = rows("ding:de-en", "de", "en", "kind")
     kinds = [kind for *_, kind in found]

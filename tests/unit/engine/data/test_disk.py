@@ -77,10 +77,10 @@ def test_a_folder_that_cannot_be_written_to_is_named(home):
 
 
 def on_disk(rows: Ragged) -> Ragged:
-    whole = disk.Array()
+    whole = disk.DiskArray()
     for i in range(len(rows)):
-        whole.add(rows[i])
-    return Ragged(whole.whole(), rows.lengths)
+        whole.append(rows[i])
+    return Ragged(whole.finish(), rows.lengths)
 
 
 def rows_of(lengths: list[int], seed: int = 0) -> Ragged:
@@ -96,7 +96,7 @@ some_lengths = st.lists(st.integers(0, 9), min_size=1, max_size=2500)
 def test_marks_are_put_around_rows_on_disk(lengths):
     rows = rows_of([*lengths, 1])
     kept = on_disk(rows)
-    for made in (Ragged.begun_with, Ragged.ended_with):
+    for made in (Ragged.with_prefix, Ragged.with_suffix):
         expected, found = made(rows, 7), made(kept, 7)
         assert found.on_disk
         np.testing.assert_array_equal(found.values, expected.values)
@@ -173,7 +173,7 @@ def test_rare_words_are_forgotten_and_frequent_ones_counted(numbers, distinct):
     assert dict(exact) == {w: texts.count(w) for w in set(texts)}
     # Each text a piece of its own, as if it were very long.
     long = [text + " " * 2**18 for text in texts]
-    found = count_words(long, tf.strings.split, distinct)
+    found = count_words(long, tf.strings.split, max_distinct=distinct)
     assert len(found) <= distinct
     bound = len(texts) / distinct + 1
     for word, count in exact.items():

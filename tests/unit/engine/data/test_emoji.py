@@ -10,8 +10,8 @@ from fontTools.ttLib import TTFont
 from PIL import Image
 
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.data import images, sources
-from pipelines.engine.data.sources import emoji
+from pipelines.engine.data import images
+from pipelines.engine.data.sources import emoji, locate
 from pipelines.engine.data.sources.reading import read
 from pipelines.engine.data.sources.rows import Problems
 
@@ -32,7 +32,7 @@ def error(source: str, *columns: str) -> str:
 
 @pytest.fixture
 def font():
-    found = sources._from_debian(sources._EMOJI)
+    found = locate.find_debian_file(emoji.FONT)
     if found is None:
         pytest.skip("no pictures of emoji; `make emoji` fetches them")
     return found
@@ -59,7 +59,7 @@ def test_pictures_are_those_of_the_characters(font):
         ("🖤", "black heart", (60, 60, 60)),
     ):
         assert found[characters].name == name
-        assert images.trouble(found[characters].picture) is None
+        assert images.find_defect(found[characters].picture) is None
         with Image.open(io.BytesIO(found[characters].picture)) as image:
             middle = image.convert("RGBA").getpixel((image.width // 2, image.height // 2))
         assert all(abs(a - b) < 60 for a, b in zip(middle[:3], colour, strict=True)), name
@@ -85,7 +85,7 @@ def test_a_source_that_there_is_not(monkeypatch, tmp_path):
     assert "which language? write it as emoji:en@train" in error("emoji:xx@train")
     assert "emoji:en@validation, emoji:en@test" in error("emoji:en")
     assert "no such split" in error("emoji:en@dev")
-    monkeypatch.setattr(sources, "_DEBIAN", (tmp_path,))
+    monkeypatch.setattr(locate, "DEBIAN_ROOTS", (tmp_path,))
     message = error("emoji:en@train")
     assert "`make emoji` fetches them" in message
     assert message.endswith("CONFIG=configs/captioning/flickr8k.yaml")

@@ -19,7 +19,7 @@ SIZE = 64
 
 
 def pixels(*raw: bytes) -> tuple[np.ndarray, list[bool]]:
-    found, readable = images.reader(SIZE)(tf.constant(list(raw), tf.string))
+    found, readable = images.compiled_decoder(SIZE)(tf.constant(list(raw), tf.string))
     return found.numpy(), readable.numpy().tolist()
 
 
@@ -50,7 +50,7 @@ def test_pixels_are_those_of_another_reader():
 )
 def test_every_format_is_read(image, kind, far):
     raw = encoded(image, kind)
-    assert images.trouble(raw) is None
+    assert images.find_defect(raw) is None
     (found,), (readable,) = pixels(raw)
     assert readable
     assert np.abs(found - resized(image)).mean() < far
@@ -59,14 +59,14 @@ def test_every_format_is_read(image, kind, far):
 def test_sixteen_bits_are_read_as_eight():
     grey = np.asarray(scene().convert("L"))
     raw = encoded(Image.fromarray(grey.astype("uint16") * 257))
-    assert images.trouble(raw) is None
+    assert images.find_defect(raw) is None
     np.testing.assert_allclose(pixels(raw)[0], pixels(encoded(scene().convert("L")))[0], atol=1)
 
 
 def test_of_a_moving_picture_the_first_is_taken():
     frames = [scene().convert("P"), scene().rotate(90).convert("P")]
     moving = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert images.trouble(moving) is None
+    assert images.find_defect(moving) is None
     np.testing.assert_array_equal(pixels(moving)[0], pixels(encoded(frames[0], "GIF"))[0])
 
 
@@ -108,7 +108,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("why", BROKEN)
 def test_what_cannot_be_used_is_told(why, tmp_path):
-    assert images.trouble(BROKEN[why]).startswith(why)
+    assert images.find_defect(BROKEN[why]).startswith(why)
     path = tmp_path / "photo.jpg"
     path.write_bytes(BROKEN[why])
     with pytest.raises(UserError, match=r"photo\.jpg: ") as caught:
@@ -132,7 +132,7 @@ def test_no_bytes_at_all_are_a_crash(tail, head):
     raw = head + tail
     _, (first, last) = pixels(raw, PNG)
     assert last
-    if images.trouble(raw) is None:
+    if images.find_defect(raw) is None:
         assert first
 
 
@@ -146,9 +146,9 @@ def test_any_size_is_one_size(width, height, kind):
 
 
 def test_pictures_without_a_file_are_kept_by_their_bytes(tmp_path):
-    path = images.keep(PNG, tmp_path)
+    path = images.store(PNG, tmp_path)
     assert path.read_bytes() == PNG
-    assert images.keep(PNG, tmp_path) == path
+    assert images.store(PNG, tmp_path) == path
     path.write_bytes(PNG[:10])
-    assert images.keep(PNG, tmp_path).read_bytes() == PNG
-    assert images.keep(JPEG, tmp_path) != path
+    assert images.store(PNG, tmp_path).read_bytes() == PNG
+    assert images.store(JPEG, tmp_path) != path

@@ -49,7 +49,7 @@ def pieces(windows) -> list[tuple[list[int], list[int]]]:
 @settings(max_examples=200)
 def test_each_token_is_predicted_once_from_the_one_before(documents, rows, window, cut, seed):
     streams = TokenStreams(ragged(documents), rows=rows, window=window, end=END, cut=cut)
-    windows = streams.lay(np.random.default_rng(seed) if seed else None)
+    windows = streams.arrange(np.random.default_rng(seed) if seed else None)
     assert windows.inputs.shape == (streams.windows, rows, window)
     assert streams.padded_tokens == windows.inputs.size
     pairs = [p for i, t in pieces(windows) for p in zip(i, t, strict=True)]
@@ -64,7 +64,7 @@ def test_each_token_is_predicted_once_from_the_one_before(documents, rows, windo
 def test_a_long_text_is_shared_out_evenly():
     streams = TokenStreams(ragged([list(range(3, 1003))]), rows=4, window=10, end=END)
     assert streams.windows == 26  # 1,001 steps over 4 rows of 10
-    windows = streams.lay()
+    windows = streams.arrange()
     filled = windows.inputs[:, :, 0] > 0
     assert (windows.fresh & filled).sum(axis=0).tolist() == [1, 1, 1, 1]
     # The piece in the second row reads the last token of the first.
@@ -73,14 +73,14 @@ def test_a_long_text_is_shared_out_evenly():
 
 def test_the_order_is_a_function_of_the_generator():
     streams = TokenStreams(ragged([[i] * 9 for i in range(3, 43)]), rows=4, window=5, end=END)
-    first, again, other = (streams.lay(np.random.default_rng(s)).inputs for s in (1, 1, 2))
+    first, again, other = (streams.arrange(np.random.default_rng(s)).inputs for s in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
 def test_batches_are_windows_in_order():
     streams = TokenStreams(ragged([[3, 4, 5, 6, 7]]), rows=1, window=2, end=END)
-    batches = list(streams.lay().dataset().as_numpy_iterator())
+    batches = list(streams.arrange().dataset().as_numpy_iterator())
     assert [b[0]["ids"].tolist() for b in batches] == [[[END, 3]], [[4, 5]], [[6, 7]]]
     assert [b[0]["fresh"].tolist() for b in batches] == [[True], [False], [False]]
     assert [b[1].tolist() for b in batches] == [[[3, 4]], [[5, 6]], [[7, END]]]

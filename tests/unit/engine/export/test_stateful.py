@@ -118,9 +118,9 @@ def read():
 
     @tf.function(input_signature=[spec, spec, spec])
     def step(open_, piece, so_far):
-        settled, open_ = reads.settle(open_ + piece)
+        settled, open_ = reads.split_pending(open_ + piece)
         zero = tf.constant([0])
-        found, _ = reads.pieces([settled, open_], zero)
+        found, _ = reads.encode_continuations([settled, open_], zero)
         return open_, *found, reads.padded(so_far)
 
     return step
@@ -141,7 +141,7 @@ def test_words_are_those_of_the_whole_text_wherever_it_is_cut(text, places):
 def test_what_is_not_settled_is_short():
     """The state does not grow with the text."""
     for text in ("the film " * 500, "日本語" * 500, "!" * 1000, "กำลัง" * 300, "<" * 500):
-        _, open_ = tokenizer().settle(tf.constant([text]))
+        _, open_ = tokenizer().split_pending(tf.constant([text]))
         assert len(open_.numpy()[0].decode()) <= 8
 
 

@@ -95,7 +95,7 @@ def test_one_picture_or_many_have_the_same_features(lite):
 @pytest.fixture
 def pictures(tmp_path):
     raw = [encoded(scene().rotate(10 * i)) for i in range(5)]
-    return [(images.digest(r), images.keep(r, tmp_path / "pictures")) for r in raw]
+    return [(images.digest(r), images.store(r, tmp_path / "pictures")) for r in raw]
 
 
 def test_features_are_computed_once_and_again_where_they_are_damaged(lite, pictures, tmp_path):
@@ -105,7 +105,9 @@ def test_features_are_computed_once_and_again_where_they_are_damaged(lite, pictu
     files = [kept.path(name) for name, _ in pictures]
     grids = kept.load(tf.constant([str(f) for f in files])).numpy()
     assert grids.shape == (5, 4, 1280)
-    pixels, _ = images.reader(64)(tf.constant([path.read_bytes() for _, path in pictures]))
+    pixels, _ = images.compiled_decoder(64)(
+        tf.constant([path.read_bytes() for _, path in pictures])
+    )
     expected = np.asarray(lite(pixels)).reshape(5, 4, 1280)
     np.testing.assert_allclose(grids, expected, atol=0.01, rtol=1e-3)
     files[0].write_bytes(files[0].read_bytes()[:-1])  # cut
@@ -146,7 +148,7 @@ def test_pixels_are_kept_for_an_encoder_that_is_trained(pictures, tmp_path):
     kept = Features(None, 64, tmp_path / "features")
     kept.prepare(pictures)
     found = kept.load(tf.constant([str(kept.path(pictures[0][0]))])).numpy()
-    expected, _ = images.reader(64)(tf.constant([pictures[0][1].read_bytes()]))
+    expected, _ = images.compiled_decoder(64)(tf.constant([pictures[0][1].read_bytes()]))
     np.testing.assert_allclose(found.reshape(1, 64, 64, 3), expected, atol=0.1)
 
 

@@ -42,7 +42,7 @@ def ids_of(processor: DocumentTokenizer, batch: list[str]) -> list[list[int]]:
 def join(processor: DocumentTokenizer, text: str, after: str | None = None) -> str:
     ids = processor(tf.constant([text])).to_tensor(0)
     before = None if after is None else tf.constant([after])
-    return processor.join(ids, after=before).numpy()[0].decode()
+    return processor.detokenize(ids, prefix=before).numpy()[0].decode()
 
 
 # Characters and words
@@ -129,10 +129,10 @@ def test_nothing_before_is_an_empty_text_before(level):
 def test_names_can_be_replaced_before_they_are_joined():
     processor = documents("word")
     ids = processor(tf.constant(["It was Qing"])).to_tensor(0)
-    names = tf.where(ids == UNKNOWN, " Möbius", processor.names(ids))
-    assert processor.join_names(names).numpy()[0].decode() == "It was Möbius"
+    names = tf.where(ids == UNKNOWN, " Möbius", processor.ids_to_tokens(ids))
+    assert processor.join_tokens(names).numpy()[0].decode() == "It was Möbius"
     after = tf.constant(["Yes"])
-    assert processor.join_names(names, after=after).numpy()[0].decode() == "Yes It was Möbius"
+    assert processor.join_tokens(names, prefix=after).numpy()[0].decode() == "Yes It was Möbius"
 
 
 # Sub-words
@@ -160,7 +160,7 @@ def compiled(learned, few):
     def there_and_back(processor):
         def run(texts):
             ids = processor(texts)
-            return ids, processor.join(ids.to_tensor(0))
+            return ids, processor.detokenize(ids.to_tensor(0))
 
         return tf.function(run, input_signature=[tf.TensorSpec([None], tf.string)])
 
@@ -207,7 +207,7 @@ PIECES = st.lists(
 def test_a_text_is_read_by_its_longest_pieces(pieces, batch):
     processor = DocumentTokenizer([END_MARK, *pieces], level="subword")
     ids = processor(tf.constant(batch, tf.string, shape=[len(batch)]))
-    names = ids.with_values(processor.names(ids.values)).to_list()
+    names = ids.with_values(processor.ids_to_tokens(ids.values)).to_list()
     assert names == [reference(text, pieces) for text in batch]
 
 
@@ -231,7 +231,7 @@ def test_a_long_text_is_read_like_a_short_one(learned):
 def test_a_word_is_the_same_piece_everywhere(learned):
     first, again = (ids_of(learned, [text])[0] for text in ("times", "It was times"))
     assert again[-len(first) :] == first
-    assert learned.names(tf.constant(first)).numpy().tolist() == [b" times"]
+    assert learned.ids_to_tokens(tf.constant(first)).numpy().tolist() == [b" times"]
     assert join(learned, " It", after="say") == "say  It"
     assert join(learned, "It", after="say") == "say It"
     assert join(learned, "It", after="") == "It"
@@ -240,11 +240,11 @@ def test_a_word_is_the_same_piece_everywhere(learned):
 def test_what_is_no_piece_is_bytes(few):
     (ids,) = ids_of(few, ["Ω!"])
     assert ids == [END + 1 + byte for byte in " Ω!".encode()]
-    assert few.names(tf.constant(ids)).numpy().tolist() == [b" ", b"\xce", b"\xa9", b"!"]
+    assert few.ids_to_tokens(tf.constant(ids)).numpy().tolist() == [b" ", b"\xce", b"\xa9", b"!"]
     assert few.size == RESERVED + 256 + len(FEW)
     # The first half of one character, and the last of another.
     halves = tf.constant([[ids[1], ids[3]], [ids[3], ids[2]]])
-    texts = few.join(halves, after=tf.constant(["x", ""])).numpy()
+    texts = few.detokenize(halves, prefix=tf.constant(["x", ""])).numpy()
     assert [t.decode() for t in texts] == ["x\ufffd!", "!\ufffd"]
 
 
@@ -268,7 +268,7 @@ def test_words_are_learned_as_they_stand_in_a_text():
     """Behind the end of a line there is no space, behind a space none is lost."""
     text = "one two\nthree  four\tfive"
     processor = documents("subword", [text] * 5, vocabulary=400)
-    names = processor.names(processor(tf.constant([text])).values).numpy().tolist()
+    names = processor.ids_to_tokens(processor(tf.constant([text])).values).numpy().tolist()
     assert names == [b" one", b" two", b"\n", b"three", b" ", b" four", b"\t", b"five"]
 
 
@@ -381,7 +381,7 @@ def test_saved_model_of_core_ops_runs_without_this_project(learned, tmp_path):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
         def there_and_back(self, texts):
             ids = self.documents.padded(texts)
-            return {"ids": ids, "back": self.documents.join(ids)}
+            return {"ids": ids, "back": self.documents.detokenize(ids)}
 
     tf.saved_model.save(Served(), tmp_path / "m")
     assert savedmodel.ops(tmp_path / "m") <= set(tf.raw_ops.__dict__)

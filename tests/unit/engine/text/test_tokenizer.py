@@ -311,12 +311,12 @@ def test_sub_words_of_lower_case():
 
 LEARN = """
 import hashlib, json, random
-from pipelines.config import TokenizerConfig
-from pipelines.documents import Documents
+from pipelines.engine.config.schema import TokenizerConfig
+from pipelines.engine.text.tokenizer import DocumentTokenizer
 
 rng = random.Random(5)
 words = ["".join(rng.choices("abcdeéü漢", k=rng.randrange(1, 9))) for _ in range(4000)]
-learned = Documents.fit(words, TokenizerConfig(vocabulary=1500), "subword")
+learned = DocumentTokenizer.fit(words, TokenizerConfig(vocabulary=1500), "subword")
 assert learned.size == 1500
 print(hashlib.sha256(json.dumps(learned.vocabulary).encode()).hexdigest())
 """

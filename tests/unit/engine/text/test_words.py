@@ -116,7 +116,7 @@ def test_broken_utf8_is_a_word():
 
 LOWER = """
 import tensorflow as tf
-from pipelines.text import split_words
+from pipelines.engine.text.words import split_words
 words = split_words(tf.constant(["TITLE ISSIZ İÇ Í\u0301 Ì Ĩ Į Į\u0303 J\u0303"]), lowercase=True)
 print(ascii(b" ".join(words[0].numpy()).decode()))
 """

@@ -44,7 +44,7 @@ class Bidirectional(keras.layers.Bidirectional):
         )
         if own is not None:
             self.backward_layer.use_cudnn = own
-        self.forward_layer.share = self.backward_layer.share = 2
+        self.forward_layer.concurrent_layers = self.backward_layer.concurrent_layers = 2
         self._given_weights = weights
 
     def build(self, sequences_shape, initial_state_shape=None):

@@ -17,10 +17,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from layers.backends import Tensor, backend_module
 from layers.recorder import CallRecord
-from layers.unfold import of_backend
-
-Tensor = Any  # a tensor of Keras's backend
 
 
 class GradientFlow(NamedTuple):
@@ -83,7 +81,7 @@ def make_gradient_flow(loss: Callable[[], Tensor]) -> Callable[[], dict[str, Gra
 
 
 def _backend_module() -> Any:
-    module = of_backend("gradient_flow")
+    module = backend_module("gradient_flow")
     if module is None:
         raise NotImplementedError(
             f"no gradients of states on the {keras.backend.backend()} backend"

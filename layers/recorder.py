@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-Tensor = Any  # a tensor of Keras's backend
+from layers.backends import Tensor
 
 #: ``(layer, inputs, initial_states) -> <float>[batch, time, units of all states]``
 Perturbation = Callable[[Any, Tensor, list[Tensor]], Tensor]
@@ -20,7 +20,7 @@ class CallRecord(NamedTuple):
     Time is in the layer's order of processing: a backward layer reads the last step first.
 
     Attributes:
-        layer: the layer, a `layers.unfold.Unfolded`.
+        layer: the layer, a `layers.base.RecurrentLayer`.
         inputs: <float>[batch, time, inputs].
         initial_states: the states before the first step, each <float>[batch, units].
         mask: bool [batch, time], True where a step is real; None if all are.
@@ -35,7 +35,7 @@ class CallRecord(NamedTuple):
     states: list[Tensor]
 
     def trace(self) -> dict[str, Tensor]:
-        """Return every gate, candidate and state of the call by name, see `Unfolded.trace`.
+        """Return every gate, candidate and state of the call by name, see `RecurrentLayer.trace`.
 
         Unlike there, the hidden state of a padded step repeats the one before it.
         """

@@ -3,9 +3,8 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any
 
-Tensor = Any  # a tensor of Keras's backend
+from layers.backends import Tensor
 
 
 class StreamingState:

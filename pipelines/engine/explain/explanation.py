@@ -120,7 +120,7 @@ class LayerTrace:
         cell: name of the layer's class.
         backward: whether the layer reads from the end.
         values: gates, candidate and states, ``<float32>[steps, units]``, under the names of
-            `layers.unfold.Unfolded.trace`.
+            `layers.base.RecurrentLayer.trace`.
         before: the hidden state that each step starts from, ``<float32>[steps, units]``.
     """
 

@@ -10,8 +10,8 @@ import keras
 from keras import ops
 
 from layers import GRU, LSTM, Bidirectional, SimpleRNN
+from layers.base import RecurrentLayer
 from layers.streaming import StreamingState, current_state
-from layers.unfold import Unfolded
 from pipelines.engine.config.schema import CellConfig, RecurrentConfig
 from pipelines.engine.core._compat import flatten_layers
 from pipelines.engine.data.ragged import PADDING
@@ -22,7 +22,7 @@ def routes(model: keras.Model) -> dict[str, str]:
     """By recurrent layer, which implementation its training takes, and why."""
     found = {}
     for layer in flatten_layers(model):
-        if isinstance(layer, Unfolded):
+        if isinstance(layer, RecurrentLayer):
             route = layer.route(training=True)
             found[layer.name] = f"{route.name} ({route.reason})"
     return found
@@ -59,7 +59,7 @@ def recurrent_stack(
     """
     hidden, left, after = inputs, None if states is None else list(states), []
     whole = config if isinstance(config, RecurrentConfig) else None
-    settings = {} if whole is None else {"truncate": whole.truncate, "initial": whole.initial}
+    settings: dict[str, Any] = {} if whole is None else {"truncate": whole.truncate, "initial": whole.initial}
     for depth, units in enumerate(config.units):
         numbered = f"{name}_{below + depth + 1}"
         if depth and dropout:

@@ -23,16 +23,16 @@ from tests.support.comparing import (
 )
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
-paths = importlib.import_module(f"layers.bptt_{keras.backend.backend()}")
+schedule = importlib.import_module("layers.schedule_tensorflow") if TENSORFLOW else None
 
 
 @pytest.fixture(autouse=True)
 def _short_blocks(monkeypatch):
-    """Short sequences go through several blocks and parts, looped over and written out."""
+    """Short sequences go through several blocks and shards, looped over and written out."""
     if TENSORFLOW:
         for name, value in {"STEPS": 4, "ROWS": 2, "UNROLLED": 2}.items():
-            monkeypatch.setattr(paths, name, value)
-        monkeypatch.setattr(paths, "cores", lambda: 2)
+            monkeypatch.setattr(schedule, name, value)
+        monkeypatch.setattr(schedule, "cores", lambda: 2)
         # What is compared with is the loop, also where inference has something quicker.
         monkeypatch.setattr(importlib.import_module("layers.fused_tensorflow"), "CELLS", ())
 
@@ -249,7 +249,7 @@ def test_a_long_sequence_of_every_block_length():
     if not TENSORFLOW:
         pytest.skip("blocks are TensorFlow's")
     for time in range(1, 200):
-        steps = paths.block_length(time)
+        steps = schedule.block_length(time)
         blocks = -(-time // steps)
-        assert 1 <= steps <= max(paths.STEPS * 3 // 2, 1)
+        assert 1 <= steps <= max(schedule.STEPS * 3 // 2, 1)
         assert blocks * steps - time < max(blocks, 2)

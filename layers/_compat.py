@@ -6,7 +6,6 @@ another implementation would compute the same values at another speed, unnoticed
 """
 
 import importlib
-import importlib.metadata
 from typing import Any, NamedTuple
 
 
@@ -20,14 +19,14 @@ class PrivateAPI(NamedTuple):
     Attributes:
         module: the module that holds it.
         name: its name in the module.
-        distribution: the package as it is installed.
+        package: the package that must be installed, by the name of its import.
         versions: the versions known to have it.
         purpose: what `layers` uses it for.
     """
 
     module: str
     name: str
-    distribution: str
+    package: str
     versions: str
     purpose: str
 
@@ -40,24 +39,17 @@ class PrivateAPI(NamedTuple):
         try:
             return getattr(importlib.import_module(self.module), self.name)
         except (ImportError, AttributeError) as error:
+            version = getattr(importlib.import_module(self.package), "__version__", "")
             raise MissingAPIError(
-                f"{self.module}.{self.name} is missing from {self.distribution} "
-                f"{_installed(self.distribution)} ({self.purpose}); "
-                f"install {self.distribution}{self.versions}"
+                f"{self.module}.{self.name} is missing from {self.package} {version} "
+                f"(needed for {self.purpose}); install {self.package}{self.versions}"
             ) from error
-
-
-def _installed(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 KERAS_RNN = PrivateAPI(
     module="keras.src.backend",
     name="rnn",
-    distribution="keras",
+    package="keras",
     versions=">=3.15,<3.16",
     # The public keras.ops.scan is slower in a TensorFlow graph.
     purpose="the loop over time",
@@ -65,14 +57,14 @@ KERAS_RNN = PrivateAPI(
 XLA_CONTEXT = PrivateAPI(
     module="tensorflow.python.ops.control_flow_util",
     name="GraphOrParentsInXlaContext",
-    distribution="tensorflow",
+    package="tensorflow",
     versions=">=2.21,<2.22",
-    purpose="whether XLA compiles the calling function",
+    purpose="telling whether XLA compiles the calling function",
 )
 XLA_BARRIER = PrivateAPI(
     module="tensorflow.compiler.tf2xla.python.xla",
     name="optimization_barrier",
-    distribution="tensorflow",
+    package="tensorflow",
     versions=">=2.21,<2.22",
     purpose="joining arrays in code that XLA compiles",
 )

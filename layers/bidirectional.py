@@ -1,65 +1,84 @@
-"""Reading a sequence in both directions."""
+"""Read a sequence in both directions."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
+from layers.backends import Tensor
 from layers.unfold import lengths_to_mask
 
 
 @keras.saving.register_keras_serializable(package="unfold")
 class Bidirectional(keras.layers.Bidirectional):
-    """One layer reads forwards, another backwards, and what they say of a step is merged.
+    """Bidirectional wrapper: one layer reads forwards, another backwards, and outputs are merged.
 
-    The chapter's equations, for a step function f (Schuster & Paliwal 1997)::
+    For step functions f and f' (Schuster & Paliwal 1997)::
 
         →h_t = f(x_t, →h_{t-1})        t = 1, ..., T
         ←h_t = f'(x_t, ←h_{t+1})       t = T, ..., 1
         y_t  = [→h_t ; ←h_t]           or their sum, mean or product
 
-    The backward layer reads a padded row from its last real step, whatever the padding.
+    The backward layer starts a padded row at its last real step, whatever the padding.
 
     Args: those of `keras.layers.Bidirectional`, with any layer of `layers` (or of Keras). The
-    backward layer has every setting of the forward one but the direction, `truncate` and
-    `initial` among them; a given ``backward_layer`` keeps its own. As in Keras,
-    ``zero_output_for_mask`` becomes what ``return_sequences`` is. ``weights``, which Keras
-    takes and forgets, are set when the layer is built.
+    backward layer gets every setting of the forward one but the direction, `truncate` and
+    `initial` included; a given ``backward_layer`` keeps its own. As in Keras,
+    ``zero_output_for_mask`` is set to ``return_sequences``. ``weights``, which Keras accepts
+    and ignores, are set when the layer is built.
 
     Call arguments: ``sequences`` float [batch, time, inputs]; ``initial_state``, the forward
     states followed by the backward ones; ``mask`` bool [batch, time] or ``lengths`` int
     [batch]; ``training``.
 
-    Returns: the merged output, [batch, time, 2 units] with ``return_sequences`` and
-    [batch, 2 units] without when concatenated; two tensors with ``merge_mode=None``; then the
-    last states with ``return_state``.
+    Returns: the merged output, if concatenated [batch, time, 2 units] with ``return_sequences``
+    and [batch, 2 units] without; two tensors with ``merge_mode=None``. With ``return_state``,
+    the last states follow.
 
     Raises:
-        ValueError: mask and lengths were both given, an odd number of states was, or the two
-            layers do not go together.
+        ValueError: mask and lengths were both given; the number of states is odd; or the two
+            layers differ in what they return.
     """
 
-    def __init__(self, layer, merge_mode="concat", weights=None, backward_layer=None, **kwargs):
-        own = getattr(backward_layer, "use_cudnn", None)
+    def __init__(
+        self,
+        layer: Any,
+        merge_mode: str | None = "concat",
+        weights: Sequence[Any] | None = None,
+        backward_layer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        use_cudnn = getattr(backward_layer, "use_cudnn", None)
         super().__init__(
             layer, merge_mode=merge_mode, weights=None, backward_layer=backward_layer, **kwargs
         )
-        if own is not None:
-            self.backward_layer.use_cudnn = own
+        if use_cudnn is not None:  # Keras would copy the forward layer's
+            self.backward_layer.use_cudnn = use_cudnn
         self.forward_layer.concurrent_layers = self.backward_layer.concurrent_layers = 2
         self._given_weights = weights
 
-    def build(self, sequences_shape, initial_state_shape=None):
+    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         super().build(sequences_shape, initial_state_shape)
         if self._given_weights:
             self.set_weights(self._given_weights)
             self._given_weights = None
 
-    def call(self, sequences, initial_state=None, mask=None, training=None, lengths=None):
+    def call(
+        self,
+        sequences: Tensor,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool | None = None,
+        lengths: Tensor | None = None,
+    ) -> Any:
+        """Return the merged outputs, see `Bidirectional`."""
         mask = self._one_mask(sequences, mask, lengths)
         forward, backward = (
             layer(sequences, initial_state=state, mask=mask, training=training)
             for layer, state in self._layers_and_states(initial_state)
         )
-        last_states = ()
+        last_states: tuple[Tensor, ...] = ()
         if self.return_state:
             last_states = (*forward[1:], *backward[1:])
             forward, backward = forward[0], backward[0]
@@ -72,10 +91,16 @@ class Bidirectional(keras.layers.Bidirectional):
             return merged
         return (*merged, *last_states) if self.merge_mode is None else (merged, *last_states)
 
-    def trace(self, sequences, initial_state=None, mask=None, lengths=None):
-        """``{"forward": ..., "backward": ...}``, the traces of the two layers.
+    def trace(
+        self,
+        sequences: Tensor,
+        initial_state: Any = None,
+        mask: Any = None,
+        lengths: Tensor | None = None,
+    ) -> dict[str, dict[str, Tensor]]:
+        """Return the traces of the two layers, ``{"forward": ..., "backward": ...}``.
 
-        Both are in the order of the input: entry t of either is about step t.
+        Both are in the order of the input: entry t of either belongs to step t.
         """
         mask = self._one_mask(sequences, mask, lengths)
         traces = []
@@ -86,15 +111,16 @@ class Bidirectional(keras.layers.Bidirectional):
             traces.append(steps)
         return {"forward": traces[0], "backward": traces[1]}
 
-    def _one_mask(self, sequences, mask, lengths):
+    def _one_mask(self, sequences: Tensor, mask: Any, lengths: Tensor | None) -> Any:
+        """Return the mask, whether it was given as such or by lengths."""
         if lengths is None:
             return mask
         if mask is not None:
             raise ValueError(f"{self.name}: give lengths or a mask, not both")
         return lengths_to_mask(lengths, ops.shape(sequences)[1])
 
-    def _layers_and_states(self, initial_state):
-        states = (None, None)
+    def _layers_and_states(self, initial_state: Any) -> Iterator[tuple[Any, Any]]:
+        states: tuple[Any, Any] = (None, None)
         if initial_state is not None:
             half, odd = divmod(len(initial_state), 2)
             if odd:
@@ -105,7 +131,7 @@ class Bidirectional(keras.layers.Bidirectional):
             states = (list(initial_state[:half]), list(initial_state[half:]))
         return zip((self.forward_layer, self.backward_layer), states, strict=True)
 
-    def _merge(self, forward, backward):
+    def _merge(self, forward: Tensor, backward: Tensor) -> Any:
         match self.merge_mode:
             case "concat":
                 return ops.concatenate([forward, backward], axis=-1)

@@ -33,8 +33,9 @@ def join(arrays: Sequence[jax.Array]) -> jax.Array:
     The barriers keep XLA from computing each element of the result behind a choice of where it
     comes from, which its vectoriser cannot handle.
     """
-    joined = jnp.concatenate(jax.lax.optimization_barrier(arrays), axis=-1)
-    return jax.lax.optimization_barrier(joined)
+    barrier: Callable[[Any], Any] = jax.lax.optimization_barrier
+    joined: jax.Array = barrier(jnp.concatenate(barrier(arrays), axis=-1))
+    return joined
 
 
 def unfold(
@@ -88,7 +89,8 @@ def _forward(
     cuts: jax.Array | None,
 ) -> tuple[Any, tuple[Any, ...]]:
     x = time_major(x)
-    last, after, saved = bptt.forward(equations, scan, x, states, *weights, mask)
+    U, W, b, b_recurrent = weights
+    last, after, saved = bptt.forward(equations, scan, x, states, U, W, b, b_recurrent, mask)
     outputs = (time_major(after[0]) if sequences else None, list(last))
     return outputs, (x, weights, states, after, saved, mask, cuts)
 

@@ -39,7 +39,10 @@ class CallRecord(NamedTuple):
 
         Unlike there, the hidden state of a padded step repeats the one before it.
         """
-        return self.layer.evaluate_steps(self.inputs, self.initial_states, self.mask, self.states)
+        values: dict[str, Tensor] = self.layer.evaluate_steps(
+            self.inputs, self.initial_states, self.mask, self.states
+        )
+        return values
 
 
 class Recorder:

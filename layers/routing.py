@@ -226,7 +226,7 @@ def _run_kernel(
 
 
 def _dropped(x: Tensor, dropout: Tensor | None) -> Tensor:
-    """Return the inputs [batch, time, inputs] with one dropout mask [batch, inputs] on all steps."""
+    """Return inputs [batch, time, inputs] under one mask [batch, inputs] for all steps."""
     return x if dropout is None else x * dropout[:, None]
 
 

@@ -59,7 +59,9 @@ def recurrent_stack(
     """
     hidden, left, after = inputs, None if states is None else list(states), []
     whole = config if isinstance(config, RecurrentConfig) else None
-    settings: dict[str, Any] = {} if whole is None else {"truncate": whole.truncate, "initial": whole.initial}
+    settings: dict[str, Any] = (
+        {} if whole is None else {"truncate": whole.truncate, "initial": whole.initial}
+    )
     for depth, units in enumerate(config.units):
         numbered = f"{name}_{below + depth + 1}"
         if depth and dropout:

@@ -126,6 +126,27 @@ def backward(
     }
     names = [name for name, value in optional.items() if value is not None]
 
+    step = _backward_step(equations, join, W_transposed, names)
+    d_first, dz = scan(step, d_last, [optional[name] for name in names], reverse=True)
+    if mask is not None:
+        x = ops.where(mask, x, ops.zeros_like(x))
+    dz_x, dW, d_recurrent = equations.products(dz, before[0], saved)
+    db = ops.sum(dz_x, axis=(0, 1))
+    dx = at_each_step(dz_x, ops.transpose(U))
+    d_recurrent = ops.zeros_like(db) if d_recurrent is None else d_recurrent
+    return dx, d_first, sum_over_steps(x, dz_x), dW, db, d_recurrent
+
+
+def _backward_step(
+    equations: type[Equations], join: Join, W_transposed: Tensor, names: list[str]
+) -> Callable[[list[Tensor], list[Any]], tuple[list[Tensor], list[Tensor]]]:
+    """Return ``(∂L/∂ states after, xs) -> (∂L/∂ states before, ∂L/∂z_t)``.
+
+    Args:
+        names: what the entries of ``xs`` are: "factors" and, where given, "d_hidden", "mask" and
+            "cut".
+    """
+
     def step(d_after: list[Tensor], xs: list[Any]) -> tuple[list[Tensor], list[Tensor]]:
         now = dict(zip(names, xs, strict=True))
         if "d_hidden" in now:
@@ -139,11 +160,4 @@ def backward(
             d_before = [ops.where(now["cut"], ops.zeros_like(d), d) for d in d_before]
         return d_before, dz
 
-    d_first, dz = scan(step, d_last, [optional[name] for name in names], reverse=True)
-    if mask is not None:
-        x = ops.where(mask, x, ops.zeros_like(x))
-    dz_x, dW, d_recurrent = equations.products(dz, before[0], saved)
-    db = ops.sum(dz_x, axis=(0, 1))
-    dx = at_each_step(dz_x, ops.transpose(U))
-    d_recurrent = ops.zeros_like(db) if d_recurrent is None else d_recurrent
-    return dx, d_first, sum_over_steps(x, dz_x), dW, db, d_recurrent
+    return step

@@ -798,7 +798,7 @@ def test_the_verdict_says_who_won():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["model.quantiles=[0.1, 0.9]"], "hold 0.5"),
+        (["model.quantiles=[0.1, 0.9]"], "include 0.5"),
         (["model.decode=autoregressive", "data.columns={volume: levels}"], "feeds its own output"),
         (["model.scale=ewma", "model.half_lives=[]"], "needs a half-life"),
         (["model.linear=5", "data.values=levels"], "predicts changes"),

@@ -1,4 +1,4 @@
-"""A config is checked whole, and every mistake in it is named where it stands."""
+"""Loading configs: values, overrides, and all errors with their locations."""
 
 import string
 from pathlib import Path
@@ -25,7 +25,7 @@ READY_MADE = sorted((ROOT / "configs").glob("*/*.yaml"))
 
 
 class Extra(BaseConfig):
-    """A section that a config may leave out."""
+    """An optional section."""
 
     passes: float = Field(1.0, gt=0)
     window: int = Field(100, ge=2)
@@ -54,13 +54,13 @@ def load(path: Path, *overrides: str) -> Toy:
 
 
 def errors(path: Path, *overrides: str) -> list[str]:
-    """The lines of the error, without the folder of the file."""
+    """Return the lines of the error without the folder of the file."""
     with pytest.raises(UserError) as caught:
         load(path, *overrides)
     return str(caught.value).replace(f"{path.parent}/", "").split("\n")
 
 
-# What is read
+# Values
 
 
 def test_minimal_config_has_the_defaults(write):
@@ -112,22 +112,22 @@ def test_numbers_are_read_as_written(write, written, read):
 @pytest.mark.parametrize(
     "written", ["no", "yes", "on", "off", "2020-01-31", "1:30", "010", "1e5x", "e3", "0x1F"]
 )
-def test_what_looks_like_a_word_is_text(write, written):
+def test_words_dates_and_non_decimal_numbers_are_text(write, written):
     assert load(write(f"data: {{source: {written}}}")).data.source == written
 
 
 @pytest.mark.parametrize("written", [".inf", "-.inf", ".nan", "1e999"])
-def test_numbers_that_are_not_finite_are_refused(write, written):
+def test_numbers_that_are_not_finite_are_errors(write, written):
     (line,) = errors(write(MINIMAL + f"train: {{learning_rate: {written}}}"))
     assert line.startswith("c.yaml:2:9: train.learning_rate: ")
 
 
-def test_keys_are_text_however_they_look(write):
+def test_keys_are_always_text(write):
     config = load(write("data:\n  source: a.csv\n  labels: {0: no, 1: yes, true: maybe, 1.5: x}"))
     assert config.data.labels == {"0": "no", "1": "yes", "true": "maybe", "1.5": "x"}
 
 
-def test_numbers_are_names_of_labels_too(write):
+def test_numbers_are_converted_to_names_of_labels(write):
     path = write("data: {source: a.csv, labels: {0: 1, 1: 2.5}, where: {year: 1999}}")
     config = load(path, "data.where.stars=5")
     assert config.data.labels == {"0": "1", "1": "2.5"}
@@ -153,14 +153,14 @@ def test_file_with_byte_order_mark_and_windows_line_ends(write):
     assert load(write(b"\xef\xbb\xbfdata:\r\n  source: a.csv\r\nseed: 3\r\n")).seed == 3
 
 
-def test_whole_numbers_are_good_fractions_but_not_the_other_way_round(write):
+def test_integers_are_valid_numbers_but_not_vice_versa(write):
     assert load(write(MINIMAL + "train: {weight_decay: 1}")).train.weight_decay == 1.0
     assert errors(write(MINIMAL + "train: {epochs: 2.0}")) == [
         "c.yaml:2:9: train.epochs: must be a whole number, not 2.0"
     ]
 
 
-# Mistakes in the file
+# Errors in the file
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_whole_numbers_are_good_fractions_but_not_the_other_way_round(write):
         ("model: [a]", "model: must be a mapping of keys"),
     ],
 )
-def test_mistakes_at_the_top(write, text, message):
+def test_errors_at_the_top_level(write, text, message):
     assert errors(write(MINIMAL + text)) == [f"c.yaml:2:1: {message}"]
 
 
@@ -214,7 +214,7 @@ def test_mistakes_at_the_top(write, text, message):
          "(did you mean head?), not ['head']"),
     ],
 )  # fmt: skip
-def test_mistakes_inside_sections(write, text, line):
+def test_errors_in_sections(write, text, line):
     assert errors(write(MINIMAL + text)) == [f"c.yaml:{line}"]
 
 
@@ -223,7 +223,7 @@ def test_mistakes_inside_sections(write, text, line):
     [
         ("", "1:1: data: must be a mapping of keys"),
         ("{}", "1:1: data.source: this key is required"),
-        # One source or several: what is wrong with one of several is said of that one.
+        # One source or several: an error in one of several is reported for that one.
         ("{source: 3}", "1:8: data.source: must be text or a list, not 3"),
         ("{source: {a: b}}", "1:8: data.source: must be text or a list, not {'a': 'b'}"),
         ("{source: []}", "1:8: data.source: must have 1 entries or more, not []"),
@@ -232,7 +232,7 @@ def test_mistakes_inside_sections(write, text, line):
         ("{source: a, where: 3}", "1:19: data.where: must be a mapping, not 3"),
         ("{source: a, where: {ok: [x]}}", "1:27: data.where.ok: must be text, not ['x']"),
         ("{source: a, labels: {int: [3], a: x}}", "1:28: data.labels.int: must be text, not [3]"),
-        # A share or a source: what fits neither, and what fits one kind badly, is one line.
+        # A fraction or a source: one line, whether the type or the value is wrong.
         ("{source: a, test: [1]}", "1:26: data.test.0: must be text, not 1"),
         ("{source: a, test: []}", "1:19: data.test: must have 1 entries or more, not []"),
         ("{source: a, test: {}}", "1:19: data.test: must be a number, text or a list, not {}"),
@@ -241,7 +241,7 @@ def test_mistakes_inside_sections(write, text, line):
         ("{source: a, test: -0.1}", "1:19: data.test: must be at least 0.0, not -0.1"),
     ],
 )
-def test_mistakes_in_data(write, text, line):
+def test_errors_in_data(write, text, line):
     assert errors(write(f"data: {text}")) == [f"c.yaml:{line}"]
 
 
@@ -253,7 +253,7 @@ def test_errors_in_merged_keys_are_located_where_they_are_written(write):
     ]
 
 
-def test_every_wrong_one_of_several_sources_is_named(write):
+def test_each_invalid_source_is_reported(write):
     path = write("data: {source: [1, a.csv, 2]}")
     assert errors(path, "data.test=[b.csv, true]") == [
         "c.yaml:1:17: data.source.0: must be text, not 1",
@@ -262,7 +262,7 @@ def test_every_wrong_one_of_several_sources_is_named(write):
     ]
 
 
-def test_all_mistakes_are_reported_at_once_and_each_once(write):
+def test_all_errors_are_reported_together_and_once_each(write):
     path = write(
         """\
 nmae: x
@@ -308,7 +308,7 @@ train:
         ),
     ],
 )
-def test_duplicate_keys_are_refused(write, text, line):
+def test_duplicate_keys_are_errors(write, text, line):
     assert errors(write(text)) == [f"c.yaml:{line}"]
 
 
@@ -332,15 +332,15 @@ def test_duplicate_keys_are_refused(write, text, line):
         ("a: 1\n---\nb: 2", "c.yaml:2:1: not YAML: but found another document"),
     ],
 )
-def test_what_is_not_a_config(write, text, place):
+def test_files_that_are_no_configs(write, text, place):
     assert errors(write(text))[0].startswith(place)
 
 
-def test_file_that_is_not_utf8(write):
+def test_file_that_is_not_utf_8(write):
     assert errors(write(b"name: caf\xe9"))[0].startswith("c.yaml: cannot be read: 'utf-8' codec")
 
 
-def test_missing_file_names_its_neighbours(write):
+def test_missing_file_lists_the_available_ones(write):
     path = write(MINIMAL)
     assert errors(path.with_name("d.yaml")) == [
         "d.yaml: no such config file; available: c.yaml",
@@ -392,7 +392,7 @@ def test_override(write, override, key, value):
     assert type(found) is type(value)
 
 
-def test_overrides_leave_the_rest_and_the_last_one_wins(write):
+def test_overrides_change_nothing_else_and_the_last_one_wins(write):
     config = load(write(MINIMAL + "train: {epochs: 9, patience: 2}"), "seed=2", "train.epochs=3",
                   "train.epochs=4", "extra.window=8", "extra=null")  # fmt: skip
     expected = Toy(
@@ -419,30 +419,30 @@ def test_overrides_leave_the_rest_and_the_last_one_wins(write):
         ("extra.dropout=1", "extra.dropout: must be less than 1.0, not 1"),
     ],
 )  # fmt: skip
-def test_mistake_in_an_override_is_placed_there(write, override, message):
+def test_error_in_an_override_is_located_there(write, override, message):
     path = write(MINIMAL + "model: {units: [4]}\ntrain: {epochs: 9}")
     assert errors(path, override) == [f"--set {override}: {message}"]
 
 
 @pytest.mark.parametrize("override", ["train.epochs", "=3", "train..epochs=3", ".seed=3", ""])
-def test_malformed_override_says_how_it_is_written(write, override):
+def test_malformed_override_shows_the_format(write, override):
     assert errors(write(MINIMAL), override) == [
         f"--set {override}: write it as key=value, e.g. train.epochs=3"
     ]
 
 
-def test_override_repairs_a_mistake_in_the_file(write):
+def test_override_can_fix_an_error_in_the_file(write):
     assert load(write(MINIMAL + "seed: x"), "seed=3").seed == 3
 
 
-def test_mistake_beside_an_override_keeps_its_place_in_the_file(write):
+def test_error_beside_an_override_is_located_in_the_file(write):
     path = write(MINIMAL + "train:\n  epochs: 3\n  patience: 0\n")
     assert errors(path, "train.epochs=5") == [
         "c.yaml:4:3: train.patience: must be at least 1, not 0"
     ]
 
 
-# Writing configs out
+# Dumping
 
 texts = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
@@ -482,13 +482,13 @@ experiments = st.builds(
 
 
 @given(experiments)
-def test_dumped_config_loads_as_the_same(tmp_path_factory, config):
+def test_dumped_config_loads_as_an_equal_one(tmp_path_factory, config):
     path = tmp_path_factory.mktemp("dump") / "config.yaml"
     path.write_bytes(configs.dump(config).encode())
     assert load(path) == config
 
 
-def test_dump_is_plain_yaml_in_the_order_of_the_keys(write):
+def test_dump_is_plain_yaml_in_the_order_of_the_fields(write):
     config = load(write(MINIMAL + "name: 日本\n"), "name=x")
     values = YAML(typ="safe").load(configs.dump(config))
     assert list(values) == ["task", "name", "seed", "device", "data", "train", "text", "model",
@@ -496,7 +496,7 @@ def test_dump_is_plain_yaml_in_the_order_of_the_keys(write):
     assert values["train"]["learning_rate"] == 0.001
 
 
-def test_flat_has_every_leaf_by_its_path(write):
+def test_flatten_returns_values_by_dotted_key(write):
     flat = configs.flatten(load(write(MINIMAL), "data.where.lang=en", "model.units=[8,4]"))
     assert flat["seed"] == "1"
     assert flat["data.where.lang"] == "en"
@@ -505,12 +505,12 @@ def test_flat_has_every_leaf_by_its_path(write):
     assert flat["data.labels"] == "null"
     assert all(isinstance(value, str) for value in flat.values())
     assert not any(key.startswith("extra.") for key in flat)
-    # An empty mapping is a value too: nothing of the config is left out.
+    # An empty mapping is a value too: nothing is left out.
     assert configs.flatten(load(write(MINIMAL)))["data.where"] == "{}"
 
 
 @given(experiments)
-def test_flat_names_every_key_of_the_config(config):
+def test_flatten_includes_every_section(config):
     values = config.model_dump(mode="json")
     tops = {key.partition(".")[0] for key in configs.flatten(config)}
     assert tops == set(values)

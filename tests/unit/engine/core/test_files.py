@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; a lock lives as long as its process."""
+"""Atomic writes, and locks between processes."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
-def test_write_makes_its_folders_and_replaces_what_was_there(tmp_path):
+def test_write_creates_folders_and_replaces_the_file(tmp_path):
     path = tmp_path / "a" / "b" / "c.txt"
     files.write_text(path, "first, and longer")
     files.write_text(path, "grün 🙂\r\n")
@@ -36,7 +36,7 @@ def test_write_makes_its_folders_and_replaces_what_was_there(tmp_path):
     assert leftovers(path.parent) == ["c.txt"]
 
 
-def test_writer_that_raises_leaves_the_old_file(tmp_path):
+def test_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "result.bin"
     path.write_bytes(b"old")
 
@@ -50,7 +50,7 @@ def test_writer_that_raises_leaves_the_old_file(tmp_path):
     assert leftovers(tmp_path) == ["result.bin"]
 
 
-def test_interrupted_writer_leaves_nothing(tmp_path):
+def test_interrupted_write_leaves_nothing(tmp_path):
     def interrupted(file):
         file.write(b"half")
         raise KeyboardInterrupt
@@ -72,7 +72,7 @@ def test_written_files_and_folders_have_ordinary_permissions(tmp_path):
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o755
 
 
-def test_json_is_readable_and_refuses_what_json_has_not(tmp_path):
+def test_json_is_readable_and_has_no_nan(tmp_path):
     path = tmp_path / "x.json"
     files.write_json(path, {"é": [1, 2.5, None]})
     assert "é" in path.read_text(encoding="utf-8")
@@ -92,7 +92,7 @@ def test_new_folder_appears_only_when_complete(tmp_path):
     assert leftovers(path.parent) == ["export"]
 
 
-def test_new_folder_that_fails_leaves_nothing(tmp_path):
+def test_failed_new_folder_leaves_nothing(tmp_path):
     def export():
         with files.new_folder(tmp_path / "export") as work:
             (work / "deep").mkdir()
@@ -104,7 +104,7 @@ def test_new_folder_that_fails_leaves_nothing(tmp_path):
     assert leftovers(tmp_path) == []
 
 
-def test_new_folder_does_not_replace_one_with_something_in_it(tmp_path):
+def test_new_folder_does_not_replace_a_folder_with_files(tmp_path):
     path = tmp_path / "export"
     path.mkdir()
     (path / "mine").write_text("keep")
@@ -123,7 +123,7 @@ def hold_lock(path: Path) -> subprocess.Popen:
     return process
 
 
-def test_lock_of_another_process_is_respected_until_it_is_killed(tmp_path):
+def test_lock_of_another_process_holds_until_it_is_killed(tmp_path):
     path = tmp_path / "run" / ".lock"
     process = hold_lock(path)
     try:
@@ -136,7 +136,7 @@ def test_lock_of_another_process_is_respected_until_it_is_killed(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-    # No cleaning up by hand after a crash: the lock died with the process.
+    # The lock ended with the process, although its file is still there.
     with files.lock(path, wait=False):
         pass
     with files.lock(path, wait=True):
@@ -151,7 +151,7 @@ def test_lock_is_released_when_its_block_raises(tmp_path):
         pass
 
 
-def test_require_writable_makes_the_folder_and_leaves_it_empty(tmp_path):
+def test_require_writable_creates_an_empty_folder(tmp_path):
     folder = tmp_path / "a" / "b"
     files.require_writable(folder, "the runs folder")
     assert leftovers(folder) == []

@@ -149,7 +149,7 @@ class Repository:
             except OSError as error:
                 LOGGER.error("the exports cannot be read", reason=error.strerror)
             except Exception:  # noqa: BLE001 - keep serving; the next update may succeed
-                LOGGER.exception("updating the exports failed")
+                LOGGER.exception("a look at the exports failed")
             await asyncio.sleep(self._config.poll_seconds)
 
     async def update(self) -> None:

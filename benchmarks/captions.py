@@ -30,8 +30,8 @@ def captions(run, pictures, beam):
     from pipelines.engine.models.feature_cache import Features
 
     config = run.config()
-    processor = TASK.load_processor(run.need("processor"))
-    model = keras.models.load_model(run.need("model.keras"))
+    processor = TASK.load_processor(run.require("processor"))
+    model = keras.models.load_model(run.require("model.keras"))
     narrator = CaptioningServing(config, processor, model)
     kept = Features(model.encoder, config.model.encoder.size, home() / "features")
     kept.prepare([(p.digest, p.file) for p in pictures])
@@ -80,7 +80,7 @@ def main():
     from pipelines.engine.export import savedmodel
 
     run = Run.find("captioning", options.run)
-    serve = savedmodel.load(run.need("savedmodel")).signatures["serving_default"]
+    serve = savedmodel.load(run.require("savedmodel")).signatures["serving_default"]
     pictures = records.load(run.config()).test[:PICTURES]
     files, references = [p.file for p in pictures], [p.captions for p in pictures]
     table = Table(f"{len(files):,} pictures of {run.config().name}, by beam", BEAMS)

@@ -29,7 +29,7 @@ def main():
     from pipelines.translation import evaluation
 
     run = Run.find("translation", options.run)
-    serve = savedmodel.load(run.need("savedmodel")).signatures["serving_default"]
+    serve = savedmodel.load(run.require("savedmodel")).signatures["serving_default"]
     with (run.folder / "tables" / "translations.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))[:TEXTS]
     texts, references = [r["input"] for r in rows], [r["reference"] for r in rows]

@@ -9,7 +9,7 @@ from pipelines.cli.output import print_json
 from pipelines.cli.selection import find_run
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.runs.run import publish, publish_folder
+from pipelines.engine.runs.publishing import publish, publish_folder
 
 
 def add_parser(commands: Commands) -> None:

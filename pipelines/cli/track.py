@@ -6,7 +6,7 @@ import argparse
 
 from pipelines.cli.options import Commands, add_command, add_run
 from pipelines.engine.core.console import Console
-from pipelines.engine.runs import tracking
+from pipelines.engine.runs import mlflow_store
 from pipelines.engine.runs.run import Run
 from pipelines.engine.training import devices
 
@@ -24,4 +24,4 @@ def run(args: argparse.Namespace, console: Console) -> None:
     from pipelines.workflows.train import track
 
     track(trained, console)
-    console.say(f"run {trained.id} is in {tracking.shown_uri()}")
+    console.say(f"run {trained.id} is in {mlflow_store.shown_uri()}")

@@ -6,7 +6,7 @@ import argparse
 
 from pipelines.cli.options import Commands, add_command
 from pipelines.engine.core.console import Console
-from pipelines.engine.runs import tracking
+from pipelines.engine.runs import mlflow_store
 
 
 def add_parser(commands: Commands) -> None:
@@ -18,4 +18,4 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> None:
     """Serve the MLflow UI until the process is stopped."""
-    tracking.serve_ui(args.host, args.port, console)
+    mlflow_store.serve_ui(args.host, args.port, console)

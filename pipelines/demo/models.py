@@ -71,7 +71,7 @@ def find_model(task: str) -> Model:
 @functools.cache
 def _load(task: str, folder: Path) -> Model:
     run = Run(folder)
-    return Model(get_task(task), run.config(), savedmodel.load(run.need("savedmodel")))
+    return Model(get_task(task), run.config(), savedmodel.load(run.require("savedmodel")))
 
 
 @contextlib.contextmanager

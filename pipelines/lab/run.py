@@ -21,7 +21,7 @@ from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import require_writable, write_text
 from pipelines.engine.core.paths import home
-from pipelines.engine.runs import tracking
+from pipelines.engine.runs import mlflow_store
 from pipelines.lab.experiments import EXPERIMENTS
 from pipelines.lab.section import Section, Settings
 
@@ -63,7 +63,7 @@ def run(console: Console, *, only: Sequence[str] | None, fast: bool, seed: int) 
     write_text(path, page(sections, settings, seconds))
     params = {"fast": fast, "seed": seed, "experiments": ", ".join(names)}
     title = f"lab-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    if reason := tracking.log_report("lab", title, params, _metrics(names, sections), path):
+    if reason := mlflow_store.log_report("lab", title, params, _metrics(names, sections), path):
         console.warn(f"{reason}; the report is in {path}")
     return path
 

@@ -19,8 +19,8 @@ from pipelines.engine.core.errors import TrainingError, UserError
 from pipelines.engine.core.files import write_json, write_text
 from pipelines.engine.runs.group import Group
 from pipelines.engine.runs.group_tracking import GroupTracker
+from pipelines.engine.runs.mlflow_content import COSTS
 from pipelines.engine.runs.run import Run
-from pipelines.engine.runs.tracking import COSTS
 from pipelines.engine.tasks.catalog import get_config
 
 #: So many seeds from the config's own on, unless told otherwise: enough for a first ±.
@@ -33,7 +33,7 @@ class Variant:
 
     name: str
     scores: list[float]
-    #: By the names of `tracking.COSTS`.
+    #: By the names of `mlflow_content.COSTS`.
     costs: dict[str, list[float]]
     #: Monitored score by epoch, of each seed.
     curves: list[list[float]]

@@ -1,4 +1,4 @@
-"""Score a run on its test split."""
+"""Evaluate a run on its test split."""
 
 from __future__ import annotations
 
@@ -15,17 +15,37 @@ from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain import page
 from pipelines.engine.export import savedmodel
 from pipelines.engine.runs import profiling
+from pipelines.engine.runs.loading import load_model
 from pipelines.engine.runs.run import Run
 from pipelines.engine.runs.tables import FLOW, read_table, write_table
 from pipelines.engine.tasks.base import Evaluation, Task
 from pipelines.engine.tasks.catalog import get_task
 from pipelines.engine.training import diagnostics, loop
 
-#: Inputs of the test split that are explained in every run.
+#: Number of test inputs that are explained in every run.
 _EXPLAINED = 2
 
 
-def score(
+def evaluate(run: Run, config: Experiment) -> dict[str, Any]:
+    """Score a run's model on the test split of ``config``.
+
+    Args:
+        run: a run with a model and an export.
+        config: the run's config, perhaps with other data.
+
+    Returns:
+        The run's id, the number of records, the scores, and the verdict if the task has one.
+    """
+    task = get_task(run.task)
+    run.require("model.keras")
+    splits = task.load(config)
+    served = savedmodel.load(run.require("savedmodel"))
+    evaluation = _evaluate(task, config, splits, run, served)
+    result = {"run": run.id, "records": len(splits.test), **evaluation.scores}
+    return result | ({"verdict": evaluation.verdict} if evaluation.verdict else {})
+
+
+def evaluate_trained(
     task: Task,
     config: Experiment,
     splits: Splits,
@@ -33,14 +53,39 @@ def score(
     state: loop.State,
     console: Console,
 ) -> Evaluation:
-    """Scores on the test split, of the model as it was saved."""
-    served = savedmodel.load(run.need("savedmodel"))
+    """Score the model of a training that has just ended, and write its figures and tables.
+
+    The model is loaded from the run's folder, so that the scores are those of the saved one.
+
+    Args:
+        state: the final state of training.
+    """
+    served = savedmodel.load(run.require("savedmodel"))
     evaluation = _evaluate(task, config, splits, run, served)
-    requests = (task.request(config, record) for record in profiling.some(splits.test))
+    requests = (task.request(config, record) for record in profiling.sample_evenly(splits.test))
     run.update(latency_ms=profiling.latency_ms(served, requests))
     evaluation.figures["learning_curves"] = plotting.learning_curves(state.history, run.id)
     if rows := read_table(run, FLOW)[1:]:
         evaluation.figures[FLOW] = diagnostics.picture(rows, run.id)
+    _write(evaluation, run, console)
+    return evaluation
+
+
+def _evaluate(task: Task, config: Experiment, splits: Splits, run: Run, served: Any) -> Evaluation:
+    processor = task.load_processor(run.require("processor"))
+    model = load_model(run)
+    evaluation = task.evaluate(config, processor, model, served, splits)
+    # Explanations of texts need a TensorFlow graph.
+    if keras.backend.backend() == "tensorflow":
+        for number, given in enumerate(task.to_explain(config, splits, _EXPLAINED), 1):
+            explain = functools.partial(task.explain, config, processor, model, given)
+            stem = f"explained_{number}"
+            evaluation.drawings |= page.files(explain, stem, task=task.name, run=run.id)
+    return evaluation
+
+
+def _write(evaluation: Evaluation, run: Run, console: Console) -> None:
+    """Write the figures and tables of an evaluation into the run's folder."""
     for name, figure in evaluation.figures.items():
         plotting.save_figure(figure, run.folder / "figures" / f"{name}.png")
     for name, draw in evaluation.drawings.items():
@@ -50,29 +95,3 @@ def score(
             console.warn(f"{name} could not be drawn: {error}")
     for name, table in evaluation.tables.items():
         write_table(run, name, [table.columns, *table.rows])
-    return evaluation
-
-
-def _evaluate(task: Task, config: Experiment, splits: Splits, run: Run, served: Any) -> Evaluation:
-    processor = task.load_processor(run.need("processor"))
-    model = keras.models.load_model(run.need("model.keras"))
-    evaluation = task.evaluate(config, processor, model, served, splits)
-    # Texts are written by a TensorFlow graph.
-    if keras.backend.backend() == "tensorflow":
-        for number, given in enumerate(task.to_explain(config, splits, _EXPLAINED), 1):
-            explain = functools.partial(task.explain, config, processor, model, given)
-            stem = f"explained_{number}"
-            evaluation.drawings |= page.files(explain, stem, task=task.name, run=run.id)
-    return evaluation
-
-
-def evaluate(run: Run, config: Experiment) -> dict[str, Any]:
-    """Score a run's model on the test split of ``config``."""
-    task = get_task(run.task)
-    run.need("model.keras")
-    splits = task.load(config)
-    served = savedmodel.load(run.need("savedmodel"))
-    with run.understood():
-        evaluation = _evaluate(task, config, splits, run, served)
-    found = {"run": run.id, "records": len(splits.test), **evaluation.scores}
-    return found | ({"verdict": evaluation.verdict} if evaluation.verdict else {})

@@ -1,4 +1,7 @@
-"""Write the SavedModel of a run."""
+"""Write the SavedModel of a run.
+
+As a program, ``python -m pipelines.workflows.export RUN_FOLDER`` writes it for one run.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,21 @@ import tensorflow as tf
 
 from pipelines.engine.core.console import Console
 from pipelines.engine.export.savedmodel import write
+from pipelines.engine.runs.loading import load_model
 from pipelines.engine.runs.run import Run
+from pipelines.engine.tasks.catalog import get_task
 
 
-def write_for_run(run: Run, console: Console) -> None:
-    """Write the run's ``savedmodel/``: here if this process can, else in one of its own."""
+def export(run: Run, console: Console) -> None:
+    """Write the run's ``savedmodel/`` unless it exists.
+
+    Only a process with the TensorFlow backend and no visible GPU can write one that every CPU
+    server can load. Another process starts such a process.
+    """
     if (run.folder / "savedmodel").exists():
         return
     if keras.backend.backend() == "tensorflow" and not tf.config.get_visible_devices("GPU"):
-        from pipelines.engine.tasks.catalog import get_task
-
-        task = get_task(run.task)
-        processor = task.load_processor(run.need("processor"))
-        model = keras.models.load_model(run.need("model.keras"))
-        endpoints = task.endpoints(run.config(), processor, model)
-        write(run.folder / "savedmodel", model, endpoints, processor.resources())
+        _export_here(run)
         return
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
     console.say("writing the SavedModel in a TensorFlow process on the CPU")
@@ -35,5 +38,13 @@ def write_for_run(run: Run, console: Console) -> None:
     )
 
 
+def _export_here(run: Run) -> None:
+    task = get_task(run.task)
+    processor = task.load_processor(run.require("processor"))
+    model = load_model(run)
+    endpoints = task.endpoints(run.config(), processor, model)
+    write(run.folder / "savedmodel", model, endpoints, processor.resources())
+
+
 if __name__ == "__main__":
-    write_for_run(Run(Path(sys.argv[1])), Console())
+    export(Run(Path(sys.argv[1])), Console())

@@ -1,4 +1,4 @@
-"""Answer and explain inputs with a trained run."""
+"""Predict and explain single inputs with a trained run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pipelines.engine.core.files import require_writable
 from pipelines.engine.core.paths import home
 from pipelines.engine.explain import explanation, page
 from pipelines.engine.export import savedmodel
+from pipelines.engine.runs.loading import load_model
 from pipelines.engine.runs.run import Run
 from pipelines.engine.tasks.base import Prediction
 from pipelines.engine.tasks.catalog import get_task
@@ -22,12 +23,19 @@ from pipelines.engine.tasks.catalog import get_task
 def predict(
     run: Run, config: Experiment, inputs: Sequence[str], files: dict[str, Path]
 ) -> list[Prediction]:
-    """Answer inputs with the run's SavedModel: exactly what a server of it answers.
+    """Predict inputs with the run's SavedModel, exactly as a server of it does.
 
     Args:
-        files: where to write the answer to the only input as well, by the task's writers.
+        run: a run with an export.
+        config: the run's config.
+        inputs: the inputs, as text.
+        files: files to write the prediction of a single input to, by the names of the task's
+            writers.
+
+    Returns:
+        One prediction for each input.
     """
-    served = savedmodel.load(run.need("savedmodel"))
+    served = savedmodel.load(run.require("savedmodel"))
     task = get_task(run.task)
     predictions = [task.predict(config, served, given) for given in inputs]
     for name, path in files.items():
@@ -36,22 +44,34 @@ def predict(
 
 
 def explain(run: Run, config: Experiment, given: str) -> tuple[dict[str, Any], list[Path]]:
-    """What the run's model does with one input, as data and as files in ``explain/TASK/``."""
+    """Explain what the run's model does with one input.
+
+    Args:
+        run: a run with a model.
+        config: the run's config.
+        given: the input, as text.
+
+    Returns:
+        The explanation as JSON data, and its files in ``explain/TASK/``.
+
+    Raises:
+        UserError: the backend is not TensorFlow, or the input has too many steps.
+    """
     if keras.backend.backend() != "tensorflow":
         raise UserError("explain needs the TensorFlow backend: unset KERAS_BACKEND")
-    path, task = run.need("model.keras"), get_task(run.task)
+    task = get_task(run.task)
+    run.require("model.keras")
     folder = home() / "explain" / run.task
     require_writable(folder, "the folder of explanations")
-    processor = task.load_processor(run.need("processor"))
-    with run.understood():
-        found = task.explain(config, processor, keras.models.load_model(path), given)
-    longest = max(len(segment.tokens) for segment in found.segments)
+    processor = task.load_processor(run.require("processor"))
+    explained = task.explain(config, processor, load_model(run), given)
+    longest = max(len(segment.tokens) for segment in explained.segments)
     if longest > explanation.MAX_STEPS:
         raise UserError(
             f"{longest:,} steps are too many to show: at most {explanation.MAX_STEPS:,}"
         )
     stem = page.stem(given, run.id)
-    files = page.files(lambda: found, stem, task=run.task, run=run.id)
+    files = page.files(lambda: explained, stem, task=run.task, run=run.id)
     for name, write in files.items():
         write(folder / name)
-    return explanation.to_dict(found), [folder / name for name in files]
+    return explanation.to_dict(explained), [folder / name for name in files]

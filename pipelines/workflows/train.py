@@ -20,14 +20,14 @@ from pipelines.engine.models.blocks import routes
 from pipelines.engine.runs import profiling
 from pipelines.engine.runs.info import DataReport
 from pipelines.engine.runs.run import GroupMember, Run, runs_folder
-from pipelines.engine.runs.tables import EXAMPLES, FLOW, keep_by_epoch
+from pipelines.engine.runs.tables import EXAMPLES, FLOW, add_epoch
 from pipelines.engine.runs.tracking import Tracker
 from pipelines.engine.tasks.base import Processor, Task
 from pipelines.engine.tasks.catalog import get_task
 from pipelines.engine.training import diagnostics, distribution, loop
 from pipelines.engine.training.cluster import Cluster
-from pipelines.workflows import export
-from pipelines.workflows.evaluate import score
+from pipelines.workflows.evaluate import evaluate_trained
+from pipelines.workflows.export import export
 
 
 def train(
@@ -53,7 +53,7 @@ def train(
     processor = task.prepare(config, splits)
     group = {} if child is None else {"group": child.membership()}
     run = Run.create(config, processor, data=DataReport.of(splits), **where, **group)
-    with run.held():
+    with run.locked():
         _train(task, config, splits, run, divided, console, started, child)
     return run
 
@@ -67,7 +67,7 @@ def resume(
 ) -> Run:
     """Continue a run that was interrupted; it ends like one that was not."""
     started = time.perf_counter()
-    with run.held():
+    with run.locked():
         if run.info.status == "finished":
             raise UserError(f"run {run.id} is finished; there is nothing to resume")
         config, task = run.config(), get_task(run.task)
@@ -146,9 +146,9 @@ def _train(
             run.update(status="tried")
             tracker.finish("FINISHED")
             return
-        export.write_for_run(run, console)
+        export(run, console)
         signals.check()
-        evaluation = score(task, config, splits, run, state, console)
+        evaluation = evaluate_trained(task, config, splits, run, state, console)
         signals.check()
     except loop.TrialPruned:
         run.update(status="pruned")
@@ -186,7 +186,7 @@ def _fit(
     console: Console,
     child: GroupMember | None,
 ) -> loop.State:
-    processor = task.load_processor(divided.copied(run.need("processor")))
+    processor = task.load_processor(divided.copied(run.require("processor")))
     model = _build(task, config, processor, divided)
     seen = divided.seen(model, lambda: task.build(config, processor))
     taken = routes(model)
@@ -207,7 +207,7 @@ def _fit(
         if examiner is None or epoch % every:
             return {}
         found = examiner()
-        keep_by_epoch(run, FLOW, epoch, found.table())
+        add_epoch(run, FLOW, epoch, found.table())
         for layer, warning in found.warnings.items():
             if layer not in warned:
                 console.warn(warning)
@@ -217,7 +217,7 @@ def _fit(
     def keep(state: loop.State) -> None:
         run.write_history(state.history)
         if examples is not None:
-            keep_by_epoch(run, EXAMPLES, state.epoch, examples())
+            add_epoch(run, EXAMPLES, state.epoch, examples())
         tracker.publish()
         run.update(**state.standing(objective))
         if child is not None:
@@ -269,7 +269,7 @@ def _save_model(model: Any, path: Path) -> None:
 def track(run: Run, console: Console) -> None:
     """Send a run to MLflow that could not be sent, or not whole, while it was trained."""
     ended = {"finished": "FINISHED", "tried": "FINISHED", "failed": "FAILED"}
-    with run.held():  # a training that goes on sends what it does itself
+    with run.locked():  # a training that goes on sends what it does itself
         status = ended.get(run.info.status, "KILLED")
         if not Tracker(run, run.config(), console).finish(status):
             raise UserError(f"run {run.id} was not sent")

@@ -245,7 +245,7 @@ def test_a_process_knows_its_peak_and_not_that_of_its_parent():
     assert grown > len(block) / 1e6
     del block
     assert profiling.peak_memory_mb() == pytest.approx(grown, rel=0.05)
-    code = "from pipelines import measures; print(measures.peak_memory_mb())"
+    code = "from pipelines.engine.runs import profiling; print(profiling.peak_memory_mb())"
     child = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -253,6 +253,6 @@ def test_a_process_knows_its_peak_and_not_that_of_its_parent():
 
 
 def test_requests_are_taken_from_all_over_a_split():
-    assert profiling.some(list(range(41)))[:3] == [0, 2, 4]
-    assert profiling.some(list(range(41)))[-1] == 40
-    assert profiling.some([7]) == [7]
+    assert profiling.sample_evenly(list(range(41)))[:3] == [0, 2, 4]
+    assert profiling.sample_evenly(list(range(41)))[-1] == 40
+    assert profiling.sample_evenly([7]) == [7]

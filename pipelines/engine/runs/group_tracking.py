@@ -10,23 +10,25 @@ from typing import Any
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.files import lock
 from pipelines.engine.runs.group import Group
-from pipelines.engine.runs.tracking import (
-    NOTE,
+from pipelines.engine.runs.mlflow_content import LONGEST_PARAM, NOTE, PARENT
+from pipelines.engine.runs.mlflow_store import (
     client_of,
     configured_mlflow,
+    describe_error,
     find_experiment_id,
-    log_numbers,
-    reason,
-    unreachable,
+    log_new_metrics,
+    store_errors,
 )
 
 
 class GroupTracker:
-    """Tells MLflow about a group: one run, above those of its trainings.
+    """Sends a group to MLflow as one run, the parent of its trainings' runs.
 
     Args:
-        command: what makes such a group, as the source of the run.
-        params: what is varied.
+        group: the group.
+        command: the command that makes such a group; the source of the MLflow run.
+        params: the parameters of the MLflow run: what is varied.
+        console: where a store that cannot be used is reported.
     """
 
     def __init__(
@@ -40,41 +42,44 @@ class GroupTracker:
         return client_of(self._mlflow)
 
     def open(self) -> None:
-        """Begin the run, before its first training asks for it, or go on with it."""
-        self._try(lambda: self._client.update_run(self._begun(), status="RUNNING"))
+        """Create or continue the MLflow run. Call it before the first training needs a parent."""
+        self._try(lambda: self._client.update_run(self._open(), status="RUNNING"))
 
     def finish(
         self, status: str, note: str, metrics: dict[str, float], files: Sequence[Path]
     ) -> None:
-        """Send what was found.
+        """Send the results and end the MLflow run.
 
         Args:
+            status: MLflow's status: ``FINISHED`` or ``KILLED``.
             note: the description of the run, in Markdown.
+            metrics: the metrics of the whole group.
+            files: logged as artifacts.
         """
 
         def send() -> None:
-            run_id = self._begun()
-            # What was trained while this could not be sent knows nothing of it yet.
+            run_id = self._open()
+            # Runs trained while the store could not be reached have no parent yet.
             for run in self._group.runs().values():
                 if child := run.info.mlflow.run_id:
-                    self._client.set_tag(child, "mlflow.parentRunId", run_id)
+                    self._client.set_tag(child, PARENT, run_id)
             self._client.set_tag(run_id, NOTE, note)
-            log_numbers(self._client, run_id, metrics)
+            log_new_metrics(self._client, self._client.get_run(run_id), metrics)
             for file in files:
                 self._client.log_artifact(run_id, str(file))
             self._client.set_terminated(run_id, status)
 
         self._try(send)
 
-    def _begun(self) -> str:
-        """The id of the run, which is created where there is none."""
+    def _open(self) -> str:
+        """Return the id of the MLflow run, which is created if it does not exist."""
         group = self._group
         with lock(group.folder / ".tracking.lock", wait=True):
-            if run_id := group.info.get("mlflow"):
-                return str(run_id)
+            if run_id := group.info.mlflow:
+                return run_id
             tags = {
                 "unfold.kind": group.kind,
-                "unfold.config": group.info["config_name"],
+                "unfold.config": group.info.config_name,
                 "unfold.folder": str(group.folder),
                 "mlflow.source.name": self._command,
             }
@@ -86,11 +91,11 @@ class GroupTracker:
             run_id = str(created.info.run_id)
             group.update(mlflow=run_id)
         for key, value in self._params.items():
-            self._client.log_param(run_id, key, value[:5000])
+            self._client.log_param(run_id, key, value[:LONGEST_PARAM])
         return run_id
 
     def _try(self, send: Callable[[], object]) -> None:
         try:
             send()
-        except unreachable() as error:
-            self._console.warn(f"{reason(error)}; what was found is in {self._group.folder}")
+        except store_errors() as error:
+            self._console.warn(f"{describe_error(error)}; the results are in {self._group.folder}")

@@ -1,11 +1,11 @@
-"""The contents of ``run.json``: what is known about a run, as pydantic models."""
+"""The contents of ``run.json`` and ``group.json`` as pydantic models."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -27,6 +27,24 @@ class _Section(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """Return the keys that are set, under their names in the file."""
         return self.model_dump(by_alias=True, exclude_unset=True)
+
+    def updated(self, changes: Mapping[str, Any]) -> Self:
+        """Return a copy with some fields changed.
+
+        Args:
+            changes: new values, by field name.
+
+        Raises:
+            TypeError: there is no such field.
+        """
+        fields = type(self).model_fields
+        if unknown := changes.keys() - fields.keys():
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
+        given = {
+            fields[name].alias or name: value.to_dict() if isinstance(value, _Section) else value
+            for name, value in changes.items()
+        }
+        return type(self).model_validate(self.to_dict() | given)
 
 
 class SourceReport(_Section):
@@ -166,24 +184,19 @@ class RunInfo(_Section):
     verdict: list[str] = []
     baselines: dict[str, float] = {}
 
-    def updated(self, changes: Mapping[str, Any]) -> Self:
-        """Return a copy with some fields changed.
 
-        Args:
-            changes: new values, by field name.
+class GroupInfo(_Section):
+    """The contents of ``group.json``.
 
-        Raises:
-            TypeError: there is no such field.
-        """
-        if unknown := changes.keys() - type(self).model_fields.keys():
-            raise TypeError(f"run.json has no {', '.join(sorted(unknown))}")
-        given = {
-            name: value.to_dict() if isinstance(value, _Section) else value
-            for name, value in changes.items()
-        }
-        if "schema_version" in given:
-            given["schema"] = given.pop("schema_version")
-        return type(self).model_validate(self.to_dict() | given)
+    Attributes:
+        mlflow: the id of the group's MLflow run; None if it does not exist yet.
+    """
+
+    config_name: str = ""
+    mlflow: str | None = None
+
+
+S = TypeVar("S", bound=_Section)
 
 
 def read_info(path: Path) -> RunInfo:
@@ -192,20 +205,7 @@ def read_info(path: Path) -> RunInfo:
     Raises:
         UserError: the file is damaged, or was written by a newer version.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return RunInfo()
-    except UnicodeDecodeError:
-        raise _damaged(path, "it is not UTF-8") from None
-    try:
-        info = RunInfo.model_validate(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise _damaged(path, f"line {error.lineno}: {error.msg}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise _damaged(path, f"{place}: {first['msg']}") from None
+    info = _read(path, RunInfo)
     if info.schema_version > SCHEMA:
         raise UserError(
             f"{path}: written by a newer version (schema {info.schema_version}; this version "
@@ -214,10 +214,36 @@ def read_info(path: Path) -> RunInfo:
     return info
 
 
-def write_info(path: Path, info: RunInfo) -> None:
-    """Write a ``run.json``, whole or not at all."""
+def read_group_info(path: Path) -> GroupInfo:
+    """Read a ``group.json``. A missing file reads as an empty one.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return _read(path, GroupInfo)
+
+
+def write_info(path: Path, info: RunInfo | GroupInfo) -> None:
+    """Write a ``run.json`` or ``group.json``, whole or not at all."""
     write_json(path, info.to_dict())
 
 
+def _read(path: Path, model: type[S]) -> S:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return model()
+    except UnicodeDecodeError:
+        raise _damaged(path, "it is not UTF-8") from None
+    try:
+        return model.model_validate(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise _damaged(path, f"line {error.lineno}: {error.msg}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise _damaged(path, f"{place}: {first['msg']}") from None
+
+
 def _damaged(path: Path, problem: str) -> UserError:
-    return UserError(f"{path}: damaged ({problem}); repair it or move the run's folder away")
+    return UserError(f"{path}: damaged ({problem}); repair it or move its folder away")

@@ -1,4 +1,4 @@
-"""What a model costs: memory while it is trained, and time to answer."""
+"""Measure the costs of a model: memory in training, and time to answer a request."""
 
 from __future__ import annotations
 
@@ -8,35 +8,41 @@ import statistics
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-#: Requests that are timed, and after so many seconds no further ones.
-_REQUESTS, _ENOUGH = 20, 2.0
+R = TypeVar("R")
+
+#: Number of requests that are timed, and seconds after which no more are sent.
+_REQUESTS, _MAX_SECONDS = 20, 2.0
 
 
 def peak_memory_mb() -> float:
-    """The most memory that this process has held at once (resident, without a GPU's), in MB."""
+    """Return the peak resident memory of this process in MB, without GPU memory."""
     status = Path("/proc/self/status")
     if status.exists():
-        # What getrusage says begins with the peak of the process that started this one.
-        held = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), flags=re.MULTILINE)
-        if held is not None:
-            return int(held[1]) * 1024 / 1e6
+        # getrusage would start from the peak of the parent process.
+        peak = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), flags=re.MULTILINE)
+        if peak is not None:
+            return int(peak[1]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes, on macOS
 
 
-def some(records: Sequence[Any]) -> list[Any]:
-    """Records from all over a split, to be asked about."""
-    which = np.linspace(0, len(records) - 1, min(_REQUESTS, len(records))).astype(int)
-    return [records[i] for i in which]
+def sample_evenly(records: Sequence[R]) -> list[R]:
+    """Return up to 20 records at even distances, the first and the last included."""
+    indices = np.linspace(0, len(records) - 1, min(_REQUESTS, len(records))).astype(int)
+    return [records[i] for i in indices]
 
 
 def latency_ms(served: Any, requests: Iterable[dict[str, Any]]) -> float:
-    """The median time of one request to a loaded SavedModel, in milliseconds.
+    """Return the median time of one request to a SavedModel, in milliseconds.
 
-    The first one warms up, and is not counted unless it is the only one.
+    The first request is a warm-up, which is not counted unless it is the only one.
+
+    Args:
+        served: a loaded SavedModel.
+        requests: inputs of its signature ``serving_default``.
     """
     serve = served.signatures["serving_default"]
     times: list[float] = []
@@ -45,6 +51,6 @@ def latency_ms(served: Any, requests: Iterable[dict[str, Any]]) -> float:
         for output in serve(**request).values():
             output.numpy()
         times.append(time.perf_counter() - started)
-        if sum(times[1:]) > _ENOUGH:
+        if sum(times[1:]) > _MAX_SECONDS:
             break
     return 1e3 * statistics.median(times[1:] or times)

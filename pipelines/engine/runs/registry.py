@@ -1,6 +1,6 @@
-"""Which model is the one to use: the version that the alias ``champion`` of ``unfold-TASK`` names.
+"""The champion of a task: the version of ``unfold-TASK`` with the alias ``champion`` in MLflow.
 
-MLflow's registry is asked each time, so that all who use one store agree.
+It is read from MLflow's registry each time, so that all users of a store agree.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.runs import tracking
+from pipelines.engine.runs import mlflow_store
+from pipelines.engine.runs.mlflow_content import TEST_DATA
 from pipelines.engine.runs.run import Run
 from pipelines.engine.tasks.catalog import get_config
 
@@ -22,13 +23,14 @@ ALIAS = "champion"
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that is in use, and what is known of it.
+    """The model version in use.
 
     Attributes:
-        run: the id of the run that trained it, on whatever machine.
-        score: by the name and direction of the config's ``score``; None if it is not known.
-        test_data: fingerprint of the records that it was scored on.
-        source: where its files are kept.
+        version: its number in the registry.
+        run: the id of the run that trained it, perhaps on another machine.
+        score: its test score, in the task's main metric; None if unknown.
+        test_data: fingerprint of the records that it was scored on; None if unknown.
+        source: the URI of its files.
     """
 
     version: int
@@ -39,110 +41,114 @@ class Champion:
 
 
 def champion(task: str) -> Champion | None:
-    """The champion of a task; None where there is none yet.
+    """Return the champion of a task, or None if there is none yet.
 
     Raises:
-        UserError: MLflow cannot be asked.
+        UserError: MLflow cannot be reached.
     """
     metric = get_config(task).score.name
-    if not tracking.begun():
+    if not mlflow_store.store_exists():
         return None
-    with _asking():
-        client = tracking.client()
-        name = tracking.registered_name(task)
+    with _store_errors_to_user():
+        client = mlflow_store.client()
+        name = mlflow_store.registered_name(task)
         version = _aliases(client, name).get(ALIAS)
         if version is None:
             return None
-        found = client.get_model_version(name, version)
-        run = client.get_run(found.run_id)
+        run = client.get_run(client.get_model_version(name, version).run_id)
         return Champion(
             version=int(version),
             run=run.data.tags["unfold.run"],
             score=run.data.metrics.get(f"test/{metric}"),
-            test_data=run.data.tags.get(tracking.TEST_DATA),
+            test_data=run.data.tags.get(TEST_DATA),
             source=client.get_model_version_download_uri(name, version),
         )
 
 
 def promote(run: Run, *, force: bool = False) -> str:
-    """Make the model of a run the champion, unless it is worse than the present one.
+    """Make the model of a run the champion, unless it is worse than the current one.
 
     Args:
-        force: do it also where it is worse, or where that cannot be told.
+        run: a finished run.
+        force: promote it even if it is worse or cannot be compared.
 
     Returns:
-        What was done, in a sentence.
+        A sentence that says what was done.
 
     Raises:
-        UserError: it is worse, or cannot be compared, or is not in the registry; or MLflow cannot
-            be asked.
+        UserError: it is worse, cannot be compared or is not in the registry; or MLflow cannot be
+            reached.
     """
     version = run.info.mlflow.model_version
     if version is None:
-        run.need("savedmodel")
+        run.require("savedmodel")
         raise UserError(
             f"run {run.id} is not in the registry; send it: unfold track {run.task} --run {run.id}"
         )
-    now = champion(run.task)
-    if now is not None and now.version == version:
+    current = champion(run.task)
+    if current is not None and current.version == version:
         return f"run {run.id} (version {version}) is the champion already"
-    doubt = None if now is None else _doubt(run, now)
-    if doubt is not None and not force:
-        raise UserError(f"{doubt}; --force promotes it all the same")
-    with _asking():
-        name = tracking.registered_name(run.task)
-        tracking.client().set_registered_model_alias(name, ALIAS, str(version))
-    before = "the first" if now is None else f"before it was run {now.run} (version {now.version})"
-    said = f"run {run.id} (version {version}) is the champion; {before}"
-    return f"{said}; forced, although {doubt}" if doubt else said
+    objection = None if current is None else _objection(run, current)
+    if objection is not None and not force:
+        raise UserError(f"{objection}; promote it anyway with --force")
+    with _store_errors_to_user():
+        name = mlflow_store.registered_name(run.task)
+        mlflow_store.client().set_registered_model_alias(name, ALIAS, str(version))
+    before = (
+        "the first"
+        if current is None
+        else f"before it was run {current.run} (version {current.version})"
+    )
+    done = f"run {run.id} (version {version}) is the champion; {before}"
+    return f"{done}; forced, although {objection}" if objection else done
 
 
-def _doubt(run: Run, now: Champion) -> str | None:
-    """Why a run should not take the champion's place; None if it may."""
+def _objection(run: Run, current: Champion) -> str | None:
+    """Say why a run should not replace the champion; None if it may."""
     metric, higher = get_config(run.task).score
-    called = metric.replace("_", " ")
-    mine, data = run.info.scores[metric], run.info.data.test_fingerprint
-    if now.score is None or not now.test_data or not data:
-        return f"run {run.id} and the champion, run {now.run}, have no scores to compare"
-    if data != now.test_data:
+    name = metric.replace("_", " ")
+    score, data = run.info.scores[metric], run.info.data.test_fingerprint
+    if current.score is None or not current.test_data or not data:
+        return f"run {run.id} and the champion, run {current.run}, have no scores to compare"
+    if data != current.test_data:
         return (
-            f"run {run.id} was scored on other test data ({data}) than the champion, run {now.run} "
-            f"({now.test_data}), so their {called} cannot be compared"
+            f"run {run.id} was scored on other test data ({data}) than the champion, run "
+            f"{current.run} ({current.test_data}), so their {name} cannot be compared"
         )
-    if (mine < now.score) if higher else (mine > now.score):
+    if (score < current.score) if higher else (score > current.score):
         return (
-            f"run {run.id} is worse than the champion, run {now.run}: {called} {mine:.4f}, not "
-            f"{now.score:.4f}"
+            f"run {run.id} is worse than the champion, run {current.run}: {name} {score:.4f}, not "
+            f"{current.score:.4f}"
         )
     return None
 
 
 @contextlib.contextmanager
-def savedmodel(task: str, found: Champion) -> Iterator[Path]:
-    """The champion's SavedModel: of the run where it is here, else from the registry.
+def savedmodel(task: str, current: Champion) -> Iterator[Path]:
+    """Yield the champion's SavedModel: that of its run if it is on this machine, else a download.
 
     Raises:
-        UserError: MLflow cannot be asked.
+        UserError: MLflow cannot be reached.
     """
-    here = next((run for run in Run.all(task) if run.id == found.run), None)
-    if here is not None and (here.folder / "savedmodel").is_dir():
-        yield here.folder / "savedmodel"
+    run = next((run for run in Run.all(task) if run.id == current.run), None)
+    if run is not None and (run.folder / "savedmodel").is_dir():
+        yield run.folder / "savedmodel"
         return
     with tempfile.TemporaryDirectory() as folder:
-        with _asking():
-            path = tracking.download(f"{found.source}/artifacts/savedmodel", Path(folder))
+        with _store_errors_to_user():
+            path = mlflow_store.download(f"{current.source}/artifacts/savedmodel", Path(folder))
         yield path
 
 
 @contextlib.contextmanager
-def _asking() -> Iterator[None]:
+def _store_errors_to_user() -> Iterator[None]:
     try:
         yield
-    except tracking.unreachable() as error:
-        raise UserError(f"{tracking.reason(error)}; whose champion is asked for") from None
+    except mlflow_store.store_errors() as error:
+        raise UserError(f"{mlflow_store.describe_error(error)}; the champion is unknown") from None
 
 
 def _aliases(client: Any, name: str) -> dict[str, str]:
-    """The aliases of a registered model; none where it is not registered yet."""
-    found = client.search_registered_models(filter_string=f"name = '{name}'")
-    return dict(found[0].aliases) if found else {}
+    """Return the aliases of a registered model and their versions; none if it does not exist."""
+    models = client.search_registered_models(filter_string=f"name = '{name}'")
+    return dict(models[0].aliases) if models else {}

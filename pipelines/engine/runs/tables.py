@@ -1,4 +1,4 @@
-"""Tables of a run that grow by a few rows an epoch."""
+"""Tables of a run, as CSV files in its folder ``tables/``."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pipelines.engine.core.files import write_text
 from pipelines.engine.core.tables import Table
 from pipelines.engine.runs.run import Run
 
-#: The tables of what a model answered after each epoch, and of how gradients came back.
+#: Names of the tables of example outputs and of gradient norms after each epoch.
 EXAMPLES, FLOW = "examples_by_epoch", "gradient_flow"
 
 
-def keep_by_epoch(run: Run, name: str, epoch: int, table: Table) -> None:
-    """Add the rows of an epoch to a table; once, also where an epoch was done again."""
-    before = [row for row in read_table(run, name)[1:] if int(row[0]) < epoch]
-    now = [[epoch, *row] for row in table.rows]
-    write_table(run, name, [["epoch", *table.columns], *before, *now])
+def add_epoch(run: Run, name: str, epoch: int, table: Table) -> None:
+    """Add the rows of an epoch to a table; those of an epoch that is repeated are replaced."""
+    earlier = [row for row in read_table(run, name)[1:] if int(row[0]) < epoch]
+    rows = [[epoch, *row] for row in table.rows]
+    write_table(run, name, [["epoch", *table.columns], *earlier, *rows])
 
 
 def read_table(run: Run, name: str) -> list[list[str]]:
-    """The rows of a table, its columns first; none if there is no such table."""
+    """Return the rows of a table, its column names first; empty if there is no such table."""
     path = run.folder / "tables" / f"{name}.csv"
     if not path.exists():
         return []
@@ -34,6 +34,7 @@ def read_table(run: Run, name: str) -> list[list[str]]:
 
 
 def write_table(run: Run, name: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Write the rows of a table, its column names first."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     write_text(run.folder / "tables" / f"{name}.csv", text.getvalue())

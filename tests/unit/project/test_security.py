@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.engine.config import loader as configs
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.runs import tracking
+from pipelines.engine.runs import mlflow_store
 from pipelines.sentiment.config import SentimentConfig
 from tests.support import ROOT
 
@@ -87,6 +87,6 @@ def test_a_model_file_with_code_in_it_is_refused(tmp_path):
 
 def test_a_password_in_the_address_of_the_store_is_not_shown(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@example.org/mlflow")
-    assert tracking.shown_uri() == "https://example.org/mlflow"
+    assert mlflow_store.shown_uri() == "https://example.org/mlflow"
     error = OSError("no answer from https://me:secret@example.org/mlflow")
-    assert "secret" not in tracking.reason(error)
+    assert "secret" not in mlflow_store.describe_error(error)

@@ -15,7 +15,8 @@ import tensorflow as tf
 from pipelines.engine.config.schema import Experiment
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.export import savedmodel
-from pipelines.engine.runs.run import Run, publish
+from pipelines.engine.runs.publishing import publish
+from pipelines.engine.runs.run import Run
 from pipelines.sentiment.config import CONFIG
 from pipelines.sentiment.processor import TextClasses
 from pipelines.sentiment.task import TASK

@@ -41,30 +41,30 @@ def test_page_in_a_browser_shows_gates_set_by_hand(
         assert shown.evaluate(read) == pytest.approx([float(v) for v in values])
     # The mouse selects what it points at.
     x, y = shown.evaluate("(b => [b.x, b.y])(canvas.getBoundingClientRect())")
-    cell, above = shown.evaluate("[CELL, top_]")
+    cell, above = shown.evaluate("[CELL, rowsTop]")
     shown.move(x + shown.evaluate("LEFT") + 3.5 * cell, y + above + 25)
     assert shown.evaluate("[step, part.tokens[step], lines[row].name]") == [3, "bad", "input gate"]
-    shown.evaluate("go(0, 0)")
+    shown.evaluate("goTo(0, 0)")
     # The arrow keys move through the picture.
     shown.evaluate("document.getElementById('picture').focus()")
     for _ in range(words.index("wipe")):
         shown.press("ArrowRight")
-    said = shown.evaluate("document.getElementById('said').innerText")
-    assert re.search(r"6 of 10: wipe", said)
-    assert re.search(r"forget gate\s+0\.500", said)  # the mean of one unit that forgets, one not
+    details = shown.evaluate("document.getElementById('details').innerText")
+    assert re.search(r"6 of 10: wipe", details)
+    assert re.search(r"forget gate\s+0\.500", details)  # the mean of one unit that forgets, one not
     shown.click("#switches button")
     assert shown.evaluate("[step, lines[row].unit, rows.value]") == [7, 0, "hidden_state"]
-    said = shown.evaluate("document.getElementById('said').innerText")
-    assert re.search(r"hidden state, magnitude\s+0\.381\s+0\.762", said)
+    details = shown.evaluate("document.getElementById('details').innerText")
+    assert re.search(r"hidden state, magnitude\s+0\.381\s+0\.762", details)
     shown.click("#tokens button:nth-child(3)")
     assert shown.evaluate("[step, part.tokens[step]]") == [2, "film"]
     assert shown.messages == []
     assert len(shown.requests) == 1
     # The colours are right: the forget gate of "wipe" and of the next word.
-    shown.evaluate("(rows.value = 'forget_gate', arrange(), go(0, 0, true))")
+    shown.evaluate("(rows.value = 'forget_gate', updateRows(), goTo(0, 0, true))")
     colours = shown.evaluate(
-        "[5, 6].map(t => [...canvas.getContext('2d').getImageData(LEFT + t * CELL + 5, top_ + 5, 1,"
-        " 1).data])"
+        "[5, 6].map(t => [...canvas.getContext('2d')"
+        ".getImageData(LEFT + t * CELL + 5, rowsTop + 5, 1, 1).data])"
     )
     assert colours[0][:3] == [255, 255, 255]
     assert colours[1][:3] == [31, 95, 168]
@@ -94,7 +94,7 @@ def test_page_fits_a_phone_and_makes_no_request(
     shown = browser.open((tmp_path / "it.html").as_uri(), width=width, dark=dark)
     assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert shown.evaluate("document.querySelector('h1').textContent.trim()") == '<b>"&'
-    shown.evaluate("(go(68, 0, true), 0)")
+    shown.evaluate("(goTo(68, 0, true), 0)")
     assert shown.evaluate("scroller.scrollLeft + scroller.clientWidth >= LEFT + 69 * CELL")
     shown.evaluate("(document.getElementById('part').value = 1, choosePart())")
     shown.wait("part.attention.image !== undefined")

@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-TASKS  := $(notdir $(patsubst %/,%,$(wildcard configs/*/)))
+# The registered pipelines, of other packages too; those of this project until .venv exists.
+TASKS   = $(or $(shell $(BIN)/python -c 'from pipelines.engine.tasks.catalog import task_names; print(*task_names())' 2>/dev/null),$(notdir $(patsubst %/,%,$(wildcard configs/*/))))
 
 # What is installed stays: GPU=1 switches to the GPU build, GPU=0 back to the CPU build.
 KIND := $(if $(filter 1,$(GPU)),gpu,$(if $(filter 0,$(GPU)),cpu,$(if $(wildcard $(VENV)/.ready-gpu),gpu,cpu)))

@@ -7,8 +7,8 @@ import argparse
 from pipelines.cli import worker
 from pipelines.cli.options import Commands, add_command, add_config, add_json, add_set
 from pipelines.cli.output import print_json
-from pipelines.engine.config import loader as configs
 from pipelines.engine.core.console import Console
+from pipelines.engine.tasks.catalog import find_config
 
 
 def add_parser(commands: Commands) -> None:
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     """Train the variants, and print a table of their scores."""
     from pipelines.workflows import compare
 
-    file = configs.find_config(args.task, args.config)
+    file = find_config(args.task, args.config)
     result = compare.compare(
         args.task, file, args.set, args.seeds, args.only, console, worker=worker.COMMAND
     )

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.tasks.catalog import NAMES, get_config
+from pipelines.engine.tasks.catalog import get_config, task_names
 
 #: What `argparse.ArgumentParser.add_subparsers` returns.
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -41,7 +41,7 @@ def add_command(
     parser = commands.add_parser(name, help=summary, description=summary)
     parser.set_defaults(run_command=run)
     if task:
-        summary = f"one of: {', '.join(NAMES)}"
+        summary = f"one of: {', '.join(task_names())}"
         parser.add_argument("task", metavar="TASK", type=_task_name, help=summary)
     return parser
 

@@ -11,7 +11,7 @@ from pipelines.cli.output import print_json
 from pipelines.cli.selection import check_utf8, prepare_request
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.tasks.catalog import NAMES, get_config
+from pipelines.engine.tasks.catalog import get_config, task_names
 
 
 def add_parser(commands: Commands) -> None:
@@ -23,7 +23,7 @@ def add_parser(commands: Commands) -> None:
     add_run_of_config(parser)
     add_set(parser)
     for name in _output_files():
-        configs = {task: get_config(task) for task in NAMES}
+        configs = {task: get_config(task) for task in task_names()}
         summaries = [
             f"{task}: {config.output_files[name]}"
             for task, config in configs.items()
@@ -65,4 +65,4 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 def _output_files() -> list[str]:
     """Return the names of the files that some task can write its prediction to."""
-    return sorted({name for task in NAMES for name in get_config(task).output_files})
+    return sorted({name for task in task_names() for name in get_config(task).output_files})

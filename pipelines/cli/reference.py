@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pipelines.engine.config import reference
 from pipelines.engine.config.schema import Experiment
 from pipelines.engine.core.files import write_text
-from pipelines.engine.tasks.catalog import NAMES, get_config
+from pipelines.engine.tasks.catalog import BUILT_IN, get_config
 from pipelines.serving.config import ServingConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -20,7 +20,7 @@ PAGES = (DOCS / "configuration.md", DOCS / "serving.md")
 
 def configs() -> dict[str, type[BaseModel]]:
     """Return the config classes by the names in the pages' markers."""
-    tasks: dict[str, type[BaseModel]] = {name: get_config(name) for name in NAMES}
+    tasks: dict[str, type[BaseModel]] = {name: get_config(name) for name in BUILT_IN}
     return {"every-task": Experiment, **tasks, "serving": ServingConfig}
 
 

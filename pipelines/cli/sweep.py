@@ -14,8 +14,8 @@ from pipelines.cli.options import (
     positive_integer,
 )
 from pipelines.cli.output import print_json
-from pipelines.engine.config import loader as configs
 from pipelines.engine.core.console import Console
+from pipelines.engine.tasks.catalog import find_config
 
 
 def add_parser(commands: Commands) -> None:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     """Search, and print a table of the best trials."""
     from pipelines.workflows import search_space, sweep
 
-    file = configs.find_config(args.task, args.config)
+    file = find_config(args.task, args.config)
     result = sweep.sweep(
         args.task,
         file,

@@ -12,7 +12,7 @@ from pipelines.engine.config import loader as configs
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.runs.run import Run
-from pipelines.engine.tasks.catalog import get_config
+from pipelines.engine.tasks.catalog import find_config, get_config
 from pipelines.engine.training import cluster
 
 #: Starts this command in a process of its own.
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         resumed = Run.find(args.task, args.resume)
         config = resumed.config()
     else:
-        file = configs.find_config(args.task, args.config)
+        file = find_config(args.task, args.config)
         config = configs.load(file, get_config(args.task), args.set)
     if location is not None:
         if config.train.distribute != "jax":

@@ -16,7 +16,7 @@ from pipelines.engine.config import loader as configs
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.runs import profiling
 from pipelines.engine.runs.run import Run
-from pipelines.engine.tasks.catalog import NAMES, get_config
+from pipelines.engine.tasks.catalog import BUILT_IN, get_config
 from pipelines.workflows import compare
 from pipelines.workflows.compare import Comparison, Variant
 from tests.support import ROOT
@@ -198,7 +198,7 @@ def test_a_registry_that_cannot_be_asked(compared, here, monkeypatch, tmp_path):
     assert unfold_in_process("export", "sentiment", "--run", run.id).returncode == 0
 
 
-@pytest.mark.parametrize("task", NAMES)
+@pytest.mark.parametrize("task", BUILT_IN)
 def test_every_variant_of_every_config_is_allowed(task):
     kind = get_config(task)
     assert len(kind.variants) >= 4

@@ -17,7 +17,7 @@ from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.runs.group import Group
 from pipelines.engine.runs.run import Run
-from pipelines.engine.tasks.catalog import NAMES, get_config
+from pipelines.engine.tasks.catalog import BUILT_IN, get_config
 from pipelines.workflows import search_space as spaces
 from pipelines.workflows.search_space import Space
 from pipelines.workflows.study import Proposer, Searcher
@@ -220,7 +220,7 @@ def test_keys_that_do_not_go_together_fail_their_trial_only(home, tmp_path):
     assert [t.state.name for t in search.trials] == ["FAIL"] * 3
 
 
-@pytest.mark.parametrize("task", NAMES)
+@pytest.mark.parametrize("task", BUILT_IN)
 def test_the_ready_made_spaces_are_allowed(task):
     file = ROOT / "configs" / task / "default.yaml"
     ready = spaces.find_space(file, None)

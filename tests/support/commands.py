@@ -19,7 +19,7 @@ from unittest import mock
 
 import numpy as np
 
-from pipelines.engine.tasks.catalog import NAMES
+from pipelines.engine.tasks.catalog import BUILT_IN
 from tests.support import ROOT
 
 #: The environment of a command on JAX. These trainings are short: most of one is compiling.
@@ -33,7 +33,7 @@ JAX = {
 _forked = multiprocessing.get_context("forkserver")
 _forked.set_forkserver_preload(
     ["pipelines.cli", "pipelines.workflows.train", "mlflow.pyfunc", "sklearn.metrics"]
-    + [f"pipelines.{task}.task" for task in NAMES]
+    + [f"pipelines.{task}.task" for task in BUILT_IN]
 )
 
 

@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 
 from pipelines.engine.config import loader as configs
-from pipelines.engine.tasks.catalog import get_config, get_task
+from pipelines.engine.tasks.catalog import find_config, get_config, get_task
 
 
 def batches(name: str, source: str, overrides: list[str]) -> tuple[int, int]:
     """All that comes before the model: how many records train, and in how many batches."""
-    file = configs.find_config(name, None)
+    file = find_config(name, None)
     config = configs.load(file, get_config(name), [f"data.source={source}", *overrides])
     task = get_task(name)
     splits = task.load(config)

@@ -23,11 +23,6 @@ Model = TypeVar("Model", bound=BaseModel)
 _ROOT = Path(__file__).parents[3]
 
 
-def find_config(task: str, file: str | None) -> Path:
-    """Return the path of ``file``, or of the task's default config if None."""
-    return find_file(Path("configs") / task / "default.yaml", file)
-
-
 def find_file(default: Path, file: str | None) -> Path:
     """Return the path of ``file``, or ``default`` if None.
 

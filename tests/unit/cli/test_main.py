@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from pipelines.cli import main
-from pipelines.engine.tasks.catalog import NAMES
+from pipelines.engine.tasks.catalog import BUILT_IN
 from tests.support import ROOT
 
 #: Every option that users have; each command also has ``--help``.
@@ -53,7 +53,7 @@ def test_help_of_a_command_names_its_options(command, capsys, monkeypatch):
         *OPTIONS[command].split(),
     ]
     assert ("TASK" in out.split()) is (command not in WITHOUT_TASK)
-    assert (", ".join(NAMES) in out) is (command not in WITHOUT_TASK)
+    assert (", ".join(BUILT_IN) in out) is (command not in WITHOUT_TASK)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_help_of_a_command_names_its_options(command, capsys, monkeypatch):
         (["trian"], ["trian", "unfold --help"]),
         (["evaluate"], ["TASK", "unfold evaluate --help"]),
         (["sweep", "sentiment", "--trials", "0"], ["--trials", "'0'", "unfold sweep --help"]),
-        (["evaluate", "sentimental"], ["sentimental", *NAMES]),
+        (["evaluate", "sentimental"], ["sentimental", *BUILT_IN]),
         (["train", "sentiment", "--resume", "x", "--set", "seed=1"], ["--resume", "--set"]),
         (["train", "sentiment", "--processes", "2"], ["--coordinator", "--process-id"]),
         (["predict", "sentiment", "fine", "--midi", "tune.mid"], ["--midi", "sentiment"]),

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from pipelines.cli import reference
-from pipelines.engine.tasks.catalog import NAMES, get_config
+from pipelines.engine.tasks.catalog import BUILT_IN, get_config
 from pipelines.serving.config import ServingConfig
 from tests.support import ROOT
 
@@ -43,7 +43,7 @@ def test_generated_tables_are_up_to_date(capsys):
     assert reference.main(["--check"]) == 0, capsys.readouterr().out
 
 
-@pytest.mark.parametrize("task", NAMES)
+@pytest.mark.parametrize("task", BUILT_IN)
 def test_every_key_is_documented_with_its_default(task):
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     sections = dict(
@@ -61,7 +61,7 @@ def test_every_key_of_the_server_is_documented_with_its_default():
     assert documented(text) == defaults(ServingConfig)
 
 
-@pytest.mark.parametrize("task", NAMES)
+@pytest.mark.parametrize("task", BUILT_IN)
 def test_every_key_of_data_is_shown(task):
     shown = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     examples = [

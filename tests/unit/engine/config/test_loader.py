@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from pipelines.engine.config import loader as configs
 from pipelines.engine.config.schema import BaseConfig, BucketTrainConfig, Fraction
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.tasks.catalog import get_config
+from pipelines.engine.tasks.catalog import find_config, get_config
 from pipelines.sentiment.config import (
     SentimentConfig,
     SentimentDataConfig,
@@ -83,12 +83,12 @@ def test_there_are_ready_made_configs():
 
 def test_default_config_is_found_from_any_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert configs.find_config("sentiment", None).samefile(ROOT / "configs/sentiment/default.yaml")
+    assert find_config("sentiment", None).samefile(ROOT / "configs/sentiment/default.yaml")
     own = Path("configs/sentiment/default.yaml")
     own.parent.mkdir(parents=True)
     own.write_text(MINIMAL)
-    assert configs.find_config("sentiment", None) == own
-    assert configs.find_config("sentiment", "x.yaml") == Path("x.yaml")
+    assert find_config("sentiment", None) == own
+    assert find_config("sentiment", "x.yaml") == Path("x.yaml")
 
 
 @pytest.mark.parametrize(

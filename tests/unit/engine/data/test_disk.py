@@ -21,7 +21,7 @@ from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import disk
 from pipelines.engine.data.bucketing import BucketFeed, Buckets, lengths_of, shuffled
 from pipelines.engine.data.ragged import Ragged
-from pipelines.engine.tasks.catalog import NAMES, get_config, get_task
+from pipelines.engine.tasks.catalog import BUILT_IN, find_config, get_config, get_task
 from pipelines.engine.text.vocabulary import count_words
 from tests.support import ROOT
 
@@ -213,7 +213,7 @@ def test_a_task_has_the_same_data_from_disk(task, tmp_path):
         source = table(tmp_path / "rows.csv")
         overrides = [f"data.source={source}", f"data.keep={keep}", *KEYS[task]]
         overrides += ["data.validation=0.2", "data.test=0.2", "data.max_bad_rows=0.5"]
-        config = configs.load(configs.find_config(task, None), get_config(task), overrides)
+        config = configs.load(find_config(task, None), get_config(task), overrides)
         splits = kind.load(config)
         processor = kind.prepare(config, splits)
         found[keep] = splits, processor, kind.feed(config, processor, splits)
@@ -239,10 +239,10 @@ def test_a_task_has_the_same_data_from_disk(task, tmp_path):
     assert same(feed.validation(), fed.validation()) > 0
 
 
-@pytest.mark.parametrize("task", sorted(set(NAMES) - set(KEYS)))
+@pytest.mark.parametrize("task", sorted(set(BUILT_IN) - set(KEYS)))
 def test_where_data_cannot_be_kept_on_disk_the_key_is_refused(task):
     with pytest.raises(UserError, match=r"data\.keep: unknown key"):
-        configs.load(configs.find_config(task, None), get_config(task), ["data.keep=disk"])
+        configs.load(find_config(task, None), get_config(task), ["data.keep=disk"])
 
 
 #: Megabytes that are left for the data, and how many times as many there are.

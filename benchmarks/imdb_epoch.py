@@ -84,7 +84,7 @@ def padded(rows: Ragged) -> np.ndarray:
 
 def timed_fit(model, warm, data, held_out):
     """Seconds of one epoch, compiled before and from the first weights on, and the accuracy."""
-    warm, data, held_out = (loop.without_tuning(d) for d in (warm, data, held_out))
+    warm, data, held_out = (loop.without_autotune(d) for d in (warm, data, held_out))
     start = model.get_weights()
     model.fit(warm, verbose=0)
     model.set_weights(start)

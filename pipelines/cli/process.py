@@ -30,7 +30,7 @@ def finish(work: Callable[[], None], console: Console) -> NoReturn:
     except Exception:  # noqa: BLE001 (a defect of this program; Python would show it the same way)
         traceback.print_exc()
         code = 1
-    cluster.end(code)
+    cluster.exit_process(code)
 
 
 def _exit_code(work: Callable[[], None], console: Console) -> int:

@@ -35,7 +35,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> None:
     """Train, and print the test scores; one of several processes only if it is process 0."""
-    location = cluster.Location.of(args.coordinator, args.processes, args.process_id)
+    location = cluster.Location.resolve(args.coordinator, args.processes, args.process_id)
     resumed = None
     if args.resume is not None:
         if args.config is not None or args.set:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if location is not None:
         if config.train.distribute != "jax":
             raise UserError("several processes train together with: --set train.distribute=jax")
-        if (code := cluster.stand_by(location, [*_COMMAND, *args.argv])) is not None:
+        if (code := cluster.supervise(location, [*_COMMAND, *args.argv])) is not None:
             sys.exit(code)
     selected = select_device(
         config.device,
@@ -58,14 +58,14 @@ def run(args: argparse.Namespace, console: Console) -> None:
     )
     from pipelines.workflows import train  # Keras fixes the backend
 
-    processes = cluster.joined()
-    if processes is not None and processes.number:
-        train.follow(config, processes)
+    joined = cluster.joined()
+    if joined is not None and joined.process_id:
+        train.follow(config, joined)
         return
     if resumed is not None:
-        trained = train.resume(resumed, selected, console, processes)
+        trained = train.resume(resumed, selected, console, joined)
     else:
-        trained = train.train(config, selected, console, processes)
+        trained = train.train(config, selected, console, joined)
     scores = trained.info.scores
     if args.json:
         print_json({"run": trained.id, "scores": scores, "folder": str(trained.folder)})

@@ -47,14 +47,14 @@ def train(
     started = time.perf_counter()
     require_writable(runs_folder(config.task), "the runs folder")
     task = get_task(config.task)
-    divided = distribution.choose(config.train, cluster, carries_state=task.carries_state)
+    strategy = distribution.choose(config.train, cluster, carries_state=task.carries_state)
     splits = task.load(config)
     _say_data(DataReport.of(splits), console)
     processor = task.prepare(config, splits)
     group = {} if child is None else {"group": child.membership()}
     run = Run.create(config, processor, data=DataReport.of(splits), **where, **group)
     with run.locked():
-        _train(task, config, splits, run, divided, console, started, child)
+        _train(task, config, splits, run, strategy, console, started, child)
     return run
 
 
@@ -71,7 +71,7 @@ def resume(
         if run.info.status == "finished":
             raise UserError(f"run {run.id} is finished; there is nothing to resume")
         config, task = run.config(), get_task(run.task)
-        divided = distribution.choose(config.train, cluster, carries_state=task.carries_state)
+        strategy = distribution.choose(config.train, cluster, carries_state=task.carries_state)
         splits = task.load(config)
         _say_data(DataReport.of(splits), console)
         if run.info.data.fingerprint != splits.fingerprint:
@@ -80,30 +80,30 @@ def resume(
                 f"run {run.id} cannot be resumed: {source} holds other records than when it started"
             )
         run.update(**where)
-        _train(task, config, splits, run, divided, console, started, child)
+        _train(task, config, splits, run, strategy, console, started, child)
     return run
 
 
 def follow(config: Experiment, cluster: Cluster) -> None:
     """Train together with the process that writes, and write nothing."""
     task, console = get_task(config.task), Console(silent=True)
-    divided = distribution.choose(config.train, cluster, carries_state=task.carries_state)
+    strategy = distribution.choose(config.train, cluster, carries_state=task.carries_state)
     splits = task.load(config)
-    divided.agree("config", _trained_by(config))
-    divided.agree("data", splits.fingerprint)
+    strategy.require_equal("config", _trained_by(config))
+    strategy.require_equal("data", splits.fingerprint)
     signals.install()
     with tempfile.TemporaryDirectory() as nothing:
-        processor = task.load_processor(divided.copied(Path(nothing)))
+        processor = task.load_processor(strategy.replicate(Path(nothing)))
         loop.fit(
-            _build(task, config, processor, divided),
+            _build(task, config, processor, strategy),
             task.feed(config, processor, splits),
             task.objective(config),
             config.train,
             folder=Path(nothing),
             console=console,
-            parallel=divided,
+            strategy=strategy,
         )
-    divided.leave()
+    strategy.leave()
 
 
 def _trained_by(config: Experiment) -> str:
@@ -112,11 +112,11 @@ def _trained_by(config: Experiment) -> str:
 
 
 def _build(
-    task: Task, config: Experiment, processor: Processor, divided: distribution.SingleDevice
+    task: Task, config: Experiment, processor: Processor, strategy: distribution.SingleDevice
 ) -> keras.Model:
     loop.set_precision(config.train)
     keras.utils.set_random_seed(config.seed)
-    with divided.scope():
+    with strategy.scope():
         return task.build(config, processor)
 
 
@@ -125,7 +125,7 @@ def _train(
     config: Experiment,
     splits: Splits,
     run: Run,
-    divided: distribution.SingleDevice,
+    strategy: distribution.SingleDevice,
     console: Console,
     started: float,
     child: GroupMember | None,
@@ -136,11 +136,11 @@ def _train(
     tracker = Tracker(run, config, console)
     signals.install()
     try:
-        divided.on_loss(lambda: run.update(status="interrupted"))
-        divided.agree("config", _trained_by(config))
-        divided.agree("data", splits.fingerprint)
-        state = _fit(task, config, splits, run, divided, tracker, console, child)
-        divided.leave()
+        strategy.on_process_loss(lambda: run.update(status="interrupted"))
+        strategy.require_equal("config", _trained_by(config))
+        strategy.require_equal("data", splits.fingerprint)
+        state = _fit(task, config, splits, run, strategy, tracker, console, child)
+        strategy.leave()
         signals.check()
         if child is not None and child.trial:
             run.update(status="tried")
@@ -181,14 +181,14 @@ def _fit(
     config: Experiment,
     splits: Splits,
     run: Run,
-    divided: distribution.SingleDevice,
+    strategy: distribution.SingleDevice,
     tracker: Tracker,
     console: Console,
     child: GroupMember | None,
 ) -> loop.State:
-    processor = task.load_processor(divided.copied(run.require("processor")))
-    model = _build(task, config, processor, divided)
-    seen = divided.seen(model, lambda: task.build(config, processor))
+    processor = task.load_processor(strategy.replicate(run.require("processor")))
+    model = _build(task, config, processor, strategy)
+    evaluation_model = strategy.evaluation_model(model, lambda: task.build(config, processor))
     taken = routes(model)
     parameters = sum(math.prod(w.shape) for w in model.trainable_weights)
     run.update(parameters=parameters, routes=taken)
@@ -197,13 +197,15 @@ def _fit(
         console.say(f"{name}: {route}")
     tracker.publish()
 
-    examples = task.examples(config, processor, seen, splits)
+    examples = task.examples(config, processor, evaluation_model, splits)
     feed, objective = task.feed(config, processor, splits), task.objective(config)
     every = config.train.health
-    examiner = diagnostics.Examiner(seen, objective.loss, feed.validation()) if every else None
+    examiner = (
+        diagnostics.Examiner(evaluation_model, objective.loss, feed.validation()) if every else None
+    )
     warned: set[str] = set()
 
-    def examine(epoch: int) -> dict[str, float]:
+    def diagnose(epoch: int) -> dict[str, float]:
         if examiner is None or epoch % every:
             return {}
         found = examiner()
@@ -219,7 +221,7 @@ def _fit(
         if examples is not None:
             add_epoch(run, EXAMPLES, state.epoch, examples())
         tracker.publish()
-        run.update(**state.standing(objective))
+        run.update(**state.best_so_far(objective))
         if child is not None:
             child.after_epoch(state.report(objective, config.train.epochs))
 
@@ -230,17 +232,17 @@ def _fit(
         config.train,
         folder=run.folder / "checkpoints",
         console=console,
-        parallel=divided,
-        seen=seen,
+        strategy=strategy,
+        evaluation_model=evaluation_model,
         on_epoch=keep,
-        examine=examine,
+        diagnose=diagnose,
     )
     run.write_history(state.history)
     run.update(
         train_seconds=sum(record["epoch_seconds"] for record in state.history),
         peak_memory_mb=profiling.peak_memory_mb(),
     )
-    _save_model(seen, run.folder / "model.keras")
+    _save_model(evaluation_model, run.folder / "model.keras")
     return state
 
 

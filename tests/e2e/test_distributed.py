@@ -17,7 +17,7 @@ import tensorflow as tf
 from pipelines.engine.config import loader as configs
 from pipelines.engine.core.errors import ProcessLostError, UserError
 from pipelines.engine.training.cluster import Cluster, Location
-from pipelines.engine.training.distribution import filled
+from pipelines.engine.training.distribution import pad_batch
 from pipelines.engine.training.losses import ClassCrossentropy, MaskedCrossentropy, PerToken
 from pipelines.sentiment.config import SentimentConfig
 from tests.support import ROOT, prices
@@ -106,16 +106,16 @@ def test_a_lost_process_ends_the_other_and_one_alone_goes_on(tmp_path):
 
 LEAVING = """
 import sys, time
-from pipelines import cluster
-joined = cluster.join(cluster.Place(sys.argv[1], 2, int(sys.argv[2])))
-cluster._SILENCE = 5.0
-if joined.number == 0:
+from pipelines.engine.training import cluster
+joined = cluster.join(cluster.Location(sys.argv[1], 2, int(sys.argv[2])))
+cluster._LOST_AFTER = 5.0
+if joined.process_id == 0:
     time.sleep(9)
-joined.agree("config", "the same")
-if joined.number == 0:
+joined.require_equal("config", "the same")
+if joined.process_id == 0:
     time.sleep(9)  # it writes what they have trained
 joined.leave()
-cluster.end(0)
+cluster.exit_process(0)
 """
 
 
@@ -169,10 +169,10 @@ def test_what_one_began_two_go_on_with(tmp_path):
 def test_a_connection_that_breaks_is_a_loss_and_another_error_stays(lost):
     pytest.importorskip("jax")
     cluster = object.__new__(Cluster)
-    cluster._lost, cluster._raised = "process 1 is lost", False
+    cluster._loss, cluster._raised = "process 1 is lost", False
     words = "UNKNOWN: Gloo AllGather failed: Connection closed by peer" if lost else "a shape"
     kind, said = (ProcessLostError, "is lost") if lost else (ValueError, "a shape")
-    with pytest.raises(kind, match=said), cluster.watching():
+    with pytest.raises(kind, match=said), cluster.detect_loss():
         raise ValueError(words)
     assert cluster._raised == lost
 
@@ -197,11 +197,11 @@ def test_two_devices_of_one_process_train_as_one_does(tmp_path):
 
 def test_filled_up_rows_have_no_weight():
     inputs = {"ids": tf.constant([[1, 2], [3, 4], [5, 6]])}
-    got, targets, weights = filled((inputs, tf.constant([7, 8, 9])), 2)
+    got, targets, weights = pad_batch((inputs, tf.constant([7, 8, 9])), 2)
     np.testing.assert_array_equal(got["ids"], [[1, 2], [3, 4], [5, 6], [5, 6]])
     np.testing.assert_array_equal(targets, [7, 8, 9, 9])
     np.testing.assert_array_equal(weights, [1, 1, 1, 0])
-    whole = filled((inputs, tf.constant([7, 8, 9])), 3)
+    whole = pad_batch((inputs, tf.constant([7, 8, 9])), 3)
     np.testing.assert_array_equal(whole[2], [1, 1, 1])
 
 
@@ -235,7 +235,7 @@ def test_a_row_without_weight_changes_no_loss_and_no_metric():
     ],
 )
 def test_a_place_from_the_command_line(given, expected):
-    assert Location.of(*given) == expected
+    assert Location.resolve(*given) == expected
 
 
 def test_a_place_from_the_environment(monkeypatch):
@@ -243,20 +243,20 @@ def test_a_place_from_the_environment(monkeypatch):
         ("JOB_ADDRESSES", "a:1,b:1"), ("NUM_PROCESSES", "2"), ("PROCESS_ID", "1")
     ):  # fmt: skip
         monkeypatch.setenv(f"KERAS_DISTRIBUTION_{name}", value)
-    assert Location.of(None, None, None) == Location("a:1", 2, 1)
+    assert Location.resolve(None, None, None) == Location("a:1", 2, 1)
     monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", "one")
     with pytest.raises(UserError, match="must be numbers"):
-        Location.of(None, None, None)
+        Location.resolve(None, None, None)
 
 
 def test_a_launcher_says_the_place(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "4")
     monkeypatch.setenv("SLURM_PROCID", "3")
-    place = Location.of(None, None, None)
+    place = Location.resolve(None, None, None)
     assert place == Location(None, None, None)
-    assert place.follows
+    assert place.is_follower
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    assert Location.of(None, None, None) is None
+    assert Location.resolve(None, None, None) is None
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_a_launcher_says_the_place(monkeypatch):
 )
 def test_half_a_place_is_refused(given, message):
     with pytest.raises(UserError, match=message):
-        Location.of(*given)
+        Location.resolve(*given)
 
 
 @pytest.mark.parametrize(

@@ -85,26 +85,26 @@ def main(folder: Path) -> None:
         ("tokens", tagger, losses.next_token()),
     ):
         ended = []
-        for parallel in (SingleDevice(), Mirrored()):
-            assert parallel.devices == 1 + len(ended)
+        for strategy in (SingleDevice(), Mirrored()):
+            assert strategy.device_count == 1 + len(ended)
             keras.utils.set_random_seed(1)
-            with parallel.scope():
+            with strategy.scope():
                 model = make()
-            seen = parallel.seen(model, make)
+            evaluation_model = strategy.evaluation_model(model, make)
             state = loop.fit(
                 model, Feed(name == "tokens"), objective,
                 TrainConfig(
                     epochs=2, batch_size=5, learning_rate=0.5, clip_norm=0.05, optimizer="momentum"
                 ),
-                folder=folder / name / str(parallel.devices), console=Console(), parallel=parallel,
-                seen=seen,
+                folder=folder / name / str(strategy.device_count), console=Console(),
+                strategy=strategy, evaluation_model=evaluation_model,
             )  # fmt: skip
             # Keras weights the loss that is shown by rows, those without weight included.
             kept = {
                 k: v for k, v in state.history[-1].items() if not k.endswith(("loss", "_second"))
             }
             del kept["epoch_seconds"]
-            ended.append((seen.get_weights(), kept))
+            ended.append((evaluation_model.get_weights(), kept))
         (one, of_one), (two, of_two) = ended
         found[name] = {
             "weights": max(float(np.abs(a - b).max()) for a, b in zip(one, two, strict=True)),

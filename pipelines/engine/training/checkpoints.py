@@ -1,7 +1,7 @@
-"""Variables on disk, each file whole: the last two checkpoints of a training, and its best weights.
+"""Variables on disk: the last two checkpoints of a training, and its best weights.
 
-Two, so that a file which the disk has damaged costs an epoch and not the run. Weights of the best
-epoch are kept for both.
+Two checkpoints, so that a damaged file costs an epoch and not the run. The best weights of both are
+kept. Every file is replaced atomically.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from keras import ops
@@ -20,8 +20,8 @@ from keras import ops
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import write_bytes
 
-#: Arrays by position, and what was saved beside them.
-Saved = tuple[dict[str, np.ndarray], dict[str, Any]]
+#: Arrays by position, and the metadata that was saved with them.
+SavedVariables: TypeAlias = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
 class DamagedError(Exception):
@@ -29,39 +29,50 @@ class DamagedError(Exception):
 
 
 def save_variables(path: Path, variables: list[Any], meta: dict[str, Any]) -> None:
-    """Variables by position with their paths, and ``meta`` as JSON, in one atomic file."""
-    saved = arrays(variables)
+    """Save variables by position, with their paths and with metadata, in one file.
+
+    Args:
+        path: An ``.npz`` file, replaced atomically.
+        variables: Of Keras.
+        meta: Stored as JSON.
+    """
+    saved = to_arrays(variables)
     saved["meta"] = np.frombuffer(
         json.dumps({"paths": [v.path for v in variables], "meta": meta}).encode(), np.uint8
     )
     write_bytes(path, lambda file: np.savez(file, **saved))  # type: ignore[arg-type]
 
 
-def read_variables(path: Path) -> Saved:
-    """What `save_variables` has written.
+def read_variables(path: Path) -> SavedVariables:
+    """Read a file of `save_variables`.
 
     Raises:
-        DamagedError: it is not that any more.
+        DamagedError: Its content has changed since.
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as saved:
-            head = json.loads(bytes(saved["meta"]))
-            found = {f"v{i}": saved[f"v{i}"] for i in range(len(head["paths"]))}
-            return found, dict(head["meta"])
+            header = json.loads(bytes(saved["meta"]))
+            arrays = {f"v{i}": saved[f"v{i}"] for i in range(len(header["paths"]))}
+            return arrays, dict(header["meta"])
     except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError, EOFError) as error:
         raise DamagedError(f"{path.name} is damaged ({error or type(error).__name__})") from None
 
 
-def arrays(variables: list[Any]) -> dict[str, np.ndarray]:
-    """The values of variables, by position."""
+def to_arrays(variables: list[Any]) -> dict[str, np.ndarray]:
+    """Return the values of variables, by position."""
     return {f"v{i}": _to_numpy(v) for i, v in enumerate(variables)}
 
 
 def assign(variables: list[Any], values: dict[str, np.ndarray], name: str) -> None:
-    """Put saved values back.
+    """Assign saved values to variables.
+
+    Args:
+        variables: As they were saved, in the same order.
+        values: Of `to_arrays` or `read_variables`.
+        name: Where the values come from, for the message.
 
     Raises:
-        UserError: they are those of another model; ``name`` says where they are from.
+        UserError: The shapes are those of another model.
     """
     if [a.shape for a in values.values()] != [tuple(v.shape) for v in variables]:
         raise UserError(f"{name}: belongs to another model than this config builds")
@@ -70,30 +81,40 @@ def assign(variables: list[Any], values: dict[str, np.ndarray], name: str) -> No
 
 
 class Checkpoints:
-    """The files of one training, in a folder of their own."""
+    """The checkpoints of one training.
+
+    Args:
+        folder: Holds nothing else.
+        warn: Prints a warning.
+    """
 
     def __init__(self, folder: Path, warn: Callable[[str], object]) -> None:
         self._folder, self._warn = folder, warn
-        self._last, self._before = folder / "checkpoint.npz", folder / "checkpoint-before.npz"
-        self._coming = folder / "checkpoint-next.npz"
+        self._last = folder / "checkpoint.npz"
+        self._previous = folder / "checkpoint-before.npz"
+        self._next = folder / "checkpoint-next.npz"
         self._damaged: set[Path] = set()
-        self._needs: list[int] = []
+        self._best_epochs: list[int] = []  # of the last two checkpoints
 
-    def best(self, epoch: int) -> Path:
-        """The weights of an epoch that was the best so far."""
+    def best_path(self, epoch: int) -> Path:
+        """Return the file with the weights of an epoch that was the best so far."""
         return self._folder / f"best-{epoch}.npz"
 
-    def latest(self) -> Saved | None:
-        """The last checkpoint that can be read, with its best weights; None if there is none."""
-        if self._coming.exists():  # it was written whole, and the process killed before its place
-            self._move_up()
+    def load_latest(self) -> SavedVariables | None:
+        """Read the last checkpoint whose file, and whose best weights, are intact.
+
+        Returns:
+            None if there is none.
+        """
+        if self._next.exists():  # the process was killed after writing it, before renaming it
+            self._rotate()
         problems = []
-        for path in (self._last, self._before):
+        for path in (self._last, self._previous):
             if not path.exists():
                 continue
             try:
-                found = read_variables(path)
-                read_variables(self.best(found[1]["best_epoch"]))
+                saved = read_variables(path)
+                read_variables(self.best_path(saved[1]["best_epoch"]))
             except FileNotFoundError as error:
                 self._damaged.add(path)
                 problems.append(f"{Path(error.filename).name} is missing")
@@ -103,31 +124,37 @@ class Checkpoints:
                 problems.append(str(error))
                 continue
             if problems:
-                self._warn(f"{problems[0]}; going back to epoch {found[1]['epoch']}")
-            self._needs = [found[1]["best_epoch"]]
-            return found
+                self._warn(f"{problems[0]}; going back to epoch {saved[1]['epoch']}")
+            self._best_epochs = [saved[1]["best_epoch"]]
+            return saved
         if problems:
             self._warn(f"{problems[0]}; no other checkpoint can be used: training starts anew")
         return None
 
     def save_best(self, epoch: int, weights: list[Any]) -> None:
-        """To be called before `save` of that epoch, which needs it."""
-        save_variables(self.best(epoch), weights, {})
+        """Save the best weights so far; must be called before `save` of the same epoch."""
+        save_variables(self.best_path(epoch), weights, {})
 
     def save(self, variables: list[Any], meta: dict[str, Any]) -> None:
-        """``meta`` has ``epoch`` and ``best_epoch``."""
-        save_variables(self._coming, variables, meta)
-        self._move_up()
-        self._needs = [*self._needs, meta["best_epoch"]][-2:]
-        needed = {self.best(epoch) for epoch in self._needs}
+        """Save a checkpoint, and delete best weights that no checkpoint needs any more.
+
+        Args:
+            variables: All that the next step depends on.
+            meta: At least ``epoch`` and ``best_epoch``.
+        """
+        save_variables(self._next, variables, meta)
+        self._rotate()
+        self._best_epochs = [*self._best_epochs, meta["best_epoch"]][-2:]
+        needed = {self.best_path(epoch) for epoch in self._best_epochs}
         for path in self._folder.glob("best-*.npz"):
             if path not in needed:
                 path.unlink()
 
-    def _move_up(self) -> None:
+    def _rotate(self) -> None:
+        """Make the next checkpoint the last, and the last the previous unless it is damaged."""
         if self._last.exists() and self._last not in self._damaged:
-            self._last.replace(self._before)
-        self._coming.replace(self._last)
+            self._last.replace(self._previous)
+        self._next.replace(self._last)
         self._damaged.clear()
 
 

@@ -1,8 +1,8 @@
-"""Processes that train one model together: how they find, watch and leave each other.
+"""Several processes that train one model: how they connect, watch and leave each other.
 
-Process 0 listens on the coordinator's address; the others call it. Each tells it every two
-seconds that it lives. Where one falls silent, or cannot be reached, the others say so and end:
-a step that waits for it would wait for ever.
+Process 0 listens on the coordinator's address and the others connect to it. Each sends a heartbeat
+every two seconds. If one falls silent or cannot be reached, the others report it and exit: a step
+that needs its gradients would wait forever.
 """
 
 from __future__ import annotations
@@ -22,104 +22,111 @@ from typing import IO, Any, NoReturn
 from pipelines.engine.core import _compat
 from pipelines.engine.core.errors import ProcessLostError, UserError
 
-#: Seconds between two signs of life, and without one until a process counts as lost.
-_BEAT, _SILENCE = 2.0, 30.0
-#: Seconds that a process has to end by itself when another one is lost.
+#: Seconds between two heartbeats, and seconds without one after which a process counts as lost.
+_HEARTBEAT, _LOST_AFTER = 2.0, 30.0
+#: Seconds in which a process may exit by itself once another one is lost.
 _GRACE = 10.0
-#: Seconds that a process waits for the others to start.
-_START = 300
-#: Launchers whose variables tell each process its place: how many there are, by name.
-_LAUNCHERS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
-_RANKS = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
-#: Set in a process that `stand_by` looks after.
-_WARDED = "UNFOLD_WARDED"
-_PREFIX = "KERAS_DISTRIBUTION_"
-#: The processes that this one has met.
+#: Seconds in which all processes must have started.
+_CONNECT = 300
+#: Variables in which launchers give each process the number of processes, and its own number.
+_SIZE_VARIABLES = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+_RANK_VARIABLES = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+#: Set in a process that `supervise` has started.
+_SUPERVISED = "UNFOLD_SUPERVISED"
+_KERAS_PREFIX = "KERAS_DISTRIBUTION_"
+#: The cluster that this process has joined.
 _joined: Cluster | None = None
 
 
 @dataclass(frozen=True)
 class Location:
-    """One process among several.
+    """Which one of several processes this is.
+
+    All three are None if JAX reads them from the launcher's environment.
 
     Attributes:
-        coordinator: ``HOST:PORT`` of process 0; None if the launcher says it.
-        processes, number: how many there are, and which one this is; None likewise.
+        coordinator: ``HOST:PORT`` of process 0.
+        processes: How many there are.
+        process_id: Which one this is, from 0.
     """
 
     coordinator: str | None
     processes: int | None
-    number: int | None
+    process_id: int | None
 
     @classmethod
-    def of(
-        cls, coordinator: str | None, processes: int | None, number: int | None
+    def resolve(
+        cls, coordinator: str | None, processes: int | None, process_id: int | None
     ) -> Location | None:
-        """From the command line, else from the environment; None for a process on its own.
+        """Read the location from the command line, or else from the environment.
+
+        Returns:
+            None for a process on its own.
 
         Raises:
-            UserError: some of the three are given, but not all, or they do not fit.
+            UserError: Some of the three are given but not all, or they contradict each other.
         """
-        where = "--coordinator, --processes, --process-id"
-        given = [coordinator, processes, number]
-        if given == [None] * 3:
-            names = [f"{_PREFIX}{n}" for n in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")]
-            found = [os.environ.get(name) for name in names]
-            if found == [None] * 3:
-                size = next((os.environ[n] for n in _LAUNCHERS if n in os.environ), "1")
+        source = "--coordinator, --processes, --process-id"
+        if coordinator is None and processes is None and process_id is None:
+            names = [
+                f"{_KERAS_PREFIX}{n}" for n in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
+            ]
+            addresses, *numbers = [os.environ.get(name) for name in names]
+            if addresses is None and numbers == [None, None]:
+                size = next((os.environ[n] for n in _SIZE_VARIABLES if n in os.environ), "1")
                 return cls(None, None, None) if size != "1" else None
-            where = ", ".join(names)
+            source = ", ".join(names)
+            coordinator = addresses and addresses.split(",")[0]
             try:
-                counts = [int(text) if text else None for text in found[1:]]
+                processes, process_id = (int(text) if text else None for text in numbers)
             except ValueError:
-                raise UserError(f"{where}: the last two must be numbers") from None
-            given = [found[0] and found[0].split(",")[0], *counts]
-        coordinator, processes, number = given  # type: ignore[assignment]
-        if coordinator is None or processes is None or number is None:
-            raise UserError(f"{where}: all three must be given, or none")
+                raise UserError(f"{source}: the last two must be numbers") from None
+        if coordinator is None or processes is None or process_id is None:
+            raise UserError(f"{source}: all three must be given, or none")
         host, _, port = coordinator.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-            raise UserError(f"{where}: {coordinator} is not HOST:PORT")
-        if not 0 <= number < processes:
-            raise UserError(f"{where}: process {number} of {processes} (the first one is 0)")
-        return cls(coordinator, processes, number)
+            raise UserError(f"{source}: {coordinator} is not HOST:PORT")
+        if not 0 <= process_id < processes:
+            raise UserError(f"{source}: process {process_id} of {processes} (the first one is 0)")
+        return cls(coordinator, processes, process_id)
 
     @property
-    def follows(self) -> bool:
-        """Whether this is another process than the first."""
-        rank = next((os.environ[n] for n in _RANKS if n in os.environ), "0")
-        return rank != "0" if self.number is None else self.number > 0
+    def is_follower(self) -> bool:
+        """Whether this is another process than process 0."""
+        rank = next((os.environ[n] for n in _RANK_VARIABLES if n in os.environ), "0")
+        return rank != "0" if self.process_id is None else self.process_id > 0
 
 
-def stand_by(place: Location, command: Sequence[str]) -> int | None:
-    """Run ``command``, that of a process that follows, in a process of its own, and speak for it.
+def supervise(location: Location, command: Sequence[str]) -> int | None:
+    """Run a follower's ``command`` in a child process and report how it ends.
 
-    Where process 0 is gone, JAX aborts whoever is connected to it, and prints a stack of calls.
+    If process 0 is gone, JAX aborts every process that is connected to it and prints a stack
+    trace. The supervisor prints one line instead.
 
     Returns:
-        The exit code of the command; None where this is that process.
+        The exit code of the command; None in process 0 and in the child itself.
     """
-    if not place.follows or os.environ.pop(_WARDED, ""):
+    if not location.is_follower or os.environ.pop(_SUPERVISED, ""):
         return None
-    ward = subprocess.Popen(
+    child = subprocess.Popen(
         command,
-        env=os.environ | {_WARDED: "1"},
+        env=os.environ | {_SUPERVISED: "1"},
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: ward.send_signal(number))
-    assert ward.stderr is not None
-    _pass_on(ward.stderr)
-    if (code := ward.wait()) == -signal.SIGABRT:
-        sys.stderr.write(f"error: {_message('process 0')}\n")
+        signal.signal(number, lambda number, frame: child.send_signal(number))
+    assert child.stderr is not None
+    _forward_errors(child.stderr)
+    if (code := child.wait()) == -signal.SIGABRT:
+        sys.stderr.write(f"error: {_loss_message('process 0')}\n")
         return 1
     return code
 
 
-def _pass_on(lines: IO[str]) -> None:
-    """What a process writes to standard error, but for the last words of one that aborts."""
+def _forward_errors(lines: IO[str]) -> None:
+    """Copy lines to standard error, up to JAX's message that it aborts."""
     for line in lines:
         if line.startswith("F") and "distributed service" in line:
             lines.read()
@@ -127,180 +134,173 @@ def _pass_on(lines: IO[str]) -> None:
         sys.stderr.write(line)
 
 
-def _message(who: str) -> str:
+def _loss_message(process: str) -> str:
     return (
-        f"{who} of this training is lost; continue from the last checkpoint, with as many "
+        f"{process} of this training is lost; continue from the last checkpoint, with as many "
         "processes as there are now: unfold train TASK --resume RUN"
     )
 
 
 class Cluster:
-    """The processes of one training, seen by one of them. ``number`` 0 is the one that writes."""
+    """The processes of one training, as one of them sees them.
 
-    def __init__(self, client: Any, processes: int, number: int) -> None:
-        self._client, self.processes, self.number = client, processes, number
+    Args:
+        client: JAX's client of its coordination service.
+        processes: How many there are.
+        process_id: Which one this is. Process 0 writes the run.
+
+    Attributes:
+        has_left: Whether this process has left the others.
+        on_loss: Called before this process exits because another one is lost.
+    """
+
+    def __init__(self, client: Any, processes: int, process_id: int) -> None:
+        self._client, self.processes, self.process_id = client, processes, process_id
         self._done = threading.Event()
         self._parent = os.getppid()
-        self._lost: str | None = None
+        self._loss: str | None = None
         self._raised = False
-        self._told = 0
-        #: Whether this process is on its own again.
-        self.left = False
-        #: What is done before this process ends because another one is lost.
+        self._broadcasts = 0
+        self.has_left = False
         self.on_loss: Callable[[], object] = lambda: None
-        threading.Thread(target=self._watch, daemon=True).start()
+        threading.Thread(target=self._exchange_heartbeats, daemon=True).start()
 
-    def agree(self, what: str, value: str) -> None:
-        """See that every process has the same ``value`` as process 0.
+    def require_equal(self, name: str, value: str) -> None:
+        """Check that this process has the same ``value`` as process 0.
+
+        Args:
+            name: What the value is, for the message.
+            value: Compared as text.
 
         Raises:
-            UserError: this one has another.
+            UserError: The values differ.
         """
-        if self.number == 0:
-            self._client.key_value_set(f"unfold/{what}", value)
-        elif self._awaited(f"unfold/{what}") != value:
+        if self.process_id == 0:
+            self._client.key_value_set(f"unfold/{name}", value)
+        elif self._wait_for(f"unfold/{name}") != value:
             raise UserError(
-                f"process {self.number} has another {what} than process 0; all must have the same "
-                "config and data"
+                f"process {self.process_id} has another {name} than process 0; all must have the "
+                "same config and data"
             )
 
-    def tell(self, text: str | None) -> str:
-        """The text of process 0, in every process."""
-        self._told += 1
-        key = f"unfold/told/{self._told}"
-        if self.number == 0:
+    def broadcast(self, text: str | None) -> str:
+        """Return the text of process 0 in every process.
+
+        Args:
+            text: Sent by process 0; ignored in the others.
+        """
+        self._broadcasts += 1
+        key = f"unfold/broadcast/{self._broadcasts}"
+        if self.process_id == 0:
             assert text is not None
             self._client.key_value_set(key, text)
             return text
-        return self._awaited(key)
+        return self._wait_for(key)
 
-    def _awaited(self, key: str) -> str:
-        """What process 0 says under ``key``, however long it has to do before: where it is lost
-        meanwhile, this process is ended."""
+    def _wait_for(self, key: str) -> str:
+        """Wait until process 0 has set ``key``, however long that takes.
+
+        If process 0 is lost meanwhile, the heartbeat thread ends this process.
+        """
         import jax
 
         while True:
             try:
-                # In short pieces: a signal is heard between two of them only.
-                return str(self._client.blocking_key_value_get(key, int(_BEAT * 1000)))
+                # In short intervals: Python handles signals only between two calls.
+                return str(self._client.blocking_key_value_get(key, int(_HEARTBEAT * 1000)))
             except jax.errors.JaxRuntimeError as error:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     raise
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Turn what a step raises when another process is gone into a ProcessLostError.
-
-        A failed connection is a ValueError where JAX compares arrays of several processes.
+    def detect_loss(self) -> Iterator[None]:
+        """Turn the error that a step raises when another process is gone into a ProcessLostError.
 
         Raises:
-            ProcessLostError: another process was lost.
+            ProcessLostError: Another process was lost.
         """
         import jax
 
         try:
             yield
         except (jax.errors.JaxRuntimeError, ValueError) as error:
+            # Where JAX compares arrays of several processes, a failed connection is a ValueError.
             if isinstance(error, ValueError) and "Gloo" not in str(error):
                 raise
-            until = time.monotonic() + _SILENCE + 2 * _BEAT
-            while self._lost is None and time.monotonic() < until:
+            until = time.monotonic() + _LOST_AFTER + 2 * _HEARTBEAT
+            while self._loss is None and time.monotonic() < until:
                 time.sleep(0.1)
-            if self._lost is None:
+            if self._loss is None:
                 raise
             self._raised = True
-            raise ProcessLostError(self._lost) from None
+            raise ProcessLostError(self._loss) from None
 
     def leave(self) -> None:
-        """Leave, together with all others; from here on each process is on its own.
+        """Leave together with all others; from here on each process is on its own.
 
-        Process 0 may still have to write what the others have helped to make. They give signs of
-        life until then: JAX's own end waits for a minute only, and nobody would hear them there.
+        Process 0 may still have to write the results. The others send heartbeats until then:
+        JAX's own shutdown waits for only a minute and sends none.
         """
         import jax
 
-        self.tell("the end" if self.number == 0 else None)
+        self.broadcast("the end" if self.process_id == 0 else None)
         self._done.set()
         jax.distributed.shutdown()
-        self.left = True
+        self.has_left = True
 
-    def _watch(self) -> None:
-        beats: dict[str, tuple[str, float]] = {}
+    def _exchange_heartbeats(self) -> None:
+        latest: dict[str, tuple[str, float]] = {}
         count = 0
-        while not self._done.wait(_BEAT):
-            if self.number and os.getppid() != self._parent:
-                os._exit(1)  # who speaks for this process is gone
+        while not self._done.wait(_HEARTBEAT):
+            if self.process_id and os.getppid() != self._parent:
+                os._exit(1)  # the supervisor is gone
             count += 1
             try:
                 self._client.key_value_set(
-                    f"unfold/beat/{self.number}", str(count), allow_overwrite=True
+                    f"unfold/heartbeat/{self.process_id}", str(count), allow_overwrite=True
                 )
-                found = dict(self._client.key_value_dir_get("unfold/beat/"))
-            except Exception:  # noqa: BLE001 (whatever it is, process 0 does not answer)
+                counts = dict(self._client.key_value_dir_get("unfold/heartbeat/"))
+            except Exception:  # noqa: BLE001 (whatever the error, process 0 does not answer)
                 if not self._done.is_set():
-                    self._end("process 0")
+                    self._exit_after_loss("process 0")
                 return
             now = time.monotonic()
-            for key, beat in found.items():
-                if beats.get(key, ("", 0.0))[0] != beat:
-                    beats[key] = (beat, now)
-            silent = [key for key, (_, since) in beats.items() if now - since > _SILENCE]
+            for key, value in counts.items():
+                if latest.get(key, ("", 0.0))[0] != value:
+                    latest[key] = (value, now)
+            silent = [key for key, (_, since) in latest.items() if now - since > _LOST_AFTER]
             if silent and not self._done.is_set():
-                self._end("process " + ", ".join(key.rpartition("/")[2] for key in silent))
+                lost = ", ".join(key.rpartition("/")[2] for key in silent)
+                self._exit_after_loss(f"process {lost}")
                 return
 
-    def _end(self, who: str) -> None:
-        """Say who is lost, and end this process; at once, as a step may be waiting for it."""
-        self._lost = _message(who)
+    def _exit_after_loss(self, process: str) -> None:
+        """Report which process is lost, and exit even while a step waits for it."""
+        self._loss = _loss_message(process)
         time.sleep(1)
-        if self._raised:  # the step has noticed as well, and the command says it and ends
+        if self._raised:  # the step has failed as well: the command reports it and exits
             time.sleep(_GRACE)
         else:
             self.on_loss()
-            sys.stderr.write(f"error: {self._lost}\n")
+            sys.stderr.write(f"error: {self._loss}\n")
             sys.stderr.flush()
         os._exit(1)
 
 
-def joined() -> Cluster | None:
-    """Return what `join` has returned in this process, or None."""
-    return _joined
-
-
-def end(code: int) -> NoReturn:
-    """End this process with ``code``; at once where it has not left the others.
-
-    JAX's own end would wait for them all, and abort where one is gone.
-    """
-    if _joined is None or _joined.left:
-        sys.exit(code)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _own_output() -> None:
-    """Keep standard output for this program: Gloo prints there how it is connected."""
-    sys.stdout.flush()
-    sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-
-
-def join(place: Location) -> Cluster:
-    """Meet the other processes. To be called before JAX computes anything.
+def join(location: Location) -> Cluster:
+    """Connect with the other processes. Must be called before JAX computes anything.
 
     Raises:
-        UserError: they do not come, or process 0 cannot be reached.
+        UserError: The others do not start in time, or process 0 cannot be reached.
     """
     import jax
 
     try:
         jax.distributed.initialize(
-            place.coordinator,
-            place.processes,
-            place.number,
-            initialization_timeout=_START,
+            location.coordinator,
+            location.processes,
+            location.process_id,
+            initialization_timeout=_CONNECT,
             heartbeat_timeout_seconds=60,
             shutdown_timeout_seconds=60,
         )
@@ -308,7 +308,32 @@ def join(place: Location) -> Cluster:
         raise UserError(
             f"the processes of this training did not meet: {str(error).splitlines()[0]}"
         ) from None
-    _own_output()
+    _silence_gloo()
     global _joined
     _joined = Cluster(_compat.coordination_client(), jax.process_count(), jax.process_index())
     return _joined
+
+
+def joined() -> Cluster | None:
+    """Return the cluster that this process has joined, if any."""
+    return _joined
+
+
+def exit_process(code: int) -> NoReturn:
+    """End this process with an exit code; at once if it has not left its cluster.
+
+    JAX's own shutdown would wait for all processes, and abort if one is gone.
+    """
+    if _joined is None or _joined.has_left:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _silence_gloo() -> None:
+    """Keep Gloo, which prints its connections, off this program's standard output."""
+    sys.stdout.flush()
+    sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    with Path(os.devnull).open("w") as null:
+        os.dup2(null.fileno(), 1)

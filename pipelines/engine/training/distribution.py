@@ -1,8 +1,8 @@
 """One model on several devices: each computes the gradient of its share of a batch.
 
-Rows are divided evenly. A batch that does not divide is filled up with copies of its last row
-that have no weight, so that every loss and metric is that of the batch (see `losses.MeanLoss`).
-The weights after a step are those of one device that had the whole batch, within rounding.
+Rows are divided evenly. A batch that does not divide is padded with copies of its last row that
+have weight 0, so that every loss and metric is that of the batch (see `losses.MeanLoss`). After a
+step, the weights equal, within rounding, those of one device that had the whole batch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import base64
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,151 +21,166 @@ import tensorflow as tf
 
 from pipelines.engine.config.schema import TrainConfig
 from pipelines.engine.core.errors import UserError
+from pipelines.engine.training.checkpoints import SavedVariables
 from pipelines.engine.training.cluster import Cluster
 
 
 class SingleDevice:
-    """One device, or whatever the backend makes of several."""
+    """Training on one device; the base class of the ways to distribute a training.
 
-    #: Among how many devices the rows of a batch are divided.
-    devices = 1
-    #: Whether this process writes what is to be kept, and speaks.
-    writes = True
+    Attributes:
+        device_count: Among how many devices the rows of a batch are divided.
+        is_main_process: Whether this process writes the run and prints.
+    """
+
+    device_count = 1
+    is_main_process = True
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """What the model, its optimizer and its metrics are made, trained and scored in."""
+        """Return the context in which a model is built, compiled, trained and evaluated."""
         return contextlib.nullcontext()
 
-    def divide(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """This process's share of each batch."""
+    def shard(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """Return this process's share of each batch."""
         return batches
 
-    def spread(self, read: Callable[[], tuple[dict, dict] | None]) -> tuple[dict, dict] | None:
-        """What the process that writes has read from its disk, in every process."""
+    def broadcast(self, read: Callable[[], SavedVariables | None]) -> SavedVariables | None:
+        """Return in every process what ``read`` returns in the main process."""
         return read()
 
-    def seen(self, model: keras.Model, build: Callable[[], keras.Model]) -> keras.Model:
-        """A model with the weights of ``model`` that can be asked outside of `scope`."""
+    def evaluation_model(self, model: keras.Model, build: Callable[[], keras.Model]) -> keras.Model:
+        """Return a model that this process can call by itself, outside of `scope`.
+
+        Args:
+            model: The model that is trained.
+            build: Builds another one, into which the caller copies the weights.
+        """
         return model
 
-    def agree(self, what: str, value: str) -> None:
-        """See that every process has the same."""
+    def require_equal(self, name: str, value: str) -> None:
+        """Check that ``value`` is the same in every process; a UserError names it if not."""
 
-    def copied(self, folder: Path) -> Path:
-        """A small folder of the process that writes, or the same elsewhere."""
+    def replicate(self, folder: Path) -> Path:
+        """Return a small folder of the main process, or in other processes a copy of it."""
         return folder
 
-    def on_loss(self, what: Callable[[], object]) -> None:
-        """What is to be done before this process ends because another one is lost."""
+    def on_process_loss(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` before this process exits because another one is lost."""
 
     def leave(self) -> None:
-        """Training is over: what follows is the business of the process that writes."""
+        """End the common work; the main process continues alone."""
 
 
 class Distributed(SingleDevice):
-    """What the ways to divide a training have in common."""
+    """The base class of training on several devices."""
 
-    def seen(self, model: keras.Model, build: Callable[[], keras.Model]) -> keras.Model:
-        # The other devices, and processes, would have to compute as well.
+    def evaluation_model(self, model: keras.Model, build: Callable[[], keras.Model]) -> keras.Model:
+        # To call `model`, the other devices and processes would have to call it as well.
         return build()
 
 
 class Mirrored(Distributed):
-    """The devices of this process, by `tf.distribute.MirroredStrategy`."""
+    """All devices of this process, by `tf.distribute.MirroredStrategy`."""
 
     def __init__(self) -> None:
         gpus = tf.config.list_logical_devices("GPU")
         devices = gpus or tf.config.list_logical_devices("CPU")
-        # Not the default, collective ops: the order of two of them (a batch's weight, and its
-        # gradients) can be another one on each device, and then they do not fit.
-        ways = tf.distribute.NcclAllReduce if gpus else tf.distribute.ReductionToOneDevice
-        self._strategy = tf.distribute.MirroredStrategy([d.name for d in devices], ways())
-        self.devices = self._strategy.num_replicas_in_sync
+        # Not the default, collective ops: their order (a batch's total weight, its gradients) may
+        # differ between devices, and then they do not match.
+        reduction = tf.distribute.NcclAllReduce if gpus else tf.distribute.ReductionToOneDevice
+        self._strategy = tf.distribute.MirroredStrategy([d.name for d in devices], reduction())
+        self.device_count = self._strategy.num_replicas_in_sync
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         return self._strategy.scope()
 
-    def divide(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        return batches.map(lambda *batch: filled(batch, self.devices))
+    def shard(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        return batches.map(lambda *batch: pad_batch(batch, self.device_count))
 
 
 class MultiProcess(Distributed):
-    """All devices of all processes, by `keras.distribution.DataParallel` on JAX."""
+    """All devices of all processes, by `keras.distribution.DataParallel` on JAX.
+
+    Args:
+        cluster: The processes; None for all devices of one process.
+    """
 
     def __init__(self, cluster: Cluster | None) -> None:
         self._cluster = cluster
-        self._count, self._number = (cluster.processes, cluster.number) if cluster else (1, 0)
-        self.writes = self._number == 0
+        self._processes = cluster.processes if cluster else 1
+        self._process_id = cluster.process_id if cluster else 0
+        self.is_main_process = self._process_id == 0
         self._parallel = keras.distribution.DataParallel(auto_shard_dataset=False)
-        self.devices = len(keras.distribution.list_devices())
+        self.device_count = len(keras.distribution.list_devices())
 
     @contextlib.contextmanager
-    def scope(self) -> Any:
-        watching = self._cluster.watching() if self._cluster else contextlib.nullcontext()
-        with watching, self._parallel.scope():
+    def scope(self) -> Iterator[None]:
+        detect_loss = self._cluster.detect_loss() if self._cluster else contextlib.nullcontext()
+        with detect_loss, self._parallel.scope():
             yield
 
-    def divide(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+    def shard(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         def share(*batch: Any) -> Any:
-            whole = filled(batch, self.devices)
-            rows = tf.shape(whole[-1])[0] // self._count
-            first = rows * self._number
-            return tf.nest.map_structure(lambda t: t[first : first + rows], whole)
+            padded = pad_batch(batch, self.device_count)
+            rows = tf.shape(padded[-1])[0] // self._processes
+            first = rows * self._process_id
+            return tf.nest.map_structure(lambda t: t[first : first + rows], padded)
 
         return batches.map(share)
 
-    def spread(self, read: Callable[[], tuple[dict, dict] | None]) -> tuple[dict, dict] | None:
-        found = read() if self.writes else None
+    def broadcast(self, read: Callable[[], SavedVariables | None]) -> SavedVariables | None:
+        saved = read() if self.is_main_process else None
         if self._cluster is None:
-            return found
+            return saved
         from jax.experimental import multihost_utils
 
-        head = None
-        if self.writes and found is not None:
-            shapes = {n: [a.shape, a.dtype.str] for n, a in found[0].items()}
-            head = {"arrays": shapes, "meta": found[1]}
-        head = json.loads(self._cluster.tell(json.dumps(head) if self.writes else None))
-        if head is None:
+        header = None
+        if saved is not None:
+            shapes = {name: [a.shape, a.dtype.str] for name, a in saved[0].items()}
+            header = {"arrays": shapes, "meta": saved[1]}
+        text = json.dumps(header) if self.is_main_process else None
+        header = json.loads(self._cluster.broadcast(text))
+        if header is None:
             return None
         arrays = (
-            found[0]
-            if found is not None
-            else {n: np.zeros(shape, kind) for n, (shape, kind) in head["arrays"].items()}
+            saved[0]
+            if saved is not None
+            else {name: np.zeros(shape, dtype) for name, (shape, dtype) in header["arrays"].items()}
         )
-        # As bytes: JAX would narrow what has 64 bits.
-        raw = {n: np.frombuffer(a.tobytes(), np.uint8) for n, a in arrays.items()}
-        got = multihost_utils.broadcast_one_to_all(raw, is_source=self.writes)
+        # As bytes: JAX would narrow 64-bit values.
+        raw = {name: np.frombuffer(a.tobytes(), np.uint8) for name, a in arrays.items()}
+        received = multihost_utils.broadcast_one_to_all(raw, is_source=self.is_main_process)
         return {
-            n: np.frombuffer(np.asarray(got[n]).tobytes(), a.dtype).reshape(a.shape)
-            for n, a in arrays.items()
-        }, head["meta"]
+            name: np.frombuffer(np.asarray(received[name]).tobytes(), a.dtype).reshape(a.shape)
+            for name, a in arrays.items()
+        }, header["meta"]
 
-    def agree(self, what: str, value: str) -> None:
+    def require_equal(self, name: str, value: str) -> None:
         if self._cluster:
-            self._cluster.agree(what, value)
+            self._cluster.require_equal(name, value)
 
-    def copied(self, folder: Path) -> Path:
+    def replicate(self, folder: Path) -> Path:
         if self._cluster is None:
             return folder
-        files = None
-        if self.writes:
+        text = None
+        if self.is_main_process:
             paths = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
-            files = json.dumps(
+            text = json.dumps(
                 {name: base64.b64encode(p.read_bytes()).decode() for name, p in paths.items()}
             )
-        told = json.loads(self._cluster.tell(files))
-        if self.writes:
+        files = json.loads(self._cluster.broadcast(text))
+        if self.is_main_process:
             return folder
         self._folder = tempfile.TemporaryDirectory()
-        for name, text in told.items():
+        for name, content in files.items():
             path = Path(self._folder.name, name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(base64.b64decode(text))
+            path.write_bytes(base64.b64decode(content))
         return Path(self._folder.name)
 
-    def on_loss(self, what: Callable[[], object]) -> None:
+    def on_process_loss(self, callback: Callable[[], object]) -> None:
         if self._cluster:
-            self._cluster.on_loss = what
+            self._cluster.on_loss = callback
 
     def leave(self) -> None:
         if self._cluster:
@@ -173,38 +188,47 @@ class MultiProcess(Distributed):
 
 
 def choose(config: TrainConfig, cluster: Cluster | None, *, carries_state: bool) -> SingleDevice:
-    """How a config says that a model is trained.
+    """Return the distribution that ``train.distribute`` names.
 
     Args:
-        carries_state: whether the state after a batch is where the next one starts.
+        config: The keys under ``train``.
+        cluster: The processes that train together, if there are several.
+        carries_state: Whether each batch starts from the state after the previous one.
 
     Raises:
-        UserError: such a state cannot be divided among the devices there are.
+        UserError: Such a state cannot be divided among the devices.
     """
     if config.distribute == "none":
         return SingleDevice()
-    parallel = Mirrored() if config.distribute == "mirrored" else MultiProcess(cluster)
-    if carries_state and config.distribute == "mirrored" and parallel.devices > 1:
+    strategy = Mirrored() if config.distribute == "mirrored" else MultiProcess(cluster)
+    if carries_state and config.distribute == "mirrored" and strategy.device_count > 1:
         raise UserError(
             "train.distribute: mirrored: this model carries its state from batch to batch in "
-            "variables, which that keeps alike on all devices; use jax"
+            "variables, which mirrored keeps equal on all devices; use jax"
         )
-    if carries_state and config.batch_size % parallel.devices:
+    if carries_state and config.batch_size % strategy.device_count:
         raise UserError(
             f"train.batch_size: {config.batch_size} streams cannot be divided among "
-            f"{parallel.devices} devices"
+            f"{strategy.device_count} devices"
         )
-    return parallel
+    return strategy
 
 
-def filled(batch: Any, devices: int) -> Any:
-    """``(inputs, targets)`` with as many rows more as divide among ``devices``, and the weight of
-    each row: 1, and 0 for those that were added."""
+def pad_batch(batch: Any, devices: int) -> Any:
+    """Pad a batch with copies of its last row until its rows divide among ``devices``.
+
+    Args:
+        batch: ``(inputs, targets)``, nested as Keras allows; rows along the first axis.
+        devices: How many.
+
+    Returns:
+        ``(inputs, targets, weights)``, with ``<float32>[rows]`` weights: 1, and 0 for the copies.
+    """
     rows = tf.shape(tf.nest.flatten(batch)[0])[0]
-    more = -rows % devices
+    missing = -rows % devices
 
-    def fill(part: tf.Tensor) -> tf.Tensor:
-        return tf.concat([part, tf.repeat(part[-1:], more, axis=0)], axis=0)
+    def pad(part: tf.Tensor) -> tf.Tensor:
+        return tf.concat([part, tf.repeat(part[-1:], missing, axis=0)], axis=0)
 
-    weights = tf.concat([tf.ones([rows]), tf.zeros([more])], axis=0)
-    return (*tf.nest.map_structure(fill, batch), weights)
+    weights = tf.concat([tf.ones([rows]), tf.zeros([missing])], axis=0)
+    return (*tf.nest.map_structure(pad, batch), weights)

@@ -1,7 +1,7 @@
-"""One training loop for every task: resumable to the bit, and never silent.
+"""The training loop of every task, resumable with identical results.
 
-Keras runs the steps of an epoch; this module runs the epochs. After each it writes one
-checkpoint with everything the next epoch depends on (weights, optimizer, random streams, early
+Keras runs the steps of an epoch; this module runs the epochs. After each epoch it writes one
+checkpoint with everything the next one depends on (weights, optimizer, random streams, early
 stopping, history), so that a run that was killed and resumed ends like one that was not.
 """
 
@@ -20,78 +20,115 @@ from keras import ops
 
 from pipelines.engine.config.schema import TrainConfig
 from pipelines.engine.core import signals
-from pipelines.engine.core.console import Console
+from pipelines.engine.core.console import Console, ProgressBar
 from pipelines.engine.core.errors import TrainingError
-from pipelines.engine.training.checkpoints import Checkpoints, arrays, assign, read_variables
+from pipelines.engine.training.checkpoints import Checkpoints, assign, read_variables, to_arrays
 from pipelines.engine.training.distribution import SingleDevice
-from pipelines.engine.training.optimizers import make_optimizer
+from pipelines.engine.training.optimizers import MonitoredGradients, make_optimizer
 
 
 class Feed(Protocol):
-    """What a task trains on."""
+    """The batches that a model is trained on.
 
-    #: Steps and valid (not padded) tokens in one epoch; tokens computed with the padding.
+    Attributes:
+        steps: Batches in one epoch.
+        tokens: Tokens in one epoch, without the padding.
+        padded_tokens: Tokens in one epoch, with the padding.
+    """
+
     steps: int
     tokens: int
     padded_tokens: int
 
     def train(self, epoch: int) -> tf.data.Dataset:
-        """The batches of one epoch, the same each time for the same epoch."""
+        """Return the batches of one epoch, always the same for the same epoch."""
 
     def validation(self) -> tf.data.Dataset:
-        """The validation batches."""
+        """Return the validation batches."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised, what is reported beside it, and by which score a model is kept."""
+    """What training minimises, reports and selects the best epoch by.
+
+    Attributes:
+        loss: The loss that is minimised.
+        metrics: Creates the metrics reported beside the loss.
+        monitor: The score that selects the best epoch, such as ``val_accuracy``.
+        higher_is_better: Whether a higher score is better.
+    """
 
     loss: keras.losses.Loss
     metrics: Callable[[], list[keras.metrics.Metric]]
     monitor: str
     higher_is_better: bool
 
+    def rank(self, score: float) -> float:
+        """Return a score with its sign turned where lower is better."""
+        return score * (1 if self.higher_is_better else -1)
+
 
 @dataclass
 class State:
-    """Where training stands, between two epochs."""
+    """The progress of a training between two epochs, as its checkpoints store it.
+
+    Attributes:
+        epoch: Completed epochs.
+        best: The rank (see `Objective.rank`) of the best epoch so far.
+        best_epoch: The number of that epoch, from 1.
+        waited: Epochs since then.
+        history: A record for each epoch.
+    """
 
     epoch: int = 0
-    #: The best score so far, its sign turned so that higher is better.
     best: float | None = None
     best_epoch: int = 0
     waited: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def standing(self, objective: Objective) -> dict[str, Any]:
-        """The best so far; ``best_rank`` has its sign turned where lower is better."""
-        best = (self.best or 0.0) * (1 if objective.higher_is_better else -1)
+    def update_best(self, objective: Objective) -> bool:
+        """Compare the last epoch with the best so far; return whether it is better."""
+        rank = objective.rank(self.history[-1][objective.monitor])
+        is_best = self.best is None or rank > self.best
+        if is_best:
+            self.best, self.best_epoch, self.waited = rank, self.epoch, 0
+        else:
+            self.waited += 1
+        return is_best
+
+    def is_out_of_patience(self, config: TrainConfig) -> bool:
+        """Return whether ``train.patience`` epochs have passed without a better one."""
+        return config.patience is not None and self.waited >= config.patience
+
+    def best_so_far(self, objective: Objective) -> dict[str, Any]:
+        """Return the best score and its epoch; ``best_rank`` is higher for a better score."""
         return {
             "monitor": objective.monitor,
-            "best": best,
+            "best": objective.rank(self.best or 0.0),
             "best_rank": self.best,
             "best_epoch": self.best_epoch,
         }
 
     def report(self, objective: Objective, epochs: int) -> dict[str, Any]:
-        """Where training stands, for whoever watches it from another process."""
+        """Return the last and the best epoch, for a process that watches this training."""
         record = self.history[-1]
         value = record[objective.monitor]
         return {
             "epoch": self.epoch,
             "epochs": epochs,
             "value": value,
-            "rank": value * (1 if objective.higher_is_better else -1),
+            "rank": objective.rank(value),
             "seconds": record["epoch_seconds"],
-            **self.standing(objective),
+            **self.best_so_far(objective),
         }
 
 
-class TrialPruned(Exception):  # noqa: N818 (nothing went wrong)
-    """Whoever compares this training with others sees no promise in it: it ends here."""
+class TrialPruned(Exception):  # noqa: N818 (not an error)
+    """Raised when a trial is pruned because its scores are not promising."""
 
 
 def set_precision(config: TrainConfig) -> None:
+    """Set the dtype policy of all layers created from here on."""
     keras.config.set_dtype_policy(config.precision)
 
 
@@ -103,109 +140,133 @@ def fit(
     *,
     folder: Path,
     console: Console,
-    parallel: SingleDevice | None = None,
-    seen: keras.Model | None = None,
+    strategy: SingleDevice | None = None,
+    evaluation_model: keras.Model | None = None,
     on_epoch: Callable[[State], object] = lambda state: None,
-    examine: Callable[[int], dict[str, float]] = lambda epoch: {},
+    diagnose: Callable[[int], dict[str, float]] = lambda epoch: {},
 ) -> State:
-    """Train ``model`` and leave it with the weights of its best epoch.
+    """Train a model; it ends with the weights of its best epoch.
 
     Args:
-        model: built in the scope of ``parallel``; its weights are where training starts, unless
-            ``folder`` holds a checkpoint, which is then continued.
-        parallel: what divides the batches; one device does it all if not given. A process that
-            does not write calls neither ``on_epoch`` nor ``examine``, and uses no ``folder``.
-        seen: what has the weights after each epoch, and the best in the end, in place of ``model``
-            where that cannot be asked by one process.
-        on_epoch: called after each epoch, before its checkpoint is on disk: killed in between, the
-            epoch is done again and this called again.
-        examine: called with the number of an epoch that has ended; what it finds is put on record.
+        model: Built in the scope of ``strategy``. Training starts from its weights, or from the
+            last checkpoint in ``folder``.
+        feed: Its batches.
+        objective: Its loss, metrics and score.
+        config: The config keys under ``train``.
+        folder: The folder of the checkpoints.
+        console: Shows the progress.
+        strategy: How batches are distributed over devices; not at all by default. Only the main
+            process calls ``on_epoch`` and ``diagnose`` and uses ``folder``.
+        evaluation_model: Receives the weights after each epoch, and the best ones in the end;
+            needed where one process cannot call ``model`` by itself.
+        on_epoch: Called after each epoch, before its checkpoint is written. If the process is
+            killed in between, the epoch is repeated and this is called again.
+        diagnose: Called with the number of each completed epoch; returns metrics for its record.
+
+    Returns:
+        The final state, with the history.
 
     Raises:
-        TrainingError: the loss is not finite, or another process was lost.
+        TrainingError: The loss is not finite, or another process was lost.
     """
-    parallel, seen = parallel or SingleDevice(), seen or model
+    strategy = strategy or SingleDevice()
+    evaluation_model = evaluation_model or model
     checkpoints = Checkpoints(folder, console.warn)
-    with parallel.scope():
-        optimizer = make_optimizer(config, feed.steps)
-        measured = optimizer
-        if config.precision == "mixed_float16":
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        model.compile(
-            optimizer=optimizer, loss=objective.loss, weighted_metrics=objective.metrics()
-        )
-        optimizer.build(model.trainable_variables)
+    with strategy.scope():
+        optimizer = _compile(model, objective, config, feed.steps)
         state = State()
-        if (saved := parallel.spread(checkpoints.latest)) is not None:
+        if (saved := strategy.broadcast(checkpoints.load_latest)) is not None:
             assign(_variables(model), saved[0], "checkpoint.npz")
             state = State(**saved[1])
-        validation = without_tuning(parallel.divide(feed.validation()))
-    while state.epoch < config.epochs and not _out_of_patience(state, config):
-        started = time.perf_counter()
-        title = f"epoch {state.epoch + 1}/{config.epochs}"
-        with parallel.scope(), console.progress(title, feed.steps) as bar:
-            logs = model.fit(
-                without_tuning(parallel.divide(feed.train(state.epoch))),
-                initial_epoch=state.epoch,
-                epochs=state.epoch + 1,
-                shuffle=False,  # the feed has done it
-                verbose=0,
-                callbacks=[_Watch(bar, feed, config)],
-            ).history
-        seconds = time.perf_counter() - started
-        with parallel.scope():
-            scores = model.evaluate(validation, verbose=0, return_dict=True)
-        record = {name: float(values[-1]) for name, values in logs.items()}
-        record |= {f"val_{name}": float(value) for name, value in scores.items()}
-        record |= {
-            "epoch_seconds": seconds,
-            "tokens_per_second": feed.tokens / seconds,
-            "padding_share": 1.0 - feed.tokens / feed.padded_tokens,
-            "learning_rate": float(ops.convert_to_numpy(optimizer.learning_rate)),
-        }
-        if odd := next((name for name, value in record.items() if not math.isfinite(value)), None):
-            raise TrainingError(
-                f"{odd} is {record[odd]} after epoch {state.epoch + 1}; lower "
-                f"train.learning_rate (now {config.learning_rate:g})"
-            )
+        validation = without_autotune(strategy.shard(feed.validation()))
+    while state.epoch < config.epochs and not state.is_out_of_patience(config):
+        record = _run_epoch(model, feed, validation, config, strategy, console, state.epoch)
         state.epoch += 1
-        record |= measured.pop_metrics()
-        if seen is not model:
-            assign(seen.variables, arrays(model.variables), seen.name)
-        state.history.append(record | (examine(state.epoch) if parallel.writes else {}))
-        score = record[objective.monitor] * (1 if objective.higher_is_better else -1)
-        if is_best := state.best is None or score > state.best:
-            state.best, state.best_epoch, state.waited = score, state.epoch, 0
-        else:
-            state.waited += 1
-        if parallel.writes:
+        record |= optimizer.pop_metrics()
+        if evaluation_model is not model:
+            assign(evaluation_model.variables, to_arrays(model.variables), evaluation_model.name)
+        state.history.append(record | (diagnose(state.epoch) if strategy.is_main_process else {}))
+        is_best = state.update_best(objective)
+        if strategy.is_main_process:
             if is_best:
                 checkpoints.save_best(state.epoch, model.variables)
             on_epoch(state)
             checkpoints.save(_variables(model), asdict(state))
             console.epoch(state.epoch, config.epochs, record, is_best=is_best)
-    if parallel.writes:
-        best = checkpoints.best(state.best_epoch)
-        assign(seen.variables, read_variables(best)[0], best.name)
+    if strategy.is_main_process:
+        best = checkpoints.best_path(state.best_epoch)
+        assign(evaluation_model.variables, read_variables(best)[0], best.name)
     return state
 
 
-def without_tuning(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Without the thread that tunes tf.data: an epoch that has ended waits until it wakes up next,
-    and it sleeps twice as long each time, so that an epoch takes 5, 10, 20 or 41 seconds."""
+def _compile(
+    model: keras.Model, objective: Objective, config: TrainConfig, steps: int
+) -> MonitoredGradients:
+    """Compile a model, and return the optimizer that monitors its gradients."""
+    monitored: Any = make_optimizer(config, steps)
+    optimizer = monitored
+    if config.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(monitored)
+    model.compile(optimizer=optimizer, loss=objective.loss, weighted_metrics=objective.metrics())
+    optimizer.build(model.trainable_variables)
+    return monitored  # type: ignore[no-any-return]
+
+
+def _run_epoch(
+    model: keras.Model,
+    feed: Feed,
+    validation: tf.data.Dataset,
+    config: TrainConfig,
+    strategy: SingleDevice,
+    console: Console,
+    epoch: int,
+) -> dict[str, float]:
+    """Train for one epoch and evaluate; return the scores, the learning rate and the speed."""
+    started = time.perf_counter()
+    title = f"epoch {epoch + 1}/{config.epochs}"
+    with strategy.scope(), console.progress(title, feed.steps) as bar:
+        logs = model.fit(
+            without_autotune(strategy.shard(feed.train(epoch))),
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            shuffle=False,  # the feed has done it
+            verbose=0,
+            callbacks=[_StepCallback(bar, feed, config)],
+        ).history
+    seconds = time.perf_counter() - started
+    with strategy.scope():
+        scores = model.evaluate(validation, verbose=0, return_dict=True)
+    record = {name: float(values[-1]) for name, values in logs.items()}
+    record |= {f"val_{name}": float(value) for name, value in scores.items()}
+    record |= {
+        "epoch_seconds": seconds,
+        "tokens_per_second": feed.tokens / seconds,
+        "padding_share": 1.0 - feed.tokens / feed.padded_tokens,
+        "learning_rate": float(ops.convert_to_numpy(model.optimizer.learning_rate)),
+    }
+    if name := next((name for name, value in record.items() if not math.isfinite(value)), None):
+        raise TrainingError(
+            f"{name} is {record[name]} after epoch {epoch + 1}; lower "
+            f"train.learning_rate (now {config.learning_rate:g})"
+        )
+    return record
+
+
+def without_autotune(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Return a dataset without the thread that tunes tf.data.
+
+    At its end, a dataset waits until that thread wakes up, which sleeps twice as long each time:
+    an epoch would take 5, 10, 20 or 41 seconds.
+    """
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)
 
 
-def _out_of_patience(state: State, config: TrainConfig) -> bool:
-    return config.patience is not None and state.waited >= config.patience
+class _StepCallback(keras.callbacks.Callback):
+    """Shows progress; stops when a signal arrives or the loss is not finite."""
 
-
-class _Watch(keras.callbacks.Callback):
-    """Shows progress, and stops where a stop is wanted or the loss is no number any more."""
-
-    def __init__(self, bar: Any, feed: Feed, config: TrainConfig) -> None:
+    def __init__(self, bar: ProgressBar, feed: Feed, config: TrainConfig) -> None:
         super().__init__()
         self.bar, self.feed, self.config = bar, feed, config
 
@@ -223,5 +284,5 @@ class _Watch(keras.callbacks.Callback):
 
 
 def _variables(model: keras.Model) -> list[Any]:
-    """All that the next step depends on: weights, random streams, optimizer."""
+    """Return all that the next step depends on: weights, random streams, optimizer."""
     return [*model.variables, *model.optimizer.variables]

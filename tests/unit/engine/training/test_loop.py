@@ -418,11 +418,11 @@ def test_a_damaged_checkpoint_does_not_replace_the_one_before(tmp_path):
         saved.save(variables, {"epoch": epoch, "best_epoch": epoch})
     (tmp_path / "checkpoint.npz").write_bytes(b"damaged")
     saved = checkpoints.Checkpoints(tmp_path, warned.append)
-    assert saved.latest()[1]["epoch"] == 1
+    assert saved.load_latest()[1]["epoch"] == 1
     saved.save_best(2, variables)
     saved.save(variables, {"epoch": 2, "best_epoch": 2})
     (tmp_path / "checkpoint.npz").write_bytes(b"damaged again")
-    assert checkpoints.Checkpoints(tmp_path, warned.append).latest()[1]["epoch"] == 1
+    assert checkpoints.Checkpoints(tmp_path, warned.append).load_latest()[1]["epoch"] == 1
     assert len(warned) == 2
 
 
@@ -441,9 +441,9 @@ def test_a_checkpoint_that_was_written_whole_is_found_wherever_it_is(moved, tmp_
     )
     if moved:
         last.replace(tmp_path / "checkpoint-before.npz")
-    assert checkpoints.Checkpoints(tmp_path, pytest.fail).latest()[1]["epoch"] == 3
+    assert checkpoints.Checkpoints(tmp_path, pytest.fail).load_latest()[1]["epoch"] == 3
     last.write_bytes(b"damaged")
-    assert checkpoints.Checkpoints(tmp_path, lambda text: None).latest()[1]["epoch"] == 2
+    assert checkpoints.Checkpoints(tmp_path, lambda text: None).load_latest()[1]["epoch"] == 2
 
 
 def test_without_any_good_checkpoint_training_starts_anew(tmp_path, capfd):

@@ -245,7 +245,7 @@ class Cluster:
 
         self.broadcast("the end" if self.process_id == 0 else None)
         self._done.set()
-        jax.distributed.shutdown()
+        jax.distributed.shutdown()  # type: ignore[no-untyped-call]
         self.has_left = True
 
     def _exchange_heartbeats(self) -> None:

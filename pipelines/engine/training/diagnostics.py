@@ -159,7 +159,7 @@ def _of_gates(name: str, flow: GradientFlow) -> dict[str, float]:
 
 def _worth(batch: Any) -> int:
     """By how much a batch is preferred: the longer the better, but none that is too long."""
-    steps = max(t.shape[1] for t in tf.nest.flatten(batch[0]) if len(t.shape) > 1)
+    steps: int = max(t.shape[1] for t in tf.nest.flatten(batch[0]) if len(t.shape) > 1)
     return steps if steps <= _STEPS else -steps
 
 

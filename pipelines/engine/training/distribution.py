@@ -92,7 +92,7 @@ class Mirrored(Distributed):
         self.device_count = self._strategy.num_replicas_in_sync
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        return self._strategy.scope()
+        return self._strategy.scope()  # type: ignore[no-any-return]
 
     def shard(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         return batches.map(lambda *batch: pad_batch(batch, self.device_count))

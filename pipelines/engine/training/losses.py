@@ -133,7 +133,7 @@ class MaskedCrossentropy(MeanLoss):
         return token_losses(targets, outputs, self.smoothing)
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"smoothing": self.smoothing}
+        return {**super().get_config(), "smoothing": self.smoothing}
 
 
 @keras.saving.register_keras_serializable(package="unfold")
@@ -160,7 +160,7 @@ class PerToken(keras.metrics.Metric):
         return nats if self.unit == "nats" else ops.exp(nats)
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"unit": self.unit}
+        return {**super().get_config(), "unit": self.unit}
 
 
 def cross_entropy(model: keras.Model, batches: Iterable[Any]) -> float:

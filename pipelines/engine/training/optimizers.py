@@ -33,13 +33,16 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         step = ops.cast(step, "float32")
         rise = ops.minimum((step + 1.0) / max(1, self.warmup), 1.0) if self.warmup else 1.0
         done = ops.clip((step - self.warmup) / max(1, self.total - self.warmup), 0.0, 1.0)
-        fall = {
-            "constant": lambda: 1.0,
-            "linear": lambda: 1.0 - (1.0 - self.floor) * done,
-            "cosine": lambda: (
-                self.floor + (1.0 - self.floor) * 0.5 * (1.0 + ops.cos(math.pi * done))
-            ),
-        }[self.shape]()
+        fall: Any
+        match self.shape:
+            case "constant":
+                fall = 1.0
+            case "linear":
+                fall = 1.0 - (1.0 - self.floor) * done
+            case "cosine":
+                fall = self.floor + (1.0 - self.floor) * 0.5 * (1.0 + ops.cos(math.pi * done))
+            case _:
+                raise ValueError(f"shape must be constant, linear or cosine, not {self.shape!r}")
         return self.peak * rise * fall
 
     def get_config(self) -> dict[str, Any]:
@@ -136,11 +139,14 @@ def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.optimizer
         "global_clipnorm": config.clip_norm,
         "weight_decay": config.weight_decay or None,
     }
-    if config.optimizer == "adamw":
-        return AdamW(**{**common, "weight_decay": config.weight_decay})
-    return {
-        "sgd": lambda: SGD(**common),
-        "momentum": lambda: SGD(momentum=0.9, nesterov=True, **common),
-        "rmsprop": lambda: RMSprop(**common),
-        "adam": lambda: Adam(**common),
-    }[config.optimizer]()
+    match config.optimizer:
+        case "sgd":
+            return SGD(**common)
+        case "momentum":
+            return SGD(momentum=0.9, nesterov=True, **common)
+        case "rmsprop":
+            return RMSprop(**common)
+        case "adam":
+            return Adam(**common)
+        case "adamw":
+            return AdamW(**common | {"weight_decay": config.weight_decay})

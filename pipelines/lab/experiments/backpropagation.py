@@ -43,7 +43,7 @@ def measure(layer: Any, x: np.ndarray, upstream: np.ndarray) -> dict[str, float]
             value = loss()
         return tape.gradient(value, weights)
 
-    # Eager execution differentiates the unfolded loop; a graph takes the gradient of layers/bptt.
+    # Eager execution differentiates the unfolded loop; a graph uses layers/bptt.py.
     automatic = [g.numpy() for g in gradient()]
     ours = [g.numpy() for g in tf.function(gradient)()]
     numeric = [finite_differences(loss, w) for w in weights]
@@ -76,7 +76,7 @@ def run(settings: Settings) -> Section:
         claim="∂L/∂W is a sum over all steps, each with the gradient that came back to it.",
         equation="∂L/∂h_{t-1} = Wᵀ (∂L/∂h_t ∘ (1 − h_t²)) + …        "
         "∂L/∂W = Σ_t (∂L/∂h_t ∘ (1 − h_t²)) h_{t-1}ᵀ",
-        method="The gradient used in training, which layers/bptt.py derives for each cell, against "
+        method="The gradient used in training, derived by hand in layers/derivatives.py, against "
         "automatic differentiation of the unfolded loop and against central differences, in "
         "float64: two rows of six steps, three units.",
         holds=largest < 1e-6,

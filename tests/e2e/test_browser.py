@@ -1,4 +1,4 @@
-"""The browser that other tests look through: it sees every request and every error."""
+"""The browser of other tests records every request and every error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def site(tmp_path_factory):
     server.shutdown()
 
 
-def test_it_sees_requests_errors_and_clicks(browser, site, tmp_path):
+def test_requests_errors_and_input(browser, site, tmp_path):
     page = browser.open(f"{site}/page.html", width=700)
     assert page.evaluate("document.title") == "A page"
     assert page.evaluate("Promise.resolve(innerWidth)") == 700
@@ -40,15 +40,15 @@ def test_it_sees_requests_errors_and_clicks(browser, site, tmp_path):
     page.click("#ask")
     page.wait("window.got === 'seen'")
     assert page.requests[1:] == [f"{site}/seen.txt"]
-    page.click("#out")  # of the outside world there is nothing
+    page.click("#out")  # other hosts cannot be reached
     page.wait("window.out")
     assert page.requests[2:] == ["http://example.org/"]
     page.messages.clear()
     page.click("#bad")
-    browser.wait(lambda: page.messages, "the error is told")
+    browser.wait(lambda: page.messages, "the error is recorded")
     assert "nothing is not defined" in page.messages[0]
     page.click("#far")
-    browser.wait(lambda: page.messages[1:], "the warning is told")
+    browser.wait(lambda: page.messages[1:], "the warning is recorded")
     assert page.messages[1:] == ["warning: far 1"]
     page.click("#name")
     page.type("ü 1")
@@ -64,7 +64,7 @@ def test_it_sees_requests_errors_and_clicks(browser, site, tmp_path):
     page.close()
 
 
-def test_pages_have_a_light_and_a_dark_side(browser):
+def test_light_and_dark_colour_schemes(browser):
     asked = "matchMedia('(prefers-color-scheme: dark)').matches"
     for dark in (False, True):
         page = browser.open("data:text/html,<title>x</title>", dark=dark)

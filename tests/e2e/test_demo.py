@@ -1,4 +1,4 @@
-"""The demo as a user meets it: a real process, a real browser, every tab."""
+"""The demo page: a real process and browser, every tab."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write_data(folder: Path) -> None:
 
 
 def write_run(task_name: str, finished: str = "2026-01-01", **sections: object) -> None:
-    """A finished run of a small model that has learned nothing."""
+    """Write a finished run of a small, untrained model."""
     task = get_task(task_name)
     config = task.config.model_validate({"name": "live", **sections})
     splits = task.load(config)
@@ -57,7 +57,7 @@ def write_run(task_name: str, finished: str = "2026-01-01", **sections: object) 
     run.update(status="finished", finished=finished)
 
 
-def test_a_tab_tells_the_run_that_answers_it(tmp_path, monkeypatch):
+def test_a_tab_shows_which_run_it_uses(tmp_path, monkeypatch):
     write_data(tmp_path)
     from pipelines.demo import models, page
 
@@ -65,9 +65,9 @@ def test_a_tab_tells_the_run_that_answers_it(tmp_path, monkeypatch):
     source = {"source": str(tmp_path / "reviews.csv")}
     for name, day in (("default", "2026-01-03"), ("live", "2026-01-01"), ("live", "2026-01-02")):
         write_run("sentiment", finished=day, name=name, data=source, model=SMALL)
-    answering = models.latest_run("sentiment")
-    assert (answering.info.config_name, answering.info.finished) == ("live", "2026-01-02")
-    assert answering.id in page.describe_model("sentiment")
+    latest = models.latest_run("sentiment")
+    assert (latest.info.config_name, latest.info.finished) == ("live", "2026-01-02")
+    assert latest.id in page.describe_model("sentiment")
     assert page.describe_model("generation").startswith("**Not trained yet:**")
 
 
@@ -136,7 +136,7 @@ def shows(page: Page, selector: str, what: str = "e") -> str:
     return f"(() => {{ const e = {found}; return !!({what}); }})()"
 
 
-def test_a_review_is_followed_while_it_is_typed(page):
+def test_a_review_is_classified_while_it_is_typed(page):
     open_tab(page, "Sentiment")
     page.click("#review textarea")
     for word in ("the ", "film ", "was ", "fine"):
@@ -144,7 +144,7 @@ def test_a_review_is_followed_while_it_is_typed(page):
     page.wait(shows(page, "#words", "e && e.textContent.includes('the film was fine')"))
     assert page.evaluate("document.querySelectorAll('#words span[title]').length") >= 4
     page.wait(shows(page, "#label", "e && /%/.test(e.textContent)"))
-    # By the keyboard alone: the next thing is reached.
+    # The page can be used by keyboard: Tab moves the focus.
     page.press("Tab")
     assert page.evaluate("document.activeElement !== document.querySelector('#review textarea')")
 
@@ -158,7 +158,7 @@ def test_a_text_is_translated(page):
     page.wait(shows(page, "#attention img", "e && e.naturalWidth > 50"))
 
 
-def test_what_is_not_trained_says_so(page):
+def test_a_task_without_a_run_shows_how_to_train_one(page):
     open_tab(page, "Captioning")
     page.wait(
         shows(page, "#model-captioning", "e && e.textContent.includes('make train-captioning')")
@@ -177,11 +177,11 @@ def test_a_tune_is_composed(page):
     given = "X:1\nT:A tune\nM:4/4\nL:1/4\nK:C\nCDEF|GABc|"
     page.type(given)
     page.click("#compose")
-    # A model that has learned nothing may end soon, but not at once.
+    # An untrained model may end early, but not at once.
     page.wait(shows(page, "#written textarea", f"e && e.value.length > {len(given)}"))
 
 
-def test_it_fits_a_phone_and_asks_nobody_else(page, demo):
+def test_the_page_fits_a_phone_and_requests_nothing_from_other_hosts(page, demo):
     page.send(
         "Emulation.setDeviceMetricsOverride",
         width=390, height=844, deviceScaleFactor=1, mobile=True,

@@ -1,4 +1,4 @@
-"""gRPC as clients of TensorFlow Serving speak it, to a real process."""
+"""The gRPC API of a real server process, called by TensorFlow Serving's client."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 def asking(inputs: Any = None, signature: str = "", **spec: Any) -> Any:
-    """A request; a text for ``serving_default``, or tensors by name."""
+    """Return a request with tensors by name; by default a text for ``serving_default``."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = spec.pop("name", "tiny")
     request.model_spec.signature_name = signature
@@ -82,7 +82,7 @@ def asking(inputs: Any = None, signature: str = "", **spec: Any) -> Any:
 
 
 def tensor(dtype: Any, shape: Any, **values: Any) -> Any:
-    """A TensorProto as no client makes it."""
+    """Return a TensorProto, which need not be valid."""
     dims = [{"size": size} for size in shape]
     return TensorProto(
         dtype=tf.as_dtype(dtype).as_datatype_enum, tensor_shape={"dim": dims}, **values
@@ -95,7 +95,7 @@ def series(value: Any, width: Any = (1,)) -> Any:
     return asking({"series": value, "beam_width": width}, "series")
 
 
-def test_the_answer_is_that_of_rest(client):
+def test_predictions_equal_those_over_rest(client):
     rest = client.server.post({"inputs": ["grün", "ab"]}).json()["outputs"]
     found = client.predict(asking({"text": ["grün", "ab"]}))
     assert found.keys() == rest.keys()
@@ -110,7 +110,7 @@ def test_the_answer_is_that_of_rest(client):
     assert client.predict(asking({"text": tensor(tf.string, [0])}))["pair"] == []
 
 
-def test_values_one_by_one_and_the_last_for_those_left_out(client):
+def test_the_last_value_is_repeated_for_omitted_ones(client):
     each = tensor(tf.float32, [1, 2, 2], float_val=[1, 2])
     width = tensor(tf.int32, [1], int_val=[1])
     np.testing.assert_allclose(client.predict(series(each, width))["sum"], [0.7])
@@ -123,14 +123,14 @@ def test_large_messages_both_ways(client):
     assert len(client.predict(series(many, (1,) * 20))["sum"]) == 20
 
 
-def test_a_version_can_be_named_and_is_told(client):
+def test_a_request_can_name_a_version_and_the_response_names_it(client):
     answer = client.predictions.Predict(asking(version=1), timeout=20)
     spec = answer.model_spec
     assert (spec.name, spec.version.value, spec.signature_name) == ("tiny", 1, "serving_default")
     assert client.predictions.Predict(asking(), timeout=20) == answer
 
 
-def test_only_the_outputs_that_are_wanted(client):
+def test_output_filter(client):
     request = asking()
     request.output_filter.extend(["score", "loud"])
     assert client.predict(request).keys() == {"score", "loud"}
@@ -175,7 +175,7 @@ def test_status(client):
         assert error.value.code() == Code.NOT_FOUND
 
 
-def test_what_is_not_offered_is_said(client):
+def test_other_methods_are_unimplemented(client):
     with pytest.raises(grpc.RpcError) as error:
         client.channel.unary_unary("/tensorflow.serving.PredictionService/Classify")(b"")
     assert error.value.code() == Code.UNIMPLEMENTED
@@ -272,16 +272,16 @@ HOSTILE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("request_", "code", "said"), HOSTILE.values(), ids=HOSTILE)
-def test_hostile_requests_are_told_what_is_wrong(client, request_, code, said):
-    found, details = client.refused(request_)
-    assert (found, said in details) == (code, True), (found, details)
-    assert len(details) <= 500
+@pytest.mark.parametrize(("request_", "code", "details"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_requests_are_rejected(client, request_, code, details):
+    found, message = client.refused(request_)
+    assert (found, details in message) == (code, True), (found, message)
+    assert len(message) <= 500
     assert client.predict(asking())["loud"] == ["GRÜN".encode()]
 
 
 @pytest.mark.parametrize("raw", [b"\xff" * 10, b"\x0a\xff", b"\x12\x80\x80\x80\x80\x08"])
-def test_bytes_that_are_no_message(client, raw):
+def test_invalid_messages_are_rejected(client, raw):
     with pytest.raises(grpc.RpcError) as error:
         client.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")(raw)
     assert error.value.code() == Code.INVALID_ARGUMENT
@@ -308,7 +308,7 @@ def test_bytes_that_are_no_message(client, raw):
         ("complex64", {"scomplex_val": [1, 2, 3, 4]}, "cannot be sent"),
     ],
 )
-def test_every_type(dtype, values, found):
+def test_every_dtype(dtype, values, found):
     spec = TensorSpec(np.dtype(dtype), (None,))
     given = {"x": tensor(tf.as_dtype(np.dtype(dtype)), [2], **values)}
     if isinstance(found, str):
@@ -330,7 +330,7 @@ def test_every_type(dtype, values, found):
         ([257], "limits.rows"),
     ],
 )
-def test_shapes_where_any_is_taken(shape, said):
+def test_limits_of_a_shape_that_a_signature_does_not_specify(shape, said):
     given = {"x": tensor(tf.float32, shape, float_val=[1.0] if 0 not in shape else [])}
     with pytest.raises(RequestError, match=said):
         grpc_codec.decode_inputs(
@@ -339,7 +339,7 @@ def test_shapes_where_any_is_taken(shape, said):
 
 
 @pytest.mark.parametrize("end", [b"", b"\xff" * 10])
-def test_many_empty_inputs_are_refused_before_they_are_read(client, end):
+def test_many_empty_inputs_are_rejected_before_parsing(client, end):
     method = client.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
     with pytest.raises(grpc.RpcError) as error:
         method(b"\x12\x00" * 50_000 + end)
@@ -348,7 +348,7 @@ def test_many_empty_inputs_are_refused_before_they_are_read(client, end):
 
 
 def field(number: int, content: bytes) -> bytes:
-    """A field with a length, on the wire."""
+    """Encode a field with a length prefix."""
     size, digits = len(content), []
     while True:
         digits.append(size & 127 | (128 if size > 127 else 0))
@@ -368,41 +368,41 @@ def field(number: int, content: bytes) -> bytes:
         (field(5, b"\0\0\0\0" * 100_000), False),  # numbers, packed
     ],
 )
-def test_what_an_input_holds_is_counted_too(inner, is_crowded):
+def test_fields_of_inputs_are_counted(inner, is_crowded):
     tensor_ = bytes([1 << 3, 7]) + field(2, field(2, b"\x08\x01")) + field(8, b"a") + inner
     raw = field(2, field(1, b"text") + field(2, tensor_))
-    predict_pb2.PredictRequest.FromString(raw)  # so it would be read
+    predict_pb2.PredictRequest.FromString(raw)  # it would be parsed
     assert grpc_codec.has_too_many_fields(raw) == is_crowded
-    # What is broken before it hides nothing.
+    # A malformed input before it hides nothing.
     assert grpc_codec.has_too_many_fields(field(2, b"a") + raw) == is_crowded
 
 
 @pytest.mark.parametrize("kind", range(8))
-def test_parts_are_counted_whatever_their_kind(kind):
+def test_fields_of_all_wire_types_are_counted(kind):
     part = {0: b"\xff\x01", 1: b"8 bytes.", 2: b"\x01a", 5: b"four"}.get(kind, b"")
     raw = bytes([2 << 3 | kind]) + part
     assert not grpc_codec.has_too_many_fields(raw * 1000)
-    assert grpc_codec.has_too_many_fields(raw * 1001) == (kind not in (6, 7))  # those there are not
+    assert grpc_codec.has_too_many_fields(raw * 1001) == (kind not in (6, 7))  # not wire types
     assert not grpc_codec.has_too_many_fields(
         asking({"text": ["a" * 1000] * 2000}).SerializeToString()
     )
 
 
-def test_values_are_where_clients_of_tensorflow_serving_look(client):
+def test_outputs_are_in_the_fields_that_tensorflow_serving_uses(client):
     outputs = client.predictions.Predict(asking({"text": ["grün", "ab"]}), timeout=20).outputs
     assert list(outputs["pair"].int_val) == [4, -4, 2, -2]
     np.testing.assert_allclose(outputs["score"].float_val, [0.4, 0.2])
     assert list(outputs["loud"].string_val) == ["GRÜN".encode(), b"AB"]
 
 
-def test_packed_messages_are_not_taken(client):
+def test_compressed_messages_are_rejected(client):
     packed = asking({"text": ["a" * 1000] * 20})
     code, _ = client.refused(packed, compression=grpc.Compression.Gzip)
     assert code == Code.UNIMPLEMENTED
     assert client.predict(asking())
 
 
-def test_a_message_that_is_slow_or_missing(client):
+def test_slow_and_missing_messages(client):
     refused = threading.Event()
 
     def never() -> Iterator[bytes]:
@@ -417,12 +417,12 @@ def test_a_message_that_is_slow_or_missing(client):
     call = client.channel.stream_unary(method).future(iter([]))
     assert call.code() == Code.RESOURCE_EXHAUSTED
     host, port = client.address.split(":")
-    with socket.create_connection((host, int(port))) as connection:  # HTTP/1 disturbs nobody
+    with socket.create_connection((host, int(port))) as connection:  # HTTP/1 does no harm
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
     assert client.predict(asking())
 
 
-def test_more_than_is_allowed_at_once_is_refused_and_counted_with_rest(client):
+def test_the_limit_of_concurrent_requests(client):
     forever = asking({"steps": [2**31 - 1]}, "slow")
     with ThreadPoolExecutor(15) as clients:
         answers = list(clients.map(client.refused, [forever] * 15))
@@ -453,7 +453,7 @@ def test_too_many_connections(client):
     wait(lambda: another() == Code.OK, 5)
 
 
-def test_a_client_that_gives_up_leaves_nothing_behind(client):
+def test_the_deadline_of_a_client_cancels_the_prediction(client):
     forever = asking({"steps": [2**31 - 1]}, "slow")
     with pytest.raises(grpc.RpcError) as error:
         client.predictions.Predict(forever, timeout=0.3)
@@ -463,7 +463,7 @@ def test_a_client_that_gives_up_leaves_nothing_behind(client):
     wait(lambda: idle in client.server.get("/metrics").text, 5)
 
 
-def test_the_log_holds_no_texts_and_metrics_count(client):
+def test_metrics_count_requests_and_the_log_has_no_texts(client):
     def counted() -> float:
         lines = client.server.get("/metrics").text.splitlines()
         name = 'unfold_requests_total{model="tiny",status="200"}'
@@ -479,7 +479,7 @@ def test_the_log_holds_no_texts_and_metrics_count(client):
     assert "secret" not in (client.server.home / "log").read_text()
 
 
-def test_the_end_waits_for_answers(tmp_path):
+def test_shutdown_waits_for_requests_in_flight(tmp_path):
     export(tmp_path / "exports" / "tiny" / "1")
     patient = "limits.answer_seconds=60"
     with serving(tmp_path, *SETTINGS, patient, "grpc_port=0") as server:
@@ -493,7 +493,7 @@ def test_the_end_waits_for_answers(tmp_path):
         client.channel.close()
 
 
-def test_the_end_takes_nothing_more_while_http_is_answered(tmp_path):
+def test_shutdown_rejects_new_calls_while_http_requests_finish(tmp_path):
     export(tmp_path / "exports" / "tiny" / "1")
     patient = "limits.answer_seconds=60"
     with serving(tmp_path, *SETTINGS, patient, "grpc_port=0") as server:
@@ -519,7 +519,7 @@ def test_the_end_takes_nothing_more_while_http_is_answered(tmp_path):
         client.channel.close()
 
 
-def test_what_cannot_be_served_is_told_in_a_line(client, monkeypatch, capfd):
+def test_startup_errors_name_the_cause(client, monkeypatch, capfd):
     def told(*arguments: str) -> str:
         monkeypatch.setenv("UNFOLD_HOME", str(client.server.home))
         with pytest.raises(SystemExit) as end:

@@ -1,4 +1,4 @@
-"""Clients that are slow, or leave their answers, over real connections to uvicorn itself."""
+"""Slow clients, and clients that do not read, over real connections to uvicorn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HANDSHAKE = (
 
 
 async def app(scope, receive, send):
-    """Answers before it has read what it is sent, and sends a stream more than anyone reads."""
+    """Respond before the body is read, and send a stream more than its client reads."""
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
@@ -48,7 +48,7 @@ def running() -> Iterator[tuple[uvicorn.Server, int]]:
         )
     )  # fmt: skip
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        # With the event loop that a server has.
+        # On the same event loop as the real server.
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         wait(lambda: server.started)
@@ -60,7 +60,7 @@ def running() -> Iterator[tuple[uvicorn.Server, int]]:
 
 @pytest.fixture
 def connect(running):
-    """Opens connections that fail if they are kept open for long."""
+    """Return a function that opens connections with a timeout."""
     with contextlib.ExitStack() as opened:
 
         def connect() -> socket.socket:
@@ -71,8 +71,8 @@ def connect(running):
     wait(lambda: not running[0].server_state.connections)
 
 
-@pytest.mark.parametrize("late", [b"a", b"\r\n"], ids=["the body", "nothing of meaning"])
-def test_what_comes_after_the_answer_keeps_no_connection(connect, late):
+@pytest.mark.parametrize("late", [b"a", b"\r\n"], ids=["the body", "an empty line"])
+def test_data_after_the_response_does_not_keep_a_connection_open(connect, late):
     connection = connect()
     length = b"Content-Length: 1\r\n" if late == b"a" else b""
     connection.sendall(b"POST / HTTP/1.1\r\nHost: a\r\n" + length + b"\r\n")
@@ -83,7 +83,7 @@ def test_what_comes_after_the_answer_keeps_no_connection(connect, late):
     assert received(connection) == b""  # and no TimeoutError
 
 
-def test_a_client_that_does_not_read_its_answer_is_cut_off(connect, running):
+def test_a_client_that_does_not_read_its_response_is_disconnected(connect, running):
     connection = connect()
     connection.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
     wait(lambda: running[0].server_state.connections)
@@ -91,14 +91,14 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off(connect, running):
     assert len(received(connection)) < len(LARGE)
 
 
-def test_a_stream_that_is_not_read_is_cut_off(connect, running):
+def test_a_client_that_does_not_read_its_stream_is_disconnected(connect, running):
     connection = connect()
     connection.sendall(HANDSHAKE % (b"/", b"", b""))
     assert connection.recv(1000).startswith(b"HTTP/1.1 101 ")
     connection.sendall(b"\x81\x81\0\0\0\0a")
     wait(lambda: running[0].server_state.connections)
     wait(lambda: not running[0].server_state.connections)
-    wait(lambda: not running[0].server_state.tasks)  # nor is what writes to it left
+    wait(lambda: not running[0].server_state.tasks)  # the task that writes to it has ended too
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_stream_that_is_not_read_is_cut_off(connect, running):
     ],
     ids=["long", "many", "body", "path"],
 )
-def test_a_handshake_that_cannot_be_read_is_answered(connect, asked):
+def test_an_invalid_handshake_is_answered(connect, asked):
     connection = connect()
     connection.sendall(asked)
     head, _, body = received(connection).partition(b"\r\n\r\n")
@@ -119,7 +119,7 @@ def test_a_handshake_that_cannot_be_read_is_answered(connect, asked):
     assert set(json.loads(body)) == {"error"}
 
 
-def test_streams_are_connections_too(connect, running):
+def test_streams_count_as_connections(connect, running):
     held = [connect() for _ in range(6)]
     wait(lambda: len(running[0].server_state.connections) == 6)
     connection = connect()

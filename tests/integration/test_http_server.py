@@ -1,4 +1,4 @@
-"""The server as clients meet it: a real process, real folders, real connections."""
+"""The REST API of a real server process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def error(answer: requests.Response, status: int) -> str:
     return answer.json()["error"]
 
 
-def test_rows_and_columns_as_tensorflow_serving_has_them(server):
+def test_row_and_column_format_match_tensorflow_serving(server):
     picture = base64.b64encode(b"\xff\x00").decode()
     green = base64.b64encode("grün".encode()).decode()
     rows = server.post({"instances": ["grün", {"b64": picture}]})
@@ -49,7 +49,7 @@ def test_rows_and_columns_as_tensorflow_serving_has_them(server):
     assert one == first
     assert other["raw_bytes"] == {"b64": picture}
     assert "�" in other["loud"]
-    # By name, too; a client that was written for it sends a form's content type.
+    # A name is allowed too; existing clients send the content type of a form.
     assert server.post({"instances": [{"text": "grün"}]}).json() == {"predictions": [first]}
     columns = {"outputs": {name: [value] for name, value in first.items()}}
     assert server.post({"inputs": {"text": ["grün"]}}).json() == columns
@@ -66,7 +66,7 @@ def test_a_single_output_has_no_name(server):
     assert answer == {"outputs": [1.0]}
 
 
-def test_a_signature_without_inputs_and_numbers_that_json_has_not(server):
+def test_a_signature_without_inputs_and_nan_outputs(server):
     answer = server.post({"signature_name": "about", "inputs": {}})
     assert '"nan": [NaN, 0.1]' in answer.text
     assert answer.json()["outputs"]["names"] == ["a", "b"]
@@ -114,7 +114,7 @@ def test_status_and_metadata(server):
         ("/", 404),
     ],
 )
-def test_there_is_nothing_else(server, path, status):
+def test_unknown_paths_are_rejected(server, path, status):
     error(server.post({"instances": ["a"]}, path), status)
 
 
@@ -168,7 +168,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
-def test_what_is_malformed_is_told(server, body):
+def test_malformed_requests_are_rejected(server, body):
     message = error(server.post(body), 400)
     assert "Traceback" not in message
     assert len(message) < 500
@@ -188,7 +188,7 @@ def test_limits_of_a_request(server, body, key):
     assert key in error(server.post(body), 400)
 
 
-def test_a_body_that_is_too_long_is_refused_and_the_server_lives(server):
+def test_a_body_that_is_too_long_is_rejected(server):
     assert "limits.body_bytes" in error(server.post(b" " * 100_000_000), 413)
 
     def endless():
@@ -211,7 +211,7 @@ def test_a_body_that_is_too_long_is_refused_and_the_server_lives(server):
     ],
     ids=["silent", "slow headers", "slow body", "TLS", "path", "length"],
 )
-def test_clients_that_are_slow_or_speak_something_else(server, sent, status):
+def test_slow_clients_and_other_protocols(server, sent, status):
     with server.connect() as connection:
         connection.sendall(sent)
         head, _, body = received(connection).partition(b"\r\n\r\n")
@@ -219,7 +219,7 @@ def test_clients_that_are_slow_or_speak_something_else(server, sent, status):
     assert set(json.loads(body)) == {"error"}
 
 
-def test_a_client_that_leaves_disturbs_nobody(server):
+def test_a_client_that_leaves_does_not_affect_others(server):
     for _ in range(5):
         with server.connect() as connection:
             connection.sendall(
@@ -228,15 +228,15 @@ def test_a_client_that_leaves_disturbs_nobody(server):
     assert server.post({"instances": ["a"]}).status_code == 200
 
 
-def test_an_answer_that_takes_too_long_is_given_up(server):
+def test_a_prediction_that_takes_too_long_is_cancelled(server):
     forever = {"signature_name": "slow", "instances": [2**31 - 1]}
     assert "limits.answer_seconds" in error(server.post(forever), 504)
-    # What the model was at has ended: it answers one request of a signature after the other.
+    # The cancelled call must have ended, since calls of one signature run one after the other.
     answer = server.post({"signature_name": "slow", "instances": [3]})
     assert answer.json() == {"predictions": [3]}
 
 
-def test_more_than_is_allowed_at_once_waits_or_goes(server):
+def test_the_limit_of_concurrent_requests(server):
     forever = {"signature_name": "slow", "instances": [2**31 - 1]}
     with ThreadPoolExecutor(15) as clients:
         answers = list(clients.map(lambda _: server.post(forever), range(15)))
@@ -252,13 +252,13 @@ def test_too_many_connections(server):
     with contextlib.ExitStack() as held:
         for _ in range(60):
             held.enter_context(server.connect())
-        # Those that are held are counted once the server has seen them.
+        # The server needs a moment to accept the open connections.
         wait(lambda: server.get("/healthz").status_code == 503, 5)
         assert "limits.connections" in error(server.get("/healthz"), 503)
     wait(lambda: server.get("/healthz").status_code == 200)
 
 
-def test_requests_at_once_are_answered_together_as_alone(server):
+def test_batched_requests_get_the_same_answers_as_single_ones(server):
     asked = [
         {
             "signature_name": "series",
@@ -280,13 +280,13 @@ def test_requests_at_once_are_answered_together_as_alone(server):
 
 
 def rows_of_batches(server: Server) -> tuple[float, float]:
-    """How often the model was called, and of how many rows in all."""
+    """Return the number of batches, and of rows in all of them."""
     found = dict(line.rsplit(" ", 1) for line in server.get("/metrics").text.splitlines())
     name = 'unfold_batch_rows_{}{{model="tiny"}}'
     return float(found[name.format("count")]), float(found[name.format("sum")])
 
 
-def test_a_request_that_fails_does_not_take_others_with_it(server):
+def test_a_failing_request_does_not_fail_others(server):
     bodies = [{"signature_name": "checked", "instances": [float(i)]} for i in range(7, 13)]
     with ThreadPoolExecutor(6) as clients:
         for _ in range(5):
@@ -294,7 +294,7 @@ def test_a_request_that_fails_does_not_take_others_with_it(server):
             assert [a.status_code for a in answers] == [200, 200, 200, 400, 400, 400]
 
 
-def test_the_log_holds_no_texts_and_metrics_count(server):
+def test_metrics_count_requests_and_the_log_has_no_texts(server):
     server.post({"instances": ["a secret"]})
     server.post({"instances": [{"secret": "a secret"}]})
     server.post(b"a secret")
@@ -306,7 +306,7 @@ def test_the_log_holds_no_texts_and_metrics_count(server):
     assert "secret" not in (server.home / "log").read_text()
 
 
-def test_a_fuzzer_finds_no_request_that_is_not_answered_as_the_schema_says(server, tmp_path):
+def test_a_fuzzer_finds_only_responses_that_match_the_schema(server, tmp_path):
     schema = server.get("/openapi.json").json()
     assert "/v1/models/plain/versions/{version}:predict" in schema["paths"]
     done = subprocess.run(
@@ -314,7 +314,7 @@ def test_a_fuzzer_finds_no_request_that_is_not_answered_as_the_schema_says(serve
             Path(sys.executable).with_name("schemathesis"), "run", f"{server.url}/openapi.json",
             "--include-path-regex", "plain|z$", "--max-examples", "15", "--max-time", "10",
             "--generation-deterministic", "--no-shrink", "--no-color",
-            # That lists are of equal length, or what a model refuses, no schema can say.
+            # A schema cannot express that lists have equal lengths, or what a model rejects.
             "--exclude-checks", "positive_data_acceptance",
         ],
         cwd=tmp_path, capture_output=True, text=True,
@@ -328,7 +328,7 @@ def test_a_fuzzer_finds_no_request_that_is_not_answered_as_the_schema_says(serve
 
 @pytest.fixture
 def serve_here(monkeypatch, capfd):
-    """The command inside this process, for what ends before anything is served."""
+    """Run the command in this process, for errors before the server starts."""
 
     def run(home: Path, *arguments: str) -> str:
         monkeypatch.setenv("UNFOLD_HOME", str(home))
@@ -340,7 +340,7 @@ def serve_here(monkeypatch, capfd):
     return run
 
 
-def test_what_cannot_be_served_is_told_in_a_line(server, serve_here, tmp_path):
+def test_startup_errors_name_the_cause(server, serve_here, tmp_path):
     assert "no exports" in serve_here(tmp_path)
     assert "make export-sentiment" in serve_here(server.home, "tiny", "sentiment")
     assert "no export of '../tiny'" in serve_here(server.home, "../tiny")
@@ -355,7 +355,7 @@ def test_what_cannot_be_served_is_told_in_a_line(server, serve_here, tmp_path):
 
 
 class Load(threading.Thread):
-    """A client that asks without a pause, and what it was answered."""
+    """A client that sends requests without a pause, and records the responses."""
 
     def __init__(self, server: Server) -> None:
         super().__init__()
@@ -373,7 +373,7 @@ class Load(threading.Thread):
                 self.failed.append(answer.text)
 
 
-def test_new_versions_are_taken_up_under_load_without_an_error(tmp_path):
+def test_new_versions_replace_old_ones_under_load_without_errors(tmp_path):
     models = tmp_path / "exports" / "tiny"
     export(models / "1", factor=1.0)
     with serving(tmp_path, *SETTINGS) as server:
@@ -389,7 +389,7 @@ def test_new_versions_are_taken_up_under_load_without_an_error(tmp_path):
 
         export(models / "2", factor=2.0)
         wait(lambda: served(2) and ended(1))
-        # Half a copy is skipped, told, and taken up once it is whole.
+        # A partial copy is skipped and logged, and loaded once it is complete.
         export(tmp_path / "whole", factor=3.0)
         (models / "3").mkdir()
         shutil.copy(tmp_path / "whole" / "saved_model.pb", models / "3")
@@ -400,13 +400,13 @@ def test_new_versions_are_taken_up_under_load_without_an_error(tmp_path):
         error(server.post({"instances": ["a"]}, "/v1/models/tiny/versions/3:predict"), 404)
         shutil.copytree(tmp_path / "whole", models / "3", dirs_exist_ok=True)
         wait(lambda: served(3) and ended(2))
-        # What is gone stays until there is something else.
-        for version in "123":  # the newest one last: an older one would be there in between
+        # A loaded version outlives its files until there is another one.
+        for version in "123":  # the newest one last, or an older one would replace it in between
             shutil.rmtree(models / version)
         time.sleep(0.5)
         export(models / "4", factor=4.0)
         wait(lambda: served(4) and ended(3))
-        # Other files under the same number are taken up, broken ones are not.
+        # New files under the same number are loaded; damaged ones are not.
         (models / "4" / "saved_model.pb").write_bytes(b"broken")
         wait(lambda: len(server.events("version skipped")) == 2)
         shutil.rmtree(models / "4")
@@ -424,7 +424,7 @@ def test_new_versions_are_taken_up_under_load_without_an_error(tmp_path):
         assert {s["version"]: s["state"] for s in states}["4"] == "AVAILABLE"
 
 
-def test_the_end_waits_for_answers(tmp_path):
+def test_shutdown_waits_for_requests_in_flight(tmp_path):
     export(tmp_path / "exports" / "tiny" / "1")
     patient = "limits.answer_seconds=60"
     with serving(tmp_path, *SETTINGS, patient) as server, ThreadPoolExecutor(1) as client:

@@ -1,4 +1,4 @@
-"""Streams as clients meet them: a real server process, real exports, real WebSockets."""
+"""Streams of a real server process over WebSockets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SETTINGS = [
 
 
 def write(folder: Path, seed: int, **model: object) -> None:
-    """A sentiment model with weights that are not small."""
+    """Export a sentiment model with large random weights."""
     config = CONFIG.model_validate(
         {"data": {"source": "none.csv"}, "model": {"units": [8], "embedding": 8, **model}}
     )
@@ -73,7 +73,7 @@ def predict(address: str, text: str, name: str = "review") -> dict:
 
 
 def ended(socket: ClientConnection) -> Close:
-    """What the server said when it closed the stream."""
+    """Return the close frame that the server sends."""
     try:
         while True:
             socket.recv(timeout=20)
@@ -87,7 +87,7 @@ def same(found: dict, expected: dict) -> None:
     np.testing.assert_allclose(found["probabilities"], expected["probabilities"], rtol=1e-4)
 
 
-def test_sentiment_moves_as_one_types(server):
+def test_a_stream_classifies_a_text_while_it_is_typed(server):
     _, address, _ = server
     text = "the film, not good.<br />bad"
     with stream(address) as socket, stream(address) as other:
@@ -109,7 +109,7 @@ def test_sentiment_moves_as_one_types(server):
         (json.dumps({"text": "a" * 2001}), "limits.text_bytes"),
     ],
 )
-def test_a_message_that_is_wrong_changes_nothing(server, message, says):
+def test_an_invalid_message_leaves_the_state_unchanged(server, message, says):
     _, address, _ = server
     with stream(address) as socket:
         ask(socket, text="not ")
@@ -127,7 +127,7 @@ def test_a_message_that_is_wrong_changes_nothing(server, message, says):
         ([], 1008, "streams.idle_seconds"),
     ],
 )
-def test_what_ends_a_stream_says_why(server, messages, code, reason):
+def test_the_close_code_and_reason_name_the_cause(server, messages, code, reason):
     _, address, _ = server
     with stream(address) as socket:
         for message in messages:
@@ -146,7 +146,7 @@ def test_what_ends_a_stream_says_why(server, messages, code, reason):
         ("both_ways:stream", 404, "no signature step"),
     ],
 )
-def test_what_cannot_be_streamed_is_refused(server, path, status, says):
+def test_the_handshake_fails_for_models_that_cannot_stream(server, path, status, says):
     _, address, _ = server
     with pytest.raises(InvalidStatus) as refused:
         connect(f"ws://{address}/v1/models/{path}")
@@ -154,7 +154,7 @@ def test_what_cannot_be_streamed_is_refused(server, path, status, says):
     assert says in (refused.value.response.body or b"").decode()
 
 
-def test_pages_of_other_hosts_may_not(server):
+def test_pages_of_other_hosts_are_rejected(server):
     _, address, _ = server
     for origin in ("http://example.org", "http://[", "null"):
         with pytest.raises(InvalidStatus) as refused:
@@ -164,7 +164,7 @@ def test_pages_of_other_hosts_may_not(server):
         ask(socket, text="good")
 
 
-def test_so_many_and_no_more(server):
+def test_the_limit_of_concurrent_streams(server):
     _, address, _ = server
     with contextlib.ExitStack() as some:
         sockets = [some.enter_context(stream(address)) for _ in range(4)]
@@ -177,7 +177,7 @@ def test_so_many_and_no_more(server):
         ask(socket, text="good")
 
 
-def test_a_version_that_is_replaced_goes_on_with_its_streams(server):
+def test_a_stream_keeps_a_version_that_is_replaced(server):
     home, address, _ = server
     with stream(address) as old:
         before = ask(old, text="not ")
@@ -193,8 +193,8 @@ def test_a_version_that_is_replaced_goes_on_with_its_streams(server):
             same(ask(new, text="not "), now)
 
 
-def test_the_end_of_the_server_is_told(server):
-    """The last test: the server of all others ends here."""
+def test_shutdown_closes_streams(server):
+    """This must be the last test, since it stops the server."""
     _, address, process = server
     with stream(address) as socket:
         ask(socket, text="good")

@@ -1,6 +1,6 @@
-"""A real Chromium without a window, driven over its DevTools pipe: what it asked for, what it said.
+"""Headless Chromium, controlled over its DevTools pipe; records requests and console messages.
 
-No driver and no web-socket client is needed. Nothing but this machine can be reached from a page.
+It needs neither a driver nor a WebSocket client. Pages can reach this machine only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-#: Names that the browser goes by; Debian's package is `chromium`.
+#: Names of the executable; Debian's package is `chromium`.
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _SECONDS = 60.0
 _KEYS = {
@@ -27,16 +27,16 @@ _KEYS = {
 
 
 def executable() -> str | None:
-    """The path of a Chromium, or None."""
+    """Return the path of Chromium, or None if it is not installed."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 @contextlib.contextmanager
 def chromium(profile: Path) -> Iterator[Browser]:
-    """A browser of its own, with a fresh profile in an empty folder, while the block lasts.
+    """Run a browser with a fresh profile in an empty folder until the block ends.
 
     Raises:
-        FileNotFoundError: there is none on this machine.
+        FileNotFoundError: Chromium is not installed.
     """
     path = executable()
     if path is None:
@@ -72,7 +72,7 @@ def chromium(profile: Path) -> Iterator[Browser]:
 
 
 class Browser:
-    """Speaks the DevTools protocol: one JSON object a message, a NUL behind each."""
+    """A client of the DevTools protocol: JSON messages that end with a NUL byte."""
 
     def __init__(self, reading: int, writing: int) -> None:
         self._reading, self._writing = reading, writing
@@ -80,7 +80,7 @@ class Browser:
         self._pages: dict[str, Page] = {}
 
     def send(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
-        """Ask, and wait for the answer."""
+        """Send a command, and return its result."""
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
         if session is not None:
@@ -97,7 +97,7 @@ class Browser:
                 return dict(answer["result"])
 
     def wait(self, done: Callable[[], Any], what: str) -> None:
-        """Until ``done`` says so."""
+        """Wait until ``done`` returns true; ``what`` describes it in the error."""
         until = time.monotonic() + _SECONDS
         while not done():
             if time.monotonic() > until:
@@ -106,7 +106,7 @@ class Browser:
                 self._receive(time.monotonic() + 0.05)
 
     def open(self, url: str, *, width: int = 1200, height: int = 900, dark: bool = False) -> Page:
-        """A new page that has loaded ``url``."""
+        """Open ``url`` in a new page, and wait until it is loaded."""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = self._pages[session] = Page(self, session, target)
@@ -122,7 +122,7 @@ class Browser:
         return page
 
     def _receive(self, until: float) -> dict[str, Any]:
-        """The next message; what happened is told to the page it happened to."""
+        """Return the next message, and pass events to their page."""
         while b"\0" not in self._left:
             ready, _, _ = select.select([self._reading], [], [], max(0, until - time.monotonic()))
             if not ready:
@@ -134,16 +134,16 @@ class Browser:
         raw, _, self._left = self._left.partition(b"\0")
         message: dict[str, Any] = json.loads(raw)
         if (page := self._pages.get(message.get("sessionId", ""))) and "method" in message:
-            page.note(message["method"], message["params"])
+            page.record(message["method"], message["params"])
         return message
 
 
 class Page:
-    """
+    """One page of a browser.
+
     Attributes:
-        requests: the address of everything that was asked for, the page itself first. What is in
-            the page (``data:``) is not asked for.
-        messages: what the page said on its console, and every error, as text.
+        requests: The URLs of all requests, beginning with the page itself; without ``data:`` URLs.
+        messages: Console messages and errors, as text.
     """
 
     def __init__(self, browser: Browser, session: str, target: str) -> None:
@@ -153,10 +153,11 @@ class Page:
         self._loaded = False
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
-        """Any command of the DevTools protocol, to this page."""
+        """Send a command of the DevTools protocol to this page, and return its result."""
         return self._browser.send(method, self._session, **params)
 
-    def note(self, event: str, params: dict[str, Any]) -> None:
+    def record(self, event: str, params: dict[str, Any]) -> None:
+        """Record an event of the DevTools protocol."""
         if event == "Network.requestWillBeSent":
             url = params["request"]["url"]
             if not url.startswith("data:"):
@@ -164,8 +165,8 @@ class Page:
         elif event == "Network.webSocketCreated":
             self.requests.append(params["url"])
         elif event == "Runtime.consoleAPICalled":
-            said = " ".join(str(a.get("value", a.get("description"))) for a in params["args"])
-            self.messages.append(f"{params['type']}: {said}")
+            text = " ".join(str(a.get("value", a.get("description"))) for a in params["args"])
+            self.messages.append(f"{params['type']}: {text}")
         elif event == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
             what = details.get("exception", {}).get("description", details["text"])
@@ -177,7 +178,7 @@ class Page:
             self._loaded = True
 
     def go(self, url: str) -> None:
-        """Load ``url`` and all that belongs to it."""
+        """Load ``url`` with all its resources."""
         self._loaded = False
         answer = self.send("Page.navigate", url=url)
         if "errorText" in answer:
@@ -185,7 +186,7 @@ class Page:
         self._browser.wait(lambda: self._loaded, f"{url} is loaded")
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression, of a promise what it is resolved to."""
+        """Return the value of a JavaScript expression; a promise is awaited."""
         answer = self.send(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
@@ -194,15 +195,19 @@ class Page:
         return answer["result"].get("value")
 
     def wait(self, expression: str) -> None:
-        """Until a JavaScript expression is true."""
+        """Wait until a JavaScript expression is true."""
         self._browser.wait(lambda: self.evaluate(expression), expression)
 
     def move(self, x: float, y: float) -> None:
-        """The mouse to a place of the window, in CSS pixels."""
+        """Move the mouse to a position in the window, in CSS pixels."""
         self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def click(self, selector: str) -> None:
-        """The middle of the first element that a CSS selector finds; scrolled to, if it must be."""
+        """Click the middle of the first element of a CSS selector, after scrolling to it.
+
+        Raises:
+            LookupError: No element matches.
+        """
         middle = (
             f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
             " if (!e) return null; e.scrollIntoView({block: 'center', inline: 'center'});"
@@ -210,18 +215,18 @@ class Page:
             " return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
         found, before = self.evaluate(middle), None
-        while found != before:  # a box above it may still grow with what was typed
+        while found != before:  # an element above it may still be growing
             time.sleep(0.1)
             found, before = self.evaluate(middle), found
         if found is None:
-            raise LookupError(f"nothing is found by {selector}")
+            raise LookupError(f"no element matches {selector}")
         x, y = found
         self.move(x, y)
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def press(self, key: str) -> None:
-        """A key, by its name in JavaScript: ``ArrowLeft``, ``Tab``, ``a``."""
+        """Press a key, by its name in JavaScript: ``ArrowLeft``, ``Tab``, ``a``."""
         code = _KEYS.get(key, ord(key[0].upper()))
         text = {} if key in _KEYS else {"text": key}
         for kind in ("keyDown", "keyUp"):
@@ -231,11 +236,11 @@ class Page:
             )  # fmt: skip
 
     def type(self, text: str) -> None:
-        """Text into what has the focus."""
+        """Insert text into the focused element."""
         self.send("Input.insertText", text=text)
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        """A PNG of the window, or of the whole page."""
+        """Write a PNG of the window, or of the whole page."""
         answer = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(answer["data"]))
 

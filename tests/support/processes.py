@@ -1,4 +1,4 @@
-"""Servers that tests start as processes."""
+"""Server processes for tests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def server(command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A real server and all its processes, for the time of the block."""
-    # MLflow starts uvicorn by name, as in an activated environment.
+    """Run a server with all its processes until the block ends."""
+    # MLflow starts uvicorn by its name, so the environment's programs must be found.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     process = subprocess.Popen(
         [sys.executable, *command],

@@ -1,4 +1,4 @@
-"""What the tests of the server share: a real process of it, and the ways to ask it."""
+"""A real server process for tests, with a small model, and a client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from pipelines.engine.core.files import new_folder
 
-#: Small ones, so that a test can meet them.
+#: Small limits, so that a test can exceed them.
 SETTINGS = [
     "poll_seconds=0.1", "limits.body_bytes=200000", "limits.rows=20", "limits.text_bytes=1000",
     "limits.steps=50", "limits.most.beam_width=4", "limits.receive_seconds=1",
@@ -28,7 +28,7 @@ SETTINGS = [
 
 
 class Tiny(tf.Module):
-    """A model of every kind of signature that a server meets."""
+    """A model with every kind of signature."""
 
     def __init__(self, factor: float) -> None:
         self.factor = tf.Variable(factor)
@@ -50,7 +50,7 @@ class Tiny(tf.Module):
         ]
     )
     def series(self, series, beam_width):
-        # All rows have the first one's width, as a search over a batch has the widest one's.
+        # All rows share the first one's width, as a beam search over a batch does.
         width = tf.cast(beam_width[:1], tf.float32)
         return {"sum": self.factor * width * tf.reduce_sum(series, axis=[1, 2])}
 
@@ -73,6 +73,7 @@ ALL = ("series", "checked", "slow", "about")
 
 
 def export(folder: Path, factor: float = 1.0, signatures: Sequence[str] = ALL) -> None:
+    """Export `Tiny` with the signature ``serving_default`` and those named."""
     model = Tiny(factor)
     functions = {n: getattr(model, n) for n in signatures}
     with new_folder(folder) as work:
@@ -81,7 +82,7 @@ def export(folder: Path, factor: float = 1.0, signatures: Sequence[str] = ALL) -
 
 @contextlib.contextmanager
 def serving(home: Path, *settings: str) -> Iterator[Server]:
-    """`unfold serve` in a process of its own, on a free port, until the block ends."""
+    """Run `unfold serve` in another process, on a free port, until the block ends."""
     log = (home / "log").open("w+")
     pairs = [argument for pair in settings for argument in ("--set", pair)]
     process = subprocess.Popen(
@@ -101,7 +102,7 @@ def serving(home: Path, *settings: str) -> Iterator[Server]:
 
 
 class Server:
-    """A server process, and the ways to ask it."""
+    """A server process, and a client of it."""
 
     url = ""
 
@@ -109,6 +110,7 @@ class Server:
         self.process, self.home = process, home
 
     def events(self, name: str) -> list[dict[str, Any]]:
+        """Return the log's lines of an event."""
         assert self.process.poll() is None, (self.home / "log").read_text()
         lines = (self.home / "log").read_text().splitlines()
         return [e for line in lines if (e := json.loads(line))["event"] == name]
@@ -126,7 +128,7 @@ class Server:
 
 
 def received(connection: socket.socket) -> bytes:
-    """All that comes until the server closes."""
+    """Return everything the server sends until it closes the connection."""
     data = b""
     with contextlib.suppress(ConnectionError):
         while chunk := connection.recv(65536):
@@ -134,7 +136,8 @@ def received(connection: socket.socket) -> bytes:
     return data
 
 
-def wait(condition: Any, seconds: float = 60) -> None:
+def wait(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until a condition is true."""
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until

@@ -1,4 +1,4 @@
-"""What comes from elsewhere is data, and is never run."""
+"""Files from elsewhere are data, and are never executed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support import ROOT
 
 SOURCES = sorted(p for folder in ("layers", "pipelines") for p in (ROOT / folder).rglob("*.py"))
 
-#: Calls that run what they read, or may write where they are told to, by their last names.
+#: Functions, by their last names, that execute what they read, or write to paths within it.
 FORBIDDEN = {
     "eval", "exec", "compile_command", "unsafe_load", "full_load", "load_all", "extractall",
     "unpack_archive", "enable_unsafe_deserialization", "system", "popen", "marshal",
 }  # fmt: skip
-#: Modules that do, and who may use them: a reader of one known pickle, that builds nothing else.
+#: Modules that do, and the files that may import them: only the reader of one known pickle.
 MODULES = {"pickle": {"efficientnet.py"}, "shelve": set(), "marshal": set(), "dill": set()}
 MODULES |= {"joblib": set(), "cloudpickle": set()}
 
@@ -38,7 +38,7 @@ def argument(call: ast.Call, name: str) -> str | None:
     return next((ast.unparse(k.value) for k in call.keywords if k.arg == name), None)
 
 
-def test_nothing_that_is_read_is_run():
+def test_no_function_that_executes_its_input_is_called():
     for path, name, call in calls():
         where = f"{path.relative_to(ROOT)}:{call.lineno}: {name}"
         last = name.rpartition(".")[2]
@@ -51,7 +51,7 @@ def test_nothing_that_is_read_is_run():
             assert argument(call, "typ") == "'safe'", where
 
 
-def test_no_module_that_runs_what_it_reads():
+def test_no_module_that_executes_its_input_is_imported():
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = []
@@ -64,7 +64,7 @@ def test_no_module_that_runs_what_it_reads():
                 assert allowed is None or path.name in allowed, f"{path}: {name}"
 
 
-def test_a_config_cannot_make_objects(tmp_path):
+def test_a_config_cannot_create_objects(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text(f"data: {{source: !!python/object/apply:os.mkdir ['{tmp_path}/made']}}\n")
     with pytest.raises(UserError):
@@ -72,7 +72,7 @@ def test_a_config_cannot_make_objects(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-def test_a_model_file_with_code_in_it_is_refused(tmp_path):
+def test_a_model_file_that_contains_code_is_rejected(tmp_path):
     """Keras's safe mode, which `load_model` has unless it is told otherwise."""
     inputs = keras.Input((2,))
     made = tmp_path / "made"

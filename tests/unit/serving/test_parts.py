@@ -1,4 +1,4 @@
-"""Parts of the server by themselves: JSON to arrays and back, and what is batched with what."""
+"""Parts of the server: JSON codec, batching, repository and OpenAPI schemas."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ LIMITS = LimitsConfig()
 FLOATS, WHOLE, TEXT = np.dtype(np.float32), np.dtype(np.int32), np.dtype(object)
 
 
-def through(arrays: dict[str, np.ndarray], format: json_codec.Format) -> dict[str, np.ndarray]:
-    """Arrays written as an answer, and read again as a request."""
+def round_trip(arrays: dict[str, np.ndarray], format: json_codec.Format) -> dict[str, np.ndarray]:
+    """Encode arrays as a response, and decode them as a request."""
     answer = json.loads(json_codec.encode_outputs(arrays, format))
     key, value = next(iter(answer.items()))
     asked = {"predictions": "instances", "outputs": "inputs"}[key]
@@ -37,8 +37,8 @@ def through(arrays: dict[str, np.ndarray], format: json_codec.Format) -> dict[st
 
 
 @st.composite
-def several(draw: st.DrawFn) -> dict[str, np.ndarray]:
-    """Arrays with as many rows, of all kinds."""
+def equal_rows(draw: st.DrawFn) -> dict[str, np.ndarray]:
+    """Generate arrays of all kinds with the same number of rows."""
     rows = draw(st.integers(1, 4))
     kinds = [npst.from_dtype(d, allow_nan=False, allow_infinity=False) for d in (FLOATS, WHOLE)]
     kinds.append(st.booleans())
@@ -56,16 +56,16 @@ def several(draw: st.DrawFn) -> dict[str, np.ndarray]:
     return out
 
 
-@given(several(), st.sampled_from(["row", "column"]))
-def test_what_is_written_is_what_is_read(arrays, format):
-    found = through(arrays, format)
+@given(equal_rows(), st.sampled_from(["row", "column"]))
+def test_encoding_and_decoding_round_trips(arrays, format):
+    found = round_trip(arrays, format)
     assert found.keys() == arrays.keys()
     for name, array in arrays.items():
         assert found[name].dtype == array.dtype
         np.testing.assert_array_equal(found[name], array)
 
 
-def test_floats_are_as_short_as_float32_allows_whether_or_not_one_is_not_finite():
+def test_floats_have_the_fewest_digits_that_identify_them():
     numbers = np.array([0.1, 1 / 3, 3.0], np.float32)
     assert (
         json_codec.encode_outputs({"x": numbers}, "column") == b'{"outputs":[0.1,0.33333334,3.0]}'
@@ -79,7 +79,7 @@ def test_floats_are_as_short_as_float32_allows_whether_or_not_one_is_not_finite(
     assert json_codec.encode_outputs(both, "row") == b'{"predictions": [{"x": 0.1, "y": NaN}]}'
 
 
-def test_outputs_that_are_no_rows_are_for_columns():
+def test_outputs_without_common_rows_need_column_format():
     uneven = {"a": np.zeros(2), "b": np.zeros(3)}
     with pytest.raises(RequestError, match="'inputs'"):
         json_codec.encode_outputs(uneven, "row")
@@ -91,7 +91,7 @@ def test_outputs_that_are_no_rows_are_for_columns():
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=8))
-def test_any_value_is_an_array_or_a_refusal(value):
+def test_any_json_value_is_decoded_or_rejected(value):
     for dtype in (FLOATS, WHOLE, TEXT):
         specs = {"x": TensorSpec(dtype, (None, None))}
         try:
@@ -104,55 +104,55 @@ def test_any_value_is_an_array_or_a_refusal(value):
 
 
 class Doubling:
-    """A signature that doubles, refuses 13, and remembers of how many rows it was asked."""
+    """A signature that doubles its input, rejects 13, and records the rows of each call."""
 
     is_batchable = True
 
     def __init__(self) -> None:
-        self.asked: list[int] = []
+        self.batches: list[int] = []
 
     def __call__(self, inputs: dict[str, np.ndarray], seconds: float) -> dict[str, np.ndarray]:
-        self.asked.append(len(inputs["x"]))
+        self.batches.append(len(inputs["x"]))
         if (inputs["x"] == 13).any():
             raise RequestError(400, "thirteen")
         return {"y": 2 * inputs["x"]}
 
 
-def answers(signature: Any, asked: list[dict[str, Any]], **config: Any) -> list[Any]:
-    """Of requests that come at the same time while another one is computed."""
+def answers(signature: Any, inputs: list[dict[str, Any]], **config: Any) -> list[Any]:
+    """Return the outputs of requests that arrive together while another one is running."""
 
     async def run() -> list[Any]:
         with ThreadPoolExecutor(1) as workers:
             batcher = Batcher(signature, BatchingConfig(**config), workers)
             calls = [
                 batcher({n: np.array(v) for n, v in one.items()}, 5)
-                for one in [{"x": [0], "max_length": [0]}, *asked]
+                for one in [{"x": [0], "max_length": [0]}, *inputs]
             ]
             return (await asyncio.gather(*calls, return_exceptions=True))[1:]
 
     return asyncio.run(run())
 
 
-def test_what_could_not_be_loaded_is_tried_again_later(tmp_path, monkeypatch):
+def test_a_version_that_failed_to_load_is_retried_later(tmp_path, monkeypatch):
     export(tmp_path / "tiny" / "1", signatures=["checked"])
-    tried = []
+    attempts = []
 
-    def once_without_memory(*args: Any) -> repository.Servable:
-        tried.append(args)
-        if len(tried) == 1:
+    def fail_once(*args: Any) -> repository.Servable:
+        attempts.append(args)
+        if len(attempts) == 1:
             raise MemoryError
         return Servable(*args)
 
-    monkeypatch.setattr(repository, "Servable", once_without_memory)
+    monkeypatch.setattr(repository, "Servable", fail_once)
 
     async def run() -> None:
         models = repository.Repository(tmp_path, [], ServingConfig(), Metrics())
-        for _ in range(2):  # not at once: it costs as much as a good one
+        for _ in range(2):  # not at once, since a failure takes as long as a success
             await models.update()
             assert [(v.state, v.error) for v in models.versions("tiny")] == [
                 ("END", "MemoryError: ")
             ]
-        assert len(tried) == 1
+        assert len(attempts) == 1
         monkeypatch.setattr(repository, "_RETRY", 0.0)
         await models.update()
         assert models.find("tiny").state == "AVAILABLE"
@@ -161,7 +161,7 @@ def test_what_could_not_be_loaded_is_tried_again_later(tmp_path, monkeypatch):
     asyncio.run(run())
 
 
-def test_what_a_signature_does_not_say_is_not_asked_for():
+def test_a_shape_that_a_signature_does_not_specify_is_free():
     specs = {"x": TensorSpec(FLOATS, None)}
     deep = "[" * 33 + "1" + "]" * 33
     with pytest.raises(RequestError, match="more than 32 deep"):
@@ -175,15 +175,15 @@ def test_what_a_signature_does_not_say_is_not_asked_for():
     assert json_codec.describe_expected(specs["x"]) == "a float32 tensor of shape any is expected"
 
 
-def test_what_comes_meanwhile_is_one_batch_up_to_its_limit():
+def test_requests_that_arrive_meanwhile_form_a_batch_up_to_its_limit():
     signature = Doubling()
     asked = [{"x": [i, i + 20]} for i in range(5)]
     found = answers(signature, asked, max_rows=6)
     assert [a["y"].tolist() for a in found] == [[2 * i, 2 * i + 40] for i in range(5)]
-    assert signature.asked == [1, 6, 4]
+    assert signature.batches == [1, 6, 4]
 
 
-def test_only_what_agrees_goes_together():
+def test_only_compatible_requests_share_a_batch():
     signature = Doubling()
     asked = [
         {"x": [1], "max_length": [5]}, {"x": [2], "max_length": [6]}, {"x": [3], "max_length": [5]},
@@ -195,27 +195,27 @@ def test_only_what_agrees_goes_together():
     assert [a["y"].tolist() for a in found] == [
         [2], [4], [6], [[2, 4]], [14, 16], [10, 12], []
     ]  # fmt: skip
-    assert signature.asked == [1, 2, 1, 1, 2, 2, 0]
+    assert signature.batches == [1, 2, 1, 1, 2, 2, 0]
 
 
-def test_what_fails_fails_alone():
+def test_a_failing_request_does_not_fail_its_batch():
     signature = Doubling()
     found = answers(signature, [{"x": [12]}, {"x": [13]}, {"x": [14]}])
     assert found[0]["y"].tolist() == [24]
     assert isinstance(found[1], RequestError)
     assert found[2]["y"].tolist() == [28]
-    assert signature.asked == [1, 3, 1, 1, 1]
+    assert signature.batches == [1, 3, 1, 1, 1]
 
 
-def test_what_is_not_is_batchable_is_asked_alone():
+def test_signatures_that_cannot_be_batched_run_each_request_alone():
     signature = Doubling()
     signature.is_batchable = False
     found = answers(signature, [{"x": [1]}, {"x": [2]}])
     assert [a["y"].tolist() for a in found] == [[2], [4]]
-    assert signature.asked == [1, 1, 1]
+    assert signature.batches == [1, 1, 1]
 
 
-def test_the_schema_of_a_model_names_what_it_takes_and_its_limits():
+def test_the_schema_of_a_model_has_its_inputs_outputs_and_limits():
     class Signature:
         inputs = {"text": TensorSpec(TEXT, (None,)), "beam_width": TensorSpec(WHOLE, (None,))}  # noqa: RUF012
         outputs = {"score": TensorSpec(FLOATS, (None, 3))}  # noqa: RUF012

@@ -47,7 +47,7 @@ export INPUT
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup extras demo docs reference test faults audit bench serve lab lint format requirements ui track clean dictionary emoji
+.PHONY: help setup extras demo docs reference test test-all faults audit bench serve lab lint format requirements ui track clean dictionary emoji
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## (.*)/\1\t\2/' | sed 's/%/TASK/' | expand -t 22
@@ -135,12 +135,18 @@ demo: $(READY) ## Try every trained task on a web page (PORT=7860)
 	@$(BIN)/python -c 'import gradio' 2>/dev/null || $(MAKE) --no-print-directory extras EXTRAS=demo
 	@$(BIN)/unfold demo $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
 
-test: $(READY) ## Run all tests but the faults, the layers on both backends
-	$(BIN)/python -m pytest $(side_by_side)
+# ROOM=text runs the unit tests of one room.
+rooms = $(if $(ROOM),$(or $(shell find tests/unit -type d -name '$(ROOM)'),$(error no room '$(ROOM)' in tests/unit: make test ROOM=layers)),tests/unit tests/integration)
+
+test: $(READY) ## Run the tests you need while working (ROOM=text: those of one room)
+	$(BIN)/python -m pytest $(if $(ROOM),,$(side_by_side)) -m "not jax and not distributed and not browser" $(rooms)
+
+test-all: $(READY) ## Run all other tests: real processes, kills, several processes, JAX, a browser
+	$(BIN)/python -m pytest $(side_by_side) -m "e2e or faults or jax or distributed or browser"
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(side_by_side) tests/unit/layers
 
-faults: $(READY) ## Kill training, caching, export and registration at 27 moments, fill the disk, stop the MLflow server
-	$(BIN)/python -m pytest -m faults tests/faults
+faults: $(READY) ## Kill training, caching, export and registration at random moments, fill the disk, stop MLflow
+	UNFOLD_KILLS=24 $(BIN)/python -m pytest tests/faults
 
 audit: $(READY) ## Look up known weaknesses of what is installed (asks a database on the network)
 	$(BIN)/uv tool run --from 'pip-audit>=2.9,<3' pip-audit --requirement requirements/$(KIND).txt --no-deps --disable-pip --strict

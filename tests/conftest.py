@@ -1,4 +1,4 @@
-"""What every test shares: no time limits, the same examples each run, files in its own folder."""
+"""Settings and fixtures of all tests: no time limits, fixed examples, a folder for each test."""
 
 import os
 import sys
@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support import ROOT
 from tests.support.browser import Browser, chromium, executable
+from tests.support.trained import TrainOnce, train_once
 
 settings.register_profile("unfold", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("unfold")
@@ -43,6 +45,27 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     if (mlflow := sys.modules.get("mlflow")) is not None:
         mlflow.set_tracking_uri(None)
         mlflow.set_registry_uri(None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder, and those that open a browser."""
+    for item in items:
+        kind = item.path.relative_to(ROOT / "tests").parts[0]
+        if kind in ("e2e", "faults"):
+            item.add_marker(kind)
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> TrainOnce:
+    """``trained_once(task)``: one small trained run of a pipeline, shared by the whole session."""
+    root = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        root = root.parent  # the folder of all workers
+    shared = root / "trained"
+    shared.mkdir(exist_ok=True)
+    return lambda task: train_once(shared, task)
 
 
 @pytest.fixture(scope="session")

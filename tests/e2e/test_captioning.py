@@ -22,24 +22,20 @@ from tests.support.commands import (
     stands_alone,
     unfold,
 )
-from tests.support.photos import small, write_pictures
+from tests.support.photos import small
 from tests.support.pictures import encoded, scene, shape
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("data"))
+def source(trained_once) -> str:
+    return trained_once("captioning").source
 
 
 @pytest.fixture(scope="module")
-def source(folder) -> str:
-    return str(folder / "captions.csv")
-
-
-@pytest.fixture(scope="module")
-def trained(source, tmp_path_factory) -> tuple[Path, dict]:
-    home = tmp_path_factory.mktemp("home")
-    return home, ok(unfold(home, "train", "captioning", "--json", *small(source)))
+def trained(trained_once) -> tuple[Path, dict]:
+    """A home with one finished run, and what ``train --json`` printed."""
+    found = trained_once("captioning")
+    return found.home, found.result
 
 
 def test_it_tells_what_it_sees(trained, tmp_path):
@@ -128,6 +124,7 @@ def test_interrupted_equals_uninterrupted(trained, source, tmp_path):
     resume_and_compare(tmp_path, "captioning", trained[1])
 
 
+@pytest.mark.jax
 def test_jax_trains_the_same_task_and_tensorflow_exports_it(source, tmp_path):
     settings = ["train.epochs=2", "model.decoder.attention=none", "model.encoder.fine_tune=true"]
     result = ok(

@@ -26,6 +26,8 @@ pytest.importorskip("gradio", reason="the demo is an extra: make setup EXTRAS=de
 TUNE = "X:1\nT:No. {n}\nM:4/4\nL:1/4\nK:C\n{a}DEF|GABc|{a}G:|\n"
 SMALL = {"units": [6], "embedding": 6}
 
+pytestmark = pytest.mark.browser
+
 
 def write_data(folder: Path) -> None:
     rows = [

@@ -24,6 +24,8 @@ from tests.support import ROOT, prices
 from tests.support.commands import JAX, anew, ok, variables
 from tests.support.reviews import small, write_reviews
 
+pytestmark = pytest.mark.distributed
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> str:

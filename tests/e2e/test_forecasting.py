@@ -20,12 +20,12 @@ from tests.support.commands import (
     stands_alone,
     unfold,
 )
-from tests.support.prices import fresh, small, write_prices
+from tests.support.prices import fresh, small
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory) -> str:
-    return write_prices(tmp_path_factory.mktemp("data"))
+def source(trained_once) -> str:
+    return trained_once("forecasting").source
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,11 @@ def base(tmp_path_factory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def trained(source, base, tmp_path_factory) -> tuple[Path, dict]:
-    home = tmp_path_factory.mktemp("home")
-    done = unfold(home, "train", "forecasting", "--json", *base, *small(source))
-    assert "prices.csv:1042: 'close' is not a number" in done.stderr
-    return home, ok(done)
+def trained(trained_once) -> tuple[Path, dict]:
+    """A home with one finished run, and what ``train --json`` printed."""
+    found = trained_once("forecasting")
+    assert "prices.csv:1042: 'close' is not a number" in found.messages
+    return found.home, found.result
 
 
 def test_it_is_scored_beside_every_baseline(trained):
@@ -130,6 +130,7 @@ def test_interrupted_equals_uninterrupted(trained, source, base, tmp_path):
     resume_and_compare(tmp_path, "forecasting", trained[1])
 
 
+@pytest.mark.jax
 def test_jax_trains_paths_that_tensorflow_draws(source, base, tmp_path):
     result = ok(
         unfold(

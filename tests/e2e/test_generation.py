@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
-import random
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,45 +12,20 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import JAX, asked_of_mlflow, interrupt, ok, resume_and_compare, unfold
+from tests.support.lines import SUBJECTS, small
 from tests.support.servers import serving
 
-SUBJECTS = ["The sun", "The moon", "A star"]
-PLACES = [" east", "west", "night"]
 
-#: A model that a test trains in seconds.
-SMALL = [
-    "model.units=[24]", "model.embedding=12", "train.epochs=4", "train.learning_rate=0.02",
-    "train.batch_size=8", "train.window=20", "train.patience=null",
-    "sampling.max_length=30", "sampling.count=3", 'sampling.prompts=["The sun", ""]',
-]  # fmt: skip
-
-
-def small(source: Path, *more: str) -> list[str]:
-    pairs = [f"data.source={source}", *SMALL, *more]
-    return [
-        *["--config", "configs/generation/shakespeare.yaml"],
-        *[argument for pair in pairs for argument in ("--set", pair)],
-        *["--set", "data.validation=0.1", "--set", "data.test=0.1", "--set", "model.dropout=0.1"],
-    ]
+@pytest.fixture(scope="module")
+def lines(trained_once) -> Path:
+    return Path(trained_once("generation").source)
 
 
 @pytest.fixture(scope="module")
-def lines(tmp_path_factory) -> Path:
-    """Where something rises is told by what it is."""
-    rng = random.Random(0)
-    file = tmp_path_factory.mktemp("data") / "lines.jsonl"
-    with file.open("w", encoding="utf-8") as out:
-        for i in range(400):
-            n = rng.randrange(3)
-            out.write(json.dumps({"text": f"{SUBJECTS[n]} rises in the {PLACES[n]}, {i}."}) + "\n")
-    return file
-
-
-@pytest.fixture(scope="module")
-def trained(lines, tmp_path_factory) -> tuple[Path, dict]:
-    home = tmp_path_factory.mktemp("home")
-    words = small(lines, "model.level=word", "text.min_count=5")
-    return home, ok(unfold(home, "train", "generation", "--json", *words))
+def trained(trained_once) -> tuple[Path, dict]:
+    """A home with one finished run, and what ``train --json`` printed."""
+    found = trained_once("generation")
+    return found.home, found.result
 
 
 def test_a_word_model_knows_what_comes_next(trained):
@@ -149,6 +123,7 @@ def test_interrupted_equals_uninterrupted(trained, lines, tmp_path):
     assert first == second
 
 
+@pytest.mark.jax
 def test_jax_trains_the_same_task_and_tensorflow_exports_it(lines, tmp_path):
     result = ok(
         unfold(

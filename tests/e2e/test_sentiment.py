@@ -36,15 +36,15 @@ def unfold_here(tmp_path, monkeypatch, capfd):
 
 
 @pytest.fixture(scope="module")
-def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_reviews(tmp_path_factory.mktemp("data") / "reviews.csv")
+def reviews(trained_once) -> Path:
+    return Path(trained_once("sentiment").source)
 
 
 @pytest.fixture(scope="module")
-def trained(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    """A home folder with one finished run, and what ``train --json`` printed."""
-    home = tmp_path_factory.mktemp("home")
-    return home, ok(unfold(home, "train", "sentiment", "--json", *small(reviews)))
+def trained(trained_once) -> tuple[Path, dict]:
+    """A home with one finished run, and what ``train --json`` printed."""
+    found = trained_once("sentiment")
+    return found.home, found.result
 
 
 def test_training_learns_what_the_words_say(trained):
@@ -177,6 +177,7 @@ def test_the_saved_config_reproduces_the_run_to_the_bit(trained, reviews, tmp_pa
         np.testing.assert_array_equal(first[name], second[name])
 
 
+@pytest.mark.jax
 def test_jax_trains_the_same_task_and_tensorflow_exports_it(reviews, tmp_path):
     result = ok(unfold(tmp_path, "train", "sentiment", "--json", *small(reviews), **JAX))
     assert result["scores"]["accuracy"] >= 0.95

@@ -1,4 +1,4 @@
-"""What the tests of the layers share: random layers, and gradients on either backend."""
+"""Helpers for the tests of the layers: random layers, and gradients on either backend."""
 
 import keras
 import numpy as np
@@ -10,13 +10,13 @@ KINDS = ("SimpleRNN", "LSTM", "GRU", "GRU before")
 BATCH, TIME, INPUTS, UNITS = 4, 6, 3, 5
 
 
-def thinned(cases):
-    """All cases; on JAX, where each is compiled anew, every third: the equations are shared."""
+def fewer_on_jax(cases):
+    """Return all cases; on JAX, which compiles each one, every third: the equations are shared."""
     return list(cases) if keras.backend.backend() == "tensorflow" else list(cases)[::3]
 
 
 def make(kind, module=layers, inputs=INPUTS, units=UNITS, weights_seed=1, **settings):
-    """A built layer of ``layers`` or ``keras.layers`` with every weight random, biases too."""
+    """Return a built layer of ``layers`` or ``keras.layers`` with random weights and biases."""
     if kind == "GRU before":
         kind, settings = "GRU", settings | {"reset_after": False}
     if settings.get("dtype") == "float64" and keras.backend.backend() == "jax":
@@ -50,10 +50,10 @@ def as_numpy(tensors):
 
 
 def outputs_and_gradients(layer, x, initial_state=None, seed=9, compiled=False, known=True, **call):
-    """The outputs of a call, and the gradients of a random linear function of all of them.
+    """Return the outputs of a call, and the gradients of a random linear function of them.
 
-    ``compiled`` does it in a compiled function, ``known=False`` in one that was built before the
-    batch size and the number of steps were known (TensorFlow; JAX compiles always, knowing them).
+    With ``compiled``, in a compiled function; with ``known=False``, in one that was built before
+    the batch size and the number of steps were known (TensorFlow only: JAX always knows them).
 
     Returns ``(outputs, gradients)``: gradients is a dict with ``sequences``, ``state 0``, ...
     and the trainable weights by their names, in their order.
@@ -64,7 +64,7 @@ def outputs_and_gradients(layer, x, initial_state=None, seed=9, compiled=False, 
     def weights_for(y, rng):
         if not compiled:
             return rng.normal(size=tuple(y.shape))
-        # Cut from what is larger than in any test, because the sizes are not known yet.
+        # Slices of a larger array, because the sizes are not known yet.
         enough = ops.convert_to_tensor(rng.normal(size=(32,) * len(y.shape)))
         return enough[tuple(slice(size) for size in ops.shape(y))]
 
@@ -127,7 +127,7 @@ def outputs_and_gradients(layer, x, initial_state=None, seed=9, compiled=False, 
 
 
 def assert_same(ours, theirs, atol=2e-5, rtol=1e-4):
-    """Two results of `outputs_and_gradients` are equal up to rounding."""
+    """Assert that two results of `outputs_and_gradients` are equal up to rounding."""
     for place, (a, b) in enumerate(zip(ours[0], theirs[0], strict=True)):
         np.testing.assert_allclose(a, b, atol=atol, rtol=rtol, err_msg=f"output {place}")
     for (name, a), b in zip(ours[1].items(), theirs[1].values(), strict=True):

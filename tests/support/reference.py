@@ -16,7 +16,7 @@ def sigmoid(a):
 
 
 def to_chapter(kind, arrays):
-    """Keras's [kernel, recurrent_kernel, bias] to the chapter's names and orientation."""
+    """Convert Keras's [kernel, recurrent_kernel, bias] to the chapter's names and orientation."""
     kernel, recurrent_kernel, bias = (np.asarray(a, "float64") for a in arrays[:3])
     gates, units = GATES[kind], recurrent_kernel.shape[0]
     w = {}
@@ -32,7 +32,7 @@ def to_chapter(kind, arrays):
 
 
 def from_chapter(kind, w):
-    """The inverse of `to_chapter`."""
+    """Invert `to_chapter`."""
     gates = GATES[kind]
     kernel = np.concatenate([w[f"U_{g}"].T for g in gates], axis=-1)
     recurrent_kernel = np.concatenate([w[f"W_{g}"].T for g in gates], axis=-1)
@@ -42,7 +42,7 @@ def from_chapter(kind, w):
     return [kernel, recurrent_kernel, bias]
 
 
-# -- one step forwards: (state, what the way back needs); backwards: (d_state, dx, dw) ---------
+# -- one step forwards: (state, values); backwards, from these values: (d_state, dx, dw) -------
 
 
 def simple_rnn_forward(w, x, state):
@@ -103,13 +103,13 @@ def gru_forward(w, x, state):
     (h,) = state
     z = sigmoid(w["U_z"] @ x + w["b_z"] + w["W_z"] @ h + w["b'_z"])
     r = sigmoid(w["U_r"] @ x + w["b_r"] + w["W_r"] @ h + w["b'_r"])
-    looked_back = w["W_h"] @ h + w["b'_h"]
-    candidate = np.tanh(w["U_h"] @ x + w["b_h"] + r * looked_back)
+    recurrent_product = w["W_h"] @ h + w["b'_h"]
+    candidate = np.tanh(w["U_h"] @ x + w["b_h"] + r * recurrent_product)
     new = z * h + (1 - z) * candidate
     return (new,), {
         "x": x,
         "h": h,
-        "looked_back": looked_back,
+        "recurrent_product": recurrent_product,
         "update_gate": z,
         "reset_gate": r,
         "candidate": candidate,
@@ -123,7 +123,7 @@ def gru_backward(w, kept, d_state):
     candidate = kept["candidate"]
     dz = dh * (h - candidate) * z * (1 - z)
     da = dh * (1 - z) * (1 - candidate**2)
-    dr = da * kept["looked_back"] * r * (1 - r)
+    dr = da * kept["recurrent_product"] * r * (1 - r)
     inside, recurrent = {"z": dz, "r": dr, "h": da}, {"z": dz, "r": dr, "h": da * r}
     dw = {f"U_{g}": np.outer(d, kept["x"]) for g, d in inside.items()}
     dw |= {f"b_{g}": d for g, d in inside.items()}
@@ -176,7 +176,7 @@ STEPS = {
 
 
 def forward_row(kind, w, xs, state):
-    """All steps of one row: the last state, and what each step kept."""
+    """Run all steps of one row; return the last state and the values of each step."""
     forward, _ = STEPS[kind]
     kept = []
     for x in xs:
@@ -186,7 +186,7 @@ def forward_row(kind, w, xs, state):
 
 
 def bptt_row(kind, w, kept, d_hidden, d_state, k=None):
-    """Backpropagation through time (Werbos 1990), truncated to k steps if k is given.
+    """Run backpropagation through time (Werbos 1990), truncated to k steps if k is given.
 
     Args: ``d_hidden[t]``, the loss's gradient to the hidden state of step t, and ``d_state``,
     its gradient to the last state. Returns the gradients to the state before the first step,
@@ -206,7 +206,7 @@ def bptt_row(kind, w, kept, d_hidden, d_state, k=None):
 
 
 def layer(kind, arrays, x, states, lengths, d_outputs, d_states, k=None, backwards=False):
-    """A layer with return_sequences and return_state, and all its gradients.
+    """Run a layer with return_sequences and return_state, and compute all its gradients.
 
     Returns outputs [batch, time, units], last states, and the gradients of
     ``sum(d_outputs * outputs) + sum(d_states * states)`` to x, to the states and the arrays.

@@ -26,7 +26,7 @@ def built(seed=1, **settings):
     return layer
 
 
-def test_as_the_equation_has_it():
+def test_equals_the_equations():
     layer = built()
     query, keys, memory, mask = given()
     W, v = layer.get_weights()
@@ -43,7 +43,7 @@ def test_as_the_equation_has_it():
             np.testing.assert_allclose(contexts[row, t], context, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_padding_does_not_count():
+def test_padding_is_ignored():
     layer = built()
     query, keys, memory, mask = given()
     other_keys, other_memory = keys.copy(), memory.copy()
@@ -56,7 +56,7 @@ def test_what_is_padding_does_not_count():
         )
 
 
-def test_keys_of_another_size_are_refused():
+def test_keys_of_another_size_are_rejected():
     query, keys, memory, mask = given()
     with pytest.raises(ValueError, match="keys must be of size 9"):
         AdditiveAttention(9)(query, keys, memory, mask)

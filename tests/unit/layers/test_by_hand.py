@@ -1,4 +1,4 @@
-"""The gradient derived by hand equals the one the backend finds by itself."""
+"""The gradient derived by hand equals the backend's own."""
 
 import importlib
 
@@ -16,10 +16,10 @@ from tests.support.comparing import (
     UNITS,
     assert_same,
     data,
+    fewer_on_jax,
     make,
     outputs_and_gradients,
     random_states,
-    thinned,
 )
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -33,14 +33,14 @@ def _short_blocks(monkeypatch):
         for name, value in {"STEPS": 4, "ROWS": 2, "UNROLLED": 2}.items():
             monkeypatch.setattr(schedule, name, value)
         monkeypatch.setattr(schedule, "cores", lambda: 2)
-        # What is compared with is the loop, also where inference has something quicker.
+        # The reference is the loop, even where inference has a faster kernel.
         monkeypatch.setattr(importlib.import_module("layers.fused_tensorflow"), "CELLS", ())
 
 
 def both(layer, x, states=None, **call):
-    """Results by hand and by the backend: the same layer, told to train or not.
+    """Return results by hand and by the backend: those of the same layer with and without training.
 
-    Nothing but the path depends on that as long as no dropout is set.
+    Without dropout, training changes nothing but the route.
     """
     assert layer.route(training=True).name == "by_hand"
     assert layer.route(training=False).name == "portable"
@@ -70,7 +70,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "setting", "lengths"), thinned(CASES))
+@pytest.mark.parametrize(("kind", "setting", "lengths"), fewer_on_jax(CASES))
 def test_equals_the_portable_path(kind, setting, lengths):
     layer = make(kind, **{"return_sequences": True, "return_state": True} | SETTINGS[setting])
     call = {} if lengths is None else {"lengths": np.array(lengths, "int32")}
@@ -89,7 +89,7 @@ def test_equals_the_portable_path(kind, setting, lengths):
     known=st.booleans(),
 )
 def test_any_mask_and_shape(kind, batch, time, seed, truncate, go_backwards, known):
-    """Masks with holes too: a step that is not real is passed over wherever it stands."""
+    """Masks with gaps too: a step that is not real is skipped wherever it is."""
     layer = make(
         kind,
         return_sequences=True,
@@ -105,7 +105,7 @@ def test_any_mask_and_shape(kind, batch, time, seed, truncate, go_backwards, kno
 
 @pytest.mark.parametrize(("kind", "time"), [("LSTM", 3), ("SimpleRNN", 4), ("GRU", 23)])
 def test_unknown_sizes(kind, time):
-    """Of a batch that a graph is built for before its sizes are known."""
+    """The graph is built before the sizes of its batches are known."""
     layer = make(kind, return_sequences=True, return_state=True)
     x = data(batch=5, time=time)
     assert_same(*both(layer, x, random_states(layer, batch=5), known=False))
@@ -113,7 +113,7 @@ def test_unknown_sizes(kind, time):
 
 @pytest.mark.skipif(not TENSORFLOW, reason="a compiled function of JAX knows its sizes")
 @pytest.mark.parametrize(("batch", "time"), [(0, 5), (3, 0), (0, 0)])
-def test_nothing_in_a_batch_of_unknown_size(batch, time):
+def test_an_empty_batch_of_unknown_size(batch, time):
     layer = make("LSTM", return_sequences=True, return_state=True)
     x, states = data(batch=batch, time=time), random_states(layer, batch=batch)
     by_hand, _ = outputs_and_gradients(layer, x, states, compiled=True, training=True, known=False)
@@ -122,8 +122,8 @@ def test_nothing_in_a_batch_of_unknown_size(batch, time):
         np.testing.assert_allclose(state, given_)  # unchanged, or of no rows
 
 
-@pytest.mark.parametrize("kind", thinned(KINDS))
-def test_padding_of_nan_says_nothing(kind):
+@pytest.mark.parametrize("kind", fewer_on_jax(KINDS))
+def test_nan_padding_is_ignored(kind):
     layer = make(kind, return_sequences=True)
     lengths = np.array([5, 2, 0], "int32")
     x = data(batch=3, time=5)
@@ -133,9 +133,9 @@ def test_padding_of_nan_says_nothing(kind):
 
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("kind", thinned(KINDS))
+@pytest.mark.parametrize("kind", fewer_on_jax(KINDS))
 def test_half_precision(kind, dtype):
-    """Near the float32 result, as near as 11 or 8 bits of a number come over nine steps."""
+    """Equals the float32 result as closely as 11 or 8 bits allow over nine steps."""
     exact = make(kind, return_sequences=True)
     layer = make(kind, return_sequences=True, dtype=dtype)
     x = data(batch=4, time=9)
@@ -151,7 +151,7 @@ def test_half_precision(kind, dtype):
 
 
 def test_bidirectional_and_dropout_in_fit():
-    """A model of both, fitted in compiled code, learns."""
+    """A model with both, trained in compiled code, learns."""
     keras.utils.set_random_seed(3)
     inputs = keras.Input((None, INPUTS))
     mask = ops.any(ops.not_equal(inputs, 0.0), axis=-1)
@@ -193,8 +193,8 @@ def test_inside_a_function_compiled_as_a_whole(lengths):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.skipif(not TENSORFLOW, reason="stateful on JAX is Keras's affair")
-def test_a_stateful_layer_carries_on():
+@pytest.mark.skipif(not TENSORFLOW, reason="Keras handles stateful layers on JAX")
+def test_a_stateful_layer_continues():
     import tensorflow as tf
 
     x = data(batch=4, time=8)
@@ -207,7 +207,7 @@ def test_a_stateful_layer_carries_on():
     np.testing.assert_allclose(got, whole(x), atol=1e-5)
 
 
-REFUSED = {
+PORTABLE = {
     "unroll=True": {"unroll": True},
     "activation=relu, not tanh": {"activation": "relu"},
     "recurrent_dropout": {"recurrent_dropout": 0.2},
@@ -215,9 +215,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("reason", REFUSED)
-def test_the_route_says_why(reason):
-    layer = make("LSTM", **REFUSED[reason])
+@pytest.mark.parametrize("reason", PORTABLE)
+def test_the_route_gives_its_reason(reason):
+    layer = make("LSTM", **PORTABLE[reason])
     route = layer.route(training=not reason.startswith("inference"))
     assert route.name == "portable"
     assert route.reason.startswith(reason)
@@ -229,8 +229,8 @@ def test_the_route_of_other_gates():
     assert make("SimpleRNN").route(training=True, compiled=False).reason.startswith("an eager call")
 
 
-def test_nothing_but_a_training_call_holds_compiled_code():
-    """What is exported is traced without training, and runs in any TensorFlow."""
+def test_only_training_calls_contain_compiled_code():
+    """Exports are traced without training, and run in any TensorFlow."""
     if not TENSORFLOW:
         pytest.skip("exports are written by TensorFlow")
     import tensorflow as tf
@@ -245,7 +245,7 @@ def test_nothing_but_a_training_call_holds_compiled_code():
 
 
 def test_a_long_sequence_of_every_block_length():
-    """Lengths that no block divides, with the block length that is shipped."""
+    """Lengths that no block length divides, with the default block length."""
     if not TENSORFLOW:
         pytest.skip("blocks are TensorFlow's")
     for time in range(1, 200):

@@ -15,9 +15,9 @@ from tests.support.comparing import (
     TIME,
     UNITS,
     data,
+    fewer_on_jax,
     make,
     outputs_and_gradients,
-    thinned,
 )
 from tests.support.comparing import random_states as states_for
 
@@ -26,7 +26,7 @@ RAGGED = [TIME, 0, 2, 5]
 
 @pytest.mark.parametrize(
     ("kind", "backwards", "lengths", "truncate"),
-    thinned(itertools.product(KINDS, [False, True], [None, RAGGED], [None, 2])),
+    fewer_on_jax(itertools.product(KINDS, [False, True], [None, RAGGED], [None, 2])),
 )
 def test_outputs_states_and_gradients(kind, backwards, lengths, truncate):
     layer = make(
@@ -75,14 +75,14 @@ def test_gradients_equal_finite_differences(kind):
         return sum(np.sum(ops.convert_to_numpy(y) * rng.normal(size=y.shape)) for y in outputs)
 
     rng = np.random.default_rng(3)
-    for place, (name, gradient) in enumerate(gradients.items()):
+    for index, (name, gradient) in enumerate(gradients.items()):
         direction = rng.normal(size=gradient.shape)
-        moved = []
+        losses = []
         for step in (epsilon, -epsilon):
-            nudged = [x, *weights]
-            nudged[place] = nudged[place] + step * direction
-            moved.append(loss(nudged[1:], nudged[0]))
-        slope = (moved[0] - moved[1]) / (2 * epsilon)
+            shifted = [x, *weights]
+            shifted[index] = shifted[index] + step * direction
+            losses.append(loss(shifted[1:], shifted[0]))
+        slope = (losses[0] - losses[1]) / (2 * epsilon)
         np.testing.assert_allclose(np.sum(gradient * direction), slope, rtol=1e-6, err_msg=name)
 
 
@@ -100,7 +100,7 @@ def test_one_product_for_all_steps_changes_nothing(kind, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_trace_holds_what_the_equations_compute(kind):
+def test_trace_equals_the_equations(kind):
     layer = make(kind, dtype="float64")
     x, states = data(dtype="float64"), states_for(layer, dtype="float64")
     traced = {k: ops.convert_to_numpy(v) for k, v in layer.trace(x, initial_state=states).items()}
@@ -125,7 +125,7 @@ def test_trace_holds_what_the_equations_compute(kind):
     assert traced.keys() == names.get(kind, gru)
 
 
-def test_an_lstm_made_by_hand_shows_its_gates():
+def test_gates_of_an_lstm_with_chosen_weights():
     """σ(±30) is 1 or 0 to float precision: write step 1 only, keep it, read it at step 3."""
     lstm = layers.LSTM(1, dtype="float64")
     lstm.build((None, None, 4))
@@ -171,7 +171,7 @@ def test_the_candidate_can_still_be_read_by_its_earlier_letter():
         np.testing.assert_array_equal(ops.convert_to_numpy(old), ops.convert_to_numpy(new))
 
 
-def test_views_say_what_is_not_there():
+def test_views_of_missing_weights():
     assert make("LSTM", use_bias=False).b_i is None
     assert make("GRU", use_bias=False).b_recurrent_z is None
     with pytest.raises(AttributeError, match="reset_after=False"):

@@ -1,5 +1,5 @@
-"""The cuDNN path. Where there is a GPU the kernel itself is asked; elsewhere a stand-in for it,
-written from its documentation, is given exactly what the kernel would be given."""
+"""The cuDNN route. On a GPU the kernel itself runs; elsewhere a stand-in, written from its
+documentation, gets exactly the arguments that the kernel would get."""
 
 import importlib
 
@@ -122,7 +122,7 @@ def test_equals_the_portable_path(kind, lengths, go_backwards):
 
 @settings(max_examples=5)
 @given(batch=st.integers(1, 4), time=st.integers(1, 6), seed=st.integers(0, 99))
-def test_masks_with_holes(batch, time, seed):
+def test_masks_with_gaps(batch, time, seed):
     layer = make("LSTM", return_sequences=True, return_state=True)
     mask = np.random.default_rng(seed).random((batch, time)) < 0.5
     states = random_states(layer, batch=batch)
@@ -130,18 +130,18 @@ def test_masks_with_holes(batch, time, seed):
 
 
 @pytest.mark.parametrize(
-    ("refused", "why"),
+    ("settings_", "reason"),
     [
         ({"use_cudnn": False}, "use_cudnn=False"),
         ({"truncate": 3}, "cuDNN does not truncate"),
         ({"dtype": "bfloat16", "recurrent_initializer": "zeros"}, "cuDNN does not compute in"),
     ],
 )
-def test_what_it_cannot_goes_by_hand(refused, why):
-    layer = make("LSTM", **refused)
+def test_calls_that_cudnn_cannot_run_go_by_hand(settings_, reason):
+    layer = make("LSTM", **settings_)
     route = layer.route(training=True)
     assert route.name == "by_hand"
-    assert why in route.reason
+    assert reason in route.reason
     assert make("SimpleRNN").route(training=True).name == "by_hand"
     assert make("GRU before").route(training=True).name == "by_hand"
 

@@ -1,4 +1,4 @@
-"""Inference through TensorFlow's fused LSTM equals the loop, in value and gradient."""
+"""Inference through TensorFlow's fused LSTM equals the loop, in values and gradients."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ from layers import fused_tensorflow as fused
 
 
 def both(layer, x, states=None, **call):
-    """Results of the kernel and of the loop."""
+    """Return results of the kernel and of the loop."""
     assert layer.route().name == "fused"
     through_kernel = outputs_and_gradients(layer, x, states, compiled=True, **call)
     with pytest.MonkeyPatch.context() as patched:
@@ -77,7 +77,7 @@ def test_any_mask_and_shape_on_either_side_of_the_limit(batch, time, seed, rows,
 
 
 @pytest.mark.parametrize(("batch", "time"), [(0, 5), (3, 0), (0, 0)])
-def test_nothing_in_a_batch_of_unknown_size(batch, time):
+def test_an_empty_batch_of_unknown_size(batch, time):
     layer = make("LSTM", return_sequences=True, return_state=True)
     x, states = data(batch=batch, time=time), random_states(layer, batch=batch)
     sizes = [tf.TensorSpec([None, None, INPUTS]), [tf.TensorSpec([None, UNITS])] * 2]
@@ -87,7 +87,7 @@ def test_nothing_in_a_batch_of_unknown_size(batch, time):
         np.testing.assert_allclose(state, given_)  # unchanged, or of no rows
 
 
-def test_padding_of_nan_says_nothing():
+def test_nan_padding_is_ignored():
     layer = make("LSTM", return_sequences=True)
     x = data()
     x[1, 2:] = np.nan
@@ -103,7 +103,7 @@ def test_half_precision():
     np.testing.assert_allclose(half[0][0], loop[0][0], atol=0.01)
 
 
-REFUSED = {
+PORTABLE = {
     "no fused GRU": ("GRU", {}),
     "no fused LSTM in bfloat16": ("LSTM", {"dtype": "mixed_bfloat16"}),
     "does not truncate": ("LSTM", {"truncate": 2}),
@@ -112,9 +112,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("reason", REFUSED)
-def test_the_route_says_why_not(reason):
-    kind, setting = REFUSED[reason]
+@pytest.mark.parametrize("reason", PORTABLE)
+def test_the_route_gives_its_reason(reason):
+    kind, setting = PORTABLE[reason]
     route = make(kind, **setting).route()
     assert route.name == "portable"
     assert reason in route.reason

@@ -1,4 +1,4 @@
-"""∂L/∂h_t as measured, against the chapter's backward steps in NumPy and against theory."""
+"""The measured ∂L/∂h_t equals the chapter's backward steps in NumPy, and theory."""
 
 import keras
 import numpy as np
@@ -8,19 +8,28 @@ from keras import ops
 from layers import LSTM, Bidirectional, SimpleRNN
 from layers.gradient_flow import gradient_flow, make_gradient_flow
 from tests.support import reference
-from tests.support.comparing import BATCH, KINDS, TIME, UNITS, data, make, random_states, thinned
+from tests.support.comparing import (
+    BATCH,
+    KINDS,
+    TIME,
+    UNITS,
+    data,
+    fewer_on_jax,
+    make,
+    random_states,
+)
 
 LENGTHS = [6, 0, 3, 1]
 
 
 def random_loss(layer, x, lengths, seed=2, **call):
-    """A random linear function of all outputs, and what it gives to each of them."""
+    """A random linear function of all outputs, and its gradient to each of them."""
     upstream = np.random.default_rng(seed).normal(size=(BATCH, TIME, UNITS)).astype("float32")
     return lambda: ops.sum(layer(x, lengths=lengths, **call) * upstream), upstream
 
 
 @pytest.mark.parametrize("truncate", [None, 2])
-@pytest.mark.parametrize("kind", thinned(KINDS))
+@pytest.mark.parametrize("kind", fewer_on_jax(KINDS))
 def test_equals_the_chapters_backward_steps(kind, truncate):
     layer = make(kind, return_sequences=True, zero_output_for_mask=True, truncate=truncate)
     x, states = data(), random_states(layer)

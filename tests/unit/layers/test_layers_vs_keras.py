@@ -16,10 +16,10 @@ from tests.support.comparing import (
     as_numpy,
     assert_same,
     data,
+    fewer_on_jax,
     make,
     outputs_and_gradients,
     random_states,
-    thinned,
 )
 
 SETTINGS = [
@@ -52,7 +52,7 @@ def pair(kind, **settings):
 
 @pytest.mark.parametrize(
     ("kind", "settings", "masked"),
-    thinned(
+    fewer_on_jax(
         pytest.param(
             kind, settings, masked, id=f"{kind}-{'-'.join(settings) or 'default'}-{masked}"
         )
@@ -101,7 +101,9 @@ def test_stateful(kind):
 
 @pytest.mark.parametrize(
     ("kind", "policy"),
-    thinned(itertools.product(KINDS, ["float16", "bfloat16", "mixed_float16", "mixed_bfloat16"])),
+    fewer_on_jax(
+        itertools.product(KINDS, ["float16", "bfloat16", "mixed_float16", "mixed_bfloat16"])
+    ),
 )
 def test_precision_policies(kind, policy):
     ours, theirs = pair(
@@ -147,7 +149,7 @@ def test_cells_alone_and_inside_keras_rnn(kind):
 
 
 @pytest.mark.parametrize("kind", ["SimpleRNN", "LSTM", "GRU"])
-def test_configs_move_both_ways(kind):
+def test_configs_can_be_exchanged(kind):
     settings = {
         "activation": "elu",
         "use_bias": True,
@@ -221,7 +223,7 @@ def test_arguments_may_be_given_by_position(kind):
 
 
 @pytest.mark.parametrize("kind", ["SimpleRNN", "LSTM", "GRU"])
-def test_initial_values_and_what_is_tracked(kind):
+def test_initial_values_and_tracked_variables(kind):
     ours, theirs = (getattr(m, kind)(UNITS, seed=1, name="reader") for m in (layers, keras.layers))
     for layer in (ours, theirs):
         layer.build((None, None, INPUTS))
@@ -251,4 +253,4 @@ def test_symbolic_shapes(kind, unroll):
 def test_unrolling_needs_the_number_of_steps():
     model_input = keras.Input((None, INPUTS))
     with pytest.raises(ValueError, match="unroll=True needs a known number of timesteps"):
-        make("LSTM", unroll=True)._in_order_of_processing(model_input, None, None)
+        make("LSTM", unroll=True)(model_input)

@@ -17,10 +17,10 @@ from tests.support.comparing import (
     as_numpy,
     assert_same,
     data,
+    fewer_on_jax,
     make,
     outputs_and_gradients,
     random_states,
-    thinned,
 )
 
 LENGTHS = np.array([TIME, 0, 2, 5], dtype="int32")
@@ -28,7 +28,7 @@ MASK = np.arange(TIME) < LENGTHS[:, None]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_lengths_are_the_right_padded_mask(kind):
+def test_lengths_equal_a_right_padded_mask(kind):
     layer = make(kind, return_sequences=True, return_state=True)
     by_lengths = outputs_and_gradients(layer, data(), random_states(layer), lengths=LENGTHS)
     by_mask = outputs_and_gradients(layer, data(), random_states(layer), mask=MASK)
@@ -37,8 +37,8 @@ def test_lengths_are_the_right_padded_mask(kind):
 
 @pytest.mark.parametrize("go_backwards", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_padding_says_nothing(kind, go_backwards):
-    """Junk in it, NaN even, has no influence, and its gradient is zero."""
+def test_padding_is_ignored(kind, go_backwards):
+    """Its values, even NaN, have no influence, and its gradient is zero."""
     layer = make(kind, return_sequences=True, return_state=True, go_backwards=go_backwards)
     junk = data()
     junk[~MASK] = [np.nan, np.inf, 1e30]
@@ -49,7 +49,7 @@ def test_padding_says_nothing(kind, go_backwards):
     assert dirty[1]["sequences"][MASK].any(axis=-1).all()
 
 
-@settings(max_examples=len(thinned(range(15))), deadline=None)
+@settings(max_examples=len(fewer_on_jax(range(15))), deadline=None)
 @given(
     kind=st.sampled_from(KINDS),
     lengths=st.lists(st.integers(0, TIME), min_size=BATCH, max_size=BATCH),
@@ -91,7 +91,7 @@ def test_an_empty_row_returns_its_initial_state(kind, go_backwards, return_seque
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_steps_at_all(kind):
+def test_sequences_without_steps(kind):
     layer = make(kind, return_state=True, return_sequences=True, initial="learned")
     output, *last = layer(data()[:, :0])
     assert tuple(output.shape) == (BATCH, 0, UNITS)
@@ -111,8 +111,8 @@ def test_outputs_before_the_first_real_step_are_zero(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_trace_is_what_a_call_returns(kind):
-    for extra in thinned(
+def test_trace_equals_the_results_of_a_call(kind):
+    for extra in fewer_on_jax(
         [{"go_backwards": True}, {"zero_output_for_mask": True}, {"unroll": True}, {}]
     ):
         layer = make(kind, return_sequences=True, return_state=True, initial="random", **extra)
@@ -197,7 +197,7 @@ def test_a_stateful_layer_is_reset_to_its_initial_state():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("masked", [False, True], ids=["full", "ragged"])
-def test_truncation_beyond_the_sequence_is_full_bptt_to_the_bit(kind, masked):
+def test_truncation_beyond_the_sequence_equals_full_bptt_exactly(kind, masked):
     call = {"lengths": LENGTHS} if masked else {}
     results = [
         outputs_and_gradients(
@@ -232,7 +232,7 @@ def test_truncate_takes_numpy_integers():
     assert type(layers.LSTM(3, truncate=np.int64(2)).get_config()["truncate"]) is int
 
 
-def test_what_does_not_go_together():
+def test_invalid_arguments_are_rejected():
     layer = make("LSTM")
     with pytest.raises(ValueError, match="lengths or a mask, not both"):
         layer(data(), mask=MASK, lengths=LENGTHS)
@@ -256,7 +256,7 @@ def test_what_does_not_go_together():
         layers.GRUCell(3, initial="random").get_initial_state(2)
 
 
-def test_a_mask_from_an_embedding_is_seen():
+def test_the_mask_of_an_embedding_is_used():
     tokens = np.array([[3, 1, 2, 0, 0], [1, 0, 0, 0, 0]])
     embedding = keras.layers.Embedding(4, INPUTS, mask_zero=True)
     layer = make("GRU")

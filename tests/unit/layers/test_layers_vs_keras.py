@@ -253,4 +253,4 @@ def test_symbolic_shapes(kind, unroll):
 def test_unrolling_needs_the_number_of_steps():
     model_input = keras.Input((None, INPUTS))
     with pytest.raises(ValueError, match="unroll=True needs a known number of timesteps"):
-        make("LSTM", unroll=True)(model_input)
+        make("LSTM", unroll=True)._in_order_of_processing(model_input, None, None)

@@ -66,7 +66,7 @@ def evaluate_trained(
     run.update(latency_ms=profiling.latency_ms(served, requests))
     evaluation.figures["learning_curves"] = plotting.learning_curves(state.history, run.id)
     if rows := read_table(run, FLOW)[1:]:
-        evaluation.figures[FLOW] = diagnostics.picture(rows, run.id)
+        evaluation.figures[FLOW] = diagnostics.plot_gradient_flow(rows, run.id)
     _write(evaluation, run, console)
     return evaluation
 

@@ -201,7 +201,9 @@ def _fit(
     feed, objective = task.feed(config, processor, splits), task.objective(config)
     every = config.train.health
     examiner = (
-        diagnostics.Examiner(evaluation_model, objective.loss, feed.validation()) if every else None
+        diagnostics.GradientDiagnostics(evaluation_model, objective.loss, feed.validation())
+        if every
+        else None
     )
     warned: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""Which backend and which device a process computes on. Asked before Keras is imported."""
+"""Select the backend and the device of this process, before Keras is imported."""
 
 from __future__ import annotations
 
@@ -13,31 +13,30 @@ from pipelines.engine.core.errors import UserError
 
 BACKEND_SETTING = "KERAS_BACKEND"
 BACKENDS = ("tensorflow", "jax")
-
-
-#: The backend that can divide a training in each way.
-_DIVIDES = {"mirrored": "tensorflow", "jax": "jax"}
+#: The backend that each value of ``train.distribute`` needs.
+_DISTRIBUTE_BACKENDS = {"mirrored": "tensorflow", "jax": "jax"}
 
 
 def select(
     device: Literal["auto", "cpu", "gpu"],
     distribute: Literal["none", "mirrored", "jax"] = "none",
-    meet: Callable[[], object] = lambda: None,
+    connect: Callable[[], object] = lambda: None,
 ) -> dict[str, str]:
-    """Make this process compute on ``device`` and say what it is.
+    """Make this process compute on ``device``.
 
     Args:
-        distribute: how a training is divided, which one backend can do.
-        meet: called before JAX is asked for its devices, some of which may be elsewhere.
+        device: ``auto`` takes a GPU if there is one.
+        distribute: The key ``train.distribute``; each value needs one backend.
+        connect: Called before JAX lists its devices, some of which may be in other processes.
 
     Returns:
-        ``backend`` and ``device``, for the log of a run.
+        ``backend`` and ``device``, as `run.json` records them.
 
     Raises:
-        UserError: a GPU is asked for and there is none, or the backend is not supported.
+        UserError: There is no GPU although ``device`` is ``gpu``, or the backend is not supported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    needed = _DIVIDES.get(distribute)
+    needed = _DISTRIBUTE_BACKENDS.get(distribute)
     backend = os.environ.setdefault(BACKEND_SETTING, needed or "tensorflow")
     if backend not in BACKENDS:
         raise UserError(f"{BACKEND_SETTING}={backend}: must be one of {', '.join(BACKENDS)}")
@@ -49,13 +48,13 @@ def select(
         import tensorflow as tf
 
     if backend == "jax":
-        # TensorFlow only reads the data; the GPU and its memory are for JAX.
+        # TensorFlow only reads the data and leaves the GPU and its memory to JAX.
         tf.config.set_visible_devices([], "GPU")
         try:
             import jax
         except ModuleNotFoundError:
             raise UserError(f"{BACKEND_SETTING}=jax: the package jax is not installed") from None
-        meet()
+        connect()
         names = [d.device_kind for d in jax.devices() if d.platform == "gpu"]
     else:
         if device == "cpu":
@@ -76,9 +75,9 @@ def select(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back what TensorFlow's libraries greet with on standard error when they are loaded.
+    """Filter the messages that TensorFlow's libraries write to standard error when loaded.
 
-    They write it before any setting of theirs is read. Other lines are passed on.
+    They write them before they read any setting. Other lines are kept.
     """
     sys.stderr.flush()
     terminal = os.dup(2)

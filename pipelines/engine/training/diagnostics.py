@@ -1,7 +1,6 @@
-"""Is a training well? How the gradient comes back through time, what the weights of the recurrence
-can do to it, and how far open the gates are.
+"""Diagnostics of a training: gradient flow through time, recurrent weights and gate saturation.
 
-All is measured on one fixed batch of the validation split, after an epoch.
+All are measured after an epoch, on one fixed batch of the validation split.
 """
 
 from __future__ import annotations
@@ -25,22 +24,23 @@ from pipelines.engine.data.ragged import PADDING
 
 #: Metrics keep the candidate's earlier letter, so that runs stay comparable.
 _LOGGED_LABELS = {"W_g": "W_c"}
-#: A gate is saturated this near to an end of its range: its own gradient is nearly zero there.
+#: A gate within this distance of an end of its range is saturated: its own gradient is nearly 0.
 _EDGE = 0.1
-#: So many batches are there to choose from, and so many steps are looked at: a look takes its time
-#: by the step, and may take 3 % of an epoch.
+#: The batch is chosen among this many, and has at most this many steps if possible: the time of a
+#: measurement grows with the steps, and may be 3 % of an epoch.
 _BATCHES, _STEPS = 20, 64
-#: Less than this of the signal left, or more than the second, and training is sick.
+#: Shares of the gradient of the last step below which it has vanished, or above which exploded.
 _VANISHED, _EXPLODED = 1e-4, 1e4
 
 
 @dataclass
-class Health:
-    """
+class DiagnosticReport:
+    """The diagnostics of one epoch.
+
     Attributes:
-        metrics: by name, for the history of the run; finite.
-        norms: by layer, ‖∂L/∂(h_t, c_t)‖ by distance from the last step, see `Flow.norms`.
-        warnings: by layer, what is wrong, in words.
+        metrics: Finite values by name, for the history of the run.
+        norms: By layer, ‖∂L/∂(h_t, c_t)‖ by distance from the last step, see `GradientFlow.norms`.
+        warnings: By layer, a message about vanishing or exploding gradients.
     """
 
     metrics: dict[str, float]
@@ -48,6 +48,7 @@ class Health:
     warnings: dict[str, str]
 
     def table(self) -> Table:
+        """Return the norms as rows of layer, distance and norm."""
         rows = [
             [name, distance, f"{norm:.4e}"]
             for name, line in self.norms.items()
@@ -57,30 +58,30 @@ class Health:
         return Table(["layer", "steps_back", "gradient"], rows)
 
 
-class Examiner:
-    """Examines a model on one validation batch: of the first, the longest of up to 64 steps.
+class GradientDiagnostics:
+    """Diagnoses a model on one validation batch: the longest of up to 64 steps among the first.
 
-    The loss is the task's own; where it is one of every token, of the last token of each row, so
-    that the distance from it is a number of steps.
+    Where the loss is the mean over all tokens, only the last token of each row counts here, so that
+    the distance from it is a number of steps.
 
     Args:
-        model: built.
-        loss: the task's loss.
-        batches: the validation batches.
+        model: A built model.
+        loss: The task's loss.
+        batches: The validation batches.
     """
 
     def __init__(
         self, model: keras.Model, loss: keras.losses.Loss, batches: tf.data.Dataset
     ) -> None:
-        inputs, targets = max(batches.take(_BATCHES), key=_worth)[:2]
+        inputs, targets = max(batches.take(_BATCHES), key=_preference)[:2]
         if keras.backend.backend() != "tensorflow":
             inputs, targets = tf.nest.map_structure(lambda t: t.numpy(), (inputs, targets))
         last = _last_only(targets)
         self._flows = make_gradient_flow(lambda: loss(last, model(inputs, training=False)))
 
-    def __call__(self) -> Health:
+    def __call__(self) -> DiagnosticReport:
         found = self._flows()
-        health = Health({}, {}, {})
+        health = DiagnosticReport({}, {}, {})
         for name, flow in found.items():
             health.norms[name] = norms = flow.norms()
             health.metrics[f"health/decay/{name}"] = decay(norms)
@@ -95,8 +96,10 @@ class Examiner:
 
 
 def decay(norms: np.ndarray) -> float:
-    """The factor per step at which a signal shrinks (or grows) on its way back: least squares in
-    the logarithm; 1 where fewer than two steps have any."""
+    """Return the factor per step by which a gradient shrinks or grows on its way back.
+
+    It is fitted to the logarithms of the norms by least squares; 1 if fewer than two are positive.
+    """
     distance = np.flatnonzero(np.nan_to_num(norms) > 0)
     if len(distance) < 2:
         return 1.0
@@ -105,10 +108,12 @@ def decay(norms: np.ndarray) -> float:
 
 
 def diagnosis(name: str, norms: np.ndarray, *, gated: bool) -> str | None:
-    """What is wrong with a flow of gradients, in words; None if nothing.
+    """Return a warning about vanishing or exploding gradients; None if there are none.
 
     Args:
-        gated: whether the cell is an LSTM or a GRU, which are the cure.
+        name: Of the layer.
+        norms: By distance from the last step.
+        gated: Whether the cell is an LSTM or a GRU; otherwise the warning recommends one.
     """
     known = norms[~np.isnan(norms)]
     if len(known) < 2 or not known[0] > 0:
@@ -128,8 +133,10 @@ def diagnosis(name: str, norms: np.ndarray, *, gated: bool) -> str | None:
 
 
 def _of_weights(name: str, flow: GradientFlow) -> dict[str, float]:
-    """The largest singular value σ and the spectral radius ρ of each gate's W: what one step can
-    do to a signal at most, and what many do in the end."""
+    """Return the largest singular value σ and the spectral radius ρ of each gate's W.
+
+    σ bounds how much one step can amplify a signal; ρ is its growth per step over many.
+    """
     cell = flow.call.layer.cell
     found = {}
     for gate in cell.gate_order:
@@ -142,7 +149,7 @@ def _of_weights(name: str, flow: GradientFlow) -> dict[str, float]:
 
 
 def _of_gates(name: str, flow: GradientFlow) -> dict[str, float]:
-    """The share of saturated values among the real steps, of each gate, and of h or h̃ or g."""
+    """Return the share of saturated values of each gate, and of h, h̃ or g, padding excluded."""
     mask, taken = flow.call.mask, flow.call.trace()
     bounded = ["candidate"] if "candidate" in taken else ["hidden_state"]
     found = {}
@@ -157,14 +164,14 @@ def _of_gates(name: str, flow: GradientFlow) -> dict[str, float]:
     return found
 
 
-def _worth(batch: Any) -> int:
-    """By how much a batch is preferred: the longer the better, but none that is too long."""
+def _preference(batch: Any) -> int:
+    """Return a key by which longer batches are preferred, but not those longer than `_STEPS`."""
     steps: int = max(t.shape[1] for t in tf.nest.flatten(batch[0]) if len(t.shape) > 1)
     return steps if steps <= _STEPS else -steps
 
 
 def _last_only(targets: Any) -> Any:
-    """Of token targets ``<int>[batch, time]`` only the last of each row, padding elsewhere."""
+    """Return token targets ``<int>[batch, time]`` with padding in place of all but the last."""
     if len(targets.shape) != 2 or "int" not in keras.backend.standardize_dtype(targets.dtype):
         return targets
     real = np.asarray(targets) != PADDING
@@ -172,12 +179,14 @@ def _last_only(targets: Any) -> Any:
     return np.where(real & (left == 1), targets, PADDING)
 
 
-def picture(rows: Sequence[Sequence[str]], title: str) -> Figure:
-    """How much of the signal of the last step is left, by distance: a panel for each layer, a line
-    for each epoch, the later the darker.
+def plot_gradient_flow(rows: Sequence[Sequence[str]], title: str) -> Figure:
+    """Plot the share of the last step's gradient that is left, by distance from that step.
+
+    There is a panel for each layer and a line for each epoch; later epochs are darker.
 
     Args:
-        rows: epoch, layer, distance, norm, as in `Health.table`.
+        rows: Epoch, layer, distance, norm, as in `DiagnosticReport.table`.
+        title: Of the figure.
     """
     lines: dict[str, dict[int, list[tuple[int, float]]]] = {}
     for epoch, layer, distance, norm in rows:
@@ -191,7 +200,7 @@ def picture(rows: Sequence[Sequence[str]], title: str) -> Figure:
                 shade = (len(epochs) + 4 * place) / (5 * len(epochs))
                 ax.semilogy(distances, norms / norms[0], color=plotting.BLUE, alpha=shade)
         ax.set(title=layer, xlabel="steps back from the last")
-        # Two decades at least: what hardly shrinks shall look like it.
+        # At least two decades, so that a gradient that hardly shrinks looks like one.
         ax.set_ylim(bottom=min(1e-2, ax.get_ylim()[0]))
     np.atleast_1d(axes)[0].set(ylabel="‖∂L/∂(h, c)‖, relative to the last step")
     figure.suptitle(f"{title}: what comes back through time, after epochs {_span(lines)}")

@@ -1,4 +1,4 @@
-"""One weighted mean, for the loss and for what is reported."""
+"""Losses and metrics as one weighted mean over the tokens that are not padding."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from pipelines.engine.training.loop import Objective
 
 
 def token_losses(targets: Any, logits: Any, smoothing: float = 0.0) -> tuple[Any, Any]:
-    """−log p of each target, 0 where it is padding, and 1 where it is not.
+    """Compute −log p of each target, and a mask of the targets that are not padding.
 
     With label smoothing ε (Szegedy et al. 2016) the target has the share 1 − ε, and every class
-    the same part of the rest. Of z, the logits of K classes, and the target y::
+    the same part of the rest. For the logits z of K classes and the target y::
 
         loss   = log Σ exp z − (1 − ε) z_y − ε/K Σ z
         ∂/∂z_k = softmax(z)_k − (1 − ε) [k = y] − ε/K
 
-    The derivative is given, not left to the backend: with thousands of classes this is two
-    thirds of the time of TensorFlow's own cross-entropy, and half of that of one with smoothing.
+    The derivative is written out: with thousands of classes this takes two thirds of the time of
+    TensorFlow's own cross-entropy, and half of the time of one with smoothing.
 
     Args:
         targets: ``<int>[batch, time]``.
         logits: ``<float>[batch, time, classes]``.
         smoothing: ε, in [0, 1).
+
+    Returns:
+        Losses, 0 at padding, and the mask (1, and 0 at padding), both ``<float>[batch, time]``.
     """
     targets = ops.cast(targets, "int32")
     even = smoothing / logits.shape[-1]
@@ -66,10 +69,11 @@ class TokenLosses(keras.layers.Layer):
 
 
 def weighted(sample_weight: Any, *parts: Any) -> tuple[Any, ...]:
-    """``parts`` (each with one row for each row of a batch) times the weights of the rows.
+    """Multiply arrays, whose first axis is the batch, by the weights of the rows.
 
     Args:
-        sample_weight: ``<float>[batch]``, or None where every row counts.
+        sample_weight: ``<float>[batch]``, or None if every row has weight 1.
+        *parts: The arrays.
     """
     if sample_weight is None:
         return parts
@@ -82,32 +86,32 @@ def weighted(sample_weight: Any, *parts: Any) -> tuple[Any, ...]:
 
 
 class MeanLoss(keras.losses.Loss):
-    """Σ w ℓ / Σ w over a batch: its padding, and rows without weight, change nothing.
+    """Σ w ℓ / Σ w over a batch, independent of padding and of rows with weight 0.
 
-    Keras divides by the padded size. And of a batch that is divided among devices it takes the
-    mean of their means, which is another one where some hold more padding than others; here Σ w
-    is that of the whole batch.
+    Keras divides by the padded size, and takes the mean of the devices' means if a batch is divided
+    among several, which differs if some hold more padding than others. Here Σ w is that of the
+    whole batch.
     """
 
     def parts(self, targets: Any, outputs: Any) -> tuple[Any, Any]:
-        """ℓ and w of each part of each row, 0 where there is nothing."""
+        """Return the losses ℓ and the weights w of each row, 0 at padding."""
         raise NotImplementedError
 
     def __call__(self, targets: Any, outputs: Any, sample_weight: Any = None) -> Any:
         losses, weights = weighted(sample_weight, *self.parts(targets, outputs))
         total = ops.sum(weights)
         if keras.backend.backend() == "tensorflow" and (
-            # None while Keras only infers shapes.
+            # None while Keras only infers shapes
             (device := tf.distribute.get_replica_context()) and tf.distribute.has_strategy()
         ):
-            # Gradients are added up over the devices.
+            # The gradients of the devices are added up, not averaged.
             total = device.all_reduce(tf.distribute.ReduceOp.SUM, total)
         return ops.sum(losses) / ops.maximum(total, 1.0)
 
 
 @keras.saving.register_keras_serializable(package="unfold")
 class ClassCrossentropy(MeanLoss):
-    """−log p of the class, the mean over the rows of a batch.
+    """The mean of −log p of the class over the rows of a batch.
 
     Call: ``(targets <int>[batch], logits <float>[batch, classes])``.
     """
@@ -119,10 +123,10 @@ class ClassCrossentropy(MeanLoss):
 
 @keras.saving.register_keras_serializable(package="unfold")
 class MaskedCrossentropy(MeanLoss):
-    """−log p of the target, the mean over the tokens of a batch that are not padding.
+    """The mean of −log p of the target over the tokens of a batch that are not padding.
 
     Args:
-        smoothing: label smoothing, see `token_losses`.
+        smoothing: Label smoothing, see `token_losses`.
     """
 
     def __init__(self, smoothing: float = 0.0, **kwargs: Any) -> None:
@@ -138,7 +142,7 @@ class MaskedCrossentropy(MeanLoss):
 
 @keras.saving.register_keras_serializable(package="unfold")
 class PerToken(keras.metrics.Metric):
-    """Cross-entropy over all tokens of an epoch that are not padding.
+    """The mean cross-entropy of all tokens of an epoch that are not padding.
 
     Args:
         unit: ``nats``, or ``perplexity``, which is e to the nats.
@@ -164,10 +168,11 @@ class PerToken(keras.metrics.Metric):
 
 
 def cross_entropy(model: keras.Model, batches: Iterable[Any]) -> float:
-    """−log p of a token of the true text given all before it, in nats: the mean over all.
+    """Compute the mean of −log p, in nats, of each true token given all tokens before it.
 
     Args:
-        batches: inputs by name, and targets ``<int>[batch, time]``.
+        model: Returns logits.
+        batches: Inputs by name, and targets ``<int>[batch, time]``.
     """
     total, count = 0.0, 0.0
     for inputs, ids in batches:
@@ -179,7 +184,7 @@ def cross_entropy(model: keras.Model, batches: Iterable[Any]) -> float:
 
 
 def next_token(smoothing: float = 0.0) -> Objective:
-    """The objective of whatever predicts tokens: their cross-entropy."""
+    """Return the objective of models that predict tokens: their cross-entropy."""
     return Objective(
         loss=MaskedCrossentropy(smoothing),
         metrics=lambda: [

@@ -34,9 +34,9 @@ def batches(scale: float = 0.1) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensors((x, rng.integers(0, 2, 4)))
 
 
-def examined(model: keras.Model, data: tf.data.Dataset) -> diagnostics.Health:
+def examined(model: keras.Model, data: tf.data.Dataset) -> diagnostics.DiagnosticReport:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    return diagnostics.Examiner(model, loss, data)()
+    return diagnostics.GradientDiagnostics(model, loss, data)()
 
 
 def test_a_network_that_forgets_is_told_and_so_is_the_cure():
@@ -102,7 +102,9 @@ def test_of_a_loss_of_every_token_only_the_last_counts():
     model.get_layer("recurrent_1").cell.recurrent_kernel.assign(np.zeros((4, 4)))
     rows = np.array([[3, 4, 5, 6], [7, 8, 0, 0]], "int32")
     data = tf.data.Dataset.from_tensors((rows, rows))
-    norms = diagnostics.Examiner(model, next_token(0.0).loss, data)().norms["recurrent_1"]
+    norms = diagnostics.GradientDiagnostics(model, next_token(0.0).loss, data)().norms[
+        "recurrent_1"
+    ]
     assert norms[0] > 0
     np.testing.assert_array_equal(norms[1:], 0)
 
@@ -155,7 +157,7 @@ def test_the_picture_has_a_panel_a_layer_and_a_line_an_epoch():
         for layer in ("encoder_1", "decoder_1")
         for k in range(5)
     ]
-    panels = diagnostics.picture(rows, "a run").axes
+    panels = diagnostics.plot_gradient_flow(rows, "a run").axes
     assert [ax.get_title() for ax in panels] == ["encoder_1", "decoder_1"]
     assert [len(ax.lines) for ax in panels] == [3, 3]
     np.testing.assert_allclose(panels[0].lines[0].get_ydata(), 0.5 ** np.arange(5))

@@ -37,13 +37,15 @@ def load(config: CaptioningConfig) -> Splits:
     rows = _Rows(data, home() / "pictures")
     splits = loading.load(
         data,
-        [data.image, data.caption],
-        rows.parse,
-        key=(lambda p: p.digest) if data.apart == "picture" else _said,
-        parts=lambda p: (p.digest, *p.captions),
+        loading.RecordSpec[Picture](
+            columns=[data.image, data.caption],
+            parse=rows.parse,
+            content=lambda p: (p.digest, *p.captions),
+            exclude=lambda p: not p.captions,
+            key=(lambda p: p.digest) if data.apart == "picture" else _said,
+            merge=_together,
+        ),
         seed=config.seed,
-        leave_out=lambda p: not p.captions,
-        together=_together,
     )
     names = ("train", "validation", "test")
     splits.report["captions"] = {n: sum(len(p.captions) for p in getattr(splits, n)) for n in names}

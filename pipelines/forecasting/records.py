@@ -104,18 +104,14 @@ def read(
     """
     targets = as_list(data.target)
     wanted = [data.date, *([data.series] if data.series else []), *targets, *names_of(data)]
+    parser = loading.RowParser[Step](
+        columns=list(dict.fromkeys(wanted)),
+        parse=_parser(data),
+        content=lambda s: s[:4],
+        exclude=_outside(data),
+    )
     steps = [
-        step
-        for source in as_list(sources)
-        for step in loading.read(
-            source,
-            list(dict.fromkeys(wanted)),
-            _parser(data),
-            parts=lambda s: s[:4],
-            leave_out=_outside(data),
-            data=data,
-            report=report,
-        )
+        step for source in as_list(sources) for step in loading.read(source, parser, data, report)
     ]
     found: defaultdict[str, list[Step]] = defaultdict(list)
     for step in steps:

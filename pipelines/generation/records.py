@@ -46,12 +46,14 @@ def load(config: GenerationConfig) -> Splits:
 
     return loading.load(
         data,
-        [data.text],
-        parse,
-        key=(lambda d: abc_notation.melody_key(d.text)) if is_abc else (lambda d: d.text),
-        parts=lambda d: [d.text],
+        loading.RecordSpec[Document](
+            columns=[data.text],
+            parse=parse,
+            content=lambda d: [d.text],
+            key=(lambda d: abc_notation.melody_key(d.text)) if is_abc else (lambda d: d.text),
+            cut=None if is_abc else piece,
+        ),
         seed=config.seed,
-        cut=None if is_abc else piece,
     )
 
 

@@ -32,13 +32,15 @@ def load(config: SentimentConfig) -> Splits:
     data = config.data
     splits = loading.load(
         data,
-        [data.text, data.label],
-        lambda row: _parse(row, data),
-        key=lambda r: r.text,
-        stratum=lambda r: r.label,
-        parts=lambda r: (r.label, r.text),
+        loading.RecordSpec[LabelledText](
+            columns=[data.text, data.label],
+            parse=lambda row: _parse(row, data),
+            content=lambda r: (r.label, r.text),
+            key=lambda r: r.text,
+            stratum=lambda r: r.label,
+            validate=lambda splits: _check(splits, data),
+        ),
         seed=config.seed,
-        check=lambda found: _check(found, data),
     )
     splits.report["labels"] = dict(sorted(Counter(r.label for r in splits.train).items()))
     return splits

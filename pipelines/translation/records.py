@@ -28,12 +28,14 @@ def load(config: TranslationConfig) -> Splits:
     data = config.data
     return loading.load(
         data,
-        [data.input, data.output],
-        lambda row: _parse(row, data),
-        key=lambda pair: pair.input.casefold(),
-        parts=lambda pair: (pair.input, pair.output),
+        loading.RecordSpec[Pair](
+            columns=[data.input, data.output],
+            parse=lambda row: _parse(row, data),
+            content=lambda pair: (pair.input, pair.output),
+            exclude=lambda pair: max(len(pair.input), len(pair.output)) > data.max_characters,
+            key=lambda pair: pair.input.casefold(),
+        ),
         seed=config.seed,
-        leave_out=lambda pair: max(len(pair.input), len(pair.output)) > data.max_characters,
     )
 
 

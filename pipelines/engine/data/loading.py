@@ -1,224 +1,243 @@
-"""From sources to the records of each split: read, counted, split, kept apart.
+"""Load the records of each split: read sources, parse rows, split, remove overlaps.
 
-A task says how a row becomes a record, which records are the same, and nothing else.
+A task describes its records by a `RecordSpec`; everything else is the same for all tasks.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from pipelines.engine.config.schema import DataConfig, TextDataConfig, as_list, as_text
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import disk
-from pipelines.engine.data.sources.reading import read as rows_of
+from pipelines.engine.data.sources.reading import read as read_rows
 from pipelines.engine.data.sources.rows import Problems, Row
 from pipelines.engine.data.splits import Splits, digests, fingerprint, split_shares
 
-#: With fewer distinct documents than these, a share of them says little: they are cut instead.
-FEW = 20
+#: A source with fewer distinct documents is split inside each document: a share of so few
+#: documents would be a poor sample.
+MIN_DOCUMENTS = 20
 
 
 class Record(Protocol):
-    """One usable row, as a task sees it."""
+    """A usable row, parsed by a task."""
 
     @property
     def place(self) -> str:
-        """Where it was found (``file:line``), for messages and tables."""
+        """Where the record was read (``file:line``), for messages and tables."""
         ...
 
 
 R = TypeVar("R", bound=Record)
 
 
-def load(
-    data: DataConfig,
-    columns: Sequence[str],
-    parse: Callable[[Row], R | str],
-    *,
-    key: Callable[[R], str],
-    stratum: Callable[[R], Any] = lambda record: 0,
-    parts: Callable[[R], Iterable[str]],
-    seed: int,
-    leave_out: Callable[[R], bool] = lambda record: False,
-    together: Callable[[Sequence[R]], Sequence[R]] = lambda records: records,
-    cut: Callable[[R, float, float], R | None] | None = None,
-    check: Callable[[Mapping[str, Sequence[R]]], None] | None = None,
-) -> Splits:
-    """Read every source of the config; records with equal keys end up on one side only.
+@dataclass(frozen=True, kw_only=True)
+class RowParser(Generic[R]):
+    """How rows become records.
+
+    Attributes:
+        columns: The columns that ``parse`` reads; ``data.where`` may name others.
+        parse: Returns the record of a row, or the reason why the row is unusable.
+        content: What identifies a record: records with equal content are repetitions, and the
+            fingerprint is computed over it.
+        exclude: Whether the config leaves out a usable record.
+    """
+
+    columns: Sequence[str]
+    parse: Callable[[Row], R | str]
+    content: Callable[[R], Iterable[Any]]
+    exclude: Callable[[R], bool] = lambda record: False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordSpec(RowParser[R]):
+    """How rows become records, and how records are split.
+
+    Attributes:
+        key: Records with equal keys always fall into the same split, e.g. their text.
+        stratum: Every stratum is split in the same proportion.
+        merge: Combines the records of a split's sources, where several rows make one record.
+        cut: Returns the part of a record between two positions from 0 to 1, None if it is empty.
+            If given, a source with fewer than `MIN_DOCUMENTS` documents is split inside each of
+            them: the beginning is for training, then comes the validation, and the end is the
+            test.
+        validate: Checks the splits, by name; called before empty splits are reported.
+    """
+
+    key: Callable[[R], str]
+    stratum: Callable[[R], Any] = lambda record: 0
+    merge: Callable[[Sequence[R]], Sequence[R]] = lambda records: records
+    cut: Callable[[R, float, float], R | None] | None = None
+    validate: Callable[[Mapping[str, Sequence[R]]], None] | None = None
+
+
+def load(data: DataConfig, spec: RecordSpec[R], *, seed: int) -> Splits:
+    """Load the splits of a config; records with equal keys end up in one split only.
 
     Args:
-        columns: what ``parse`` looks at; ``data.where`` may look at others.
-        parse: the record of a row, or why the row cannot be used.
-        key: what makes two records the same, e.g. their text.
-        stratum: shares are taken of every stratum alike.
-        parts: what the fingerprint goes over; alike in two records, one repeats the other.
-        leave_out: whether a record that could be used is not wanted.
-        together: the records of a split's sources, where several rows are one record.
-        cut: the piece of a record between two positions from 0 to 1, None if nothing is there.
-            Given, a source with few documents is split inside each of them: the beginning trains,
-            then comes the validation, and the end is the test.
-        check: what a task demands of its splits, by name; asked before that none is empty.
+        data: The sources, and what is held out.
+        spec: The task's records.
+        seed: The same seed gives the same splits.
 
     Raises:
-        UserError: a source cannot be read, has too many unusable rows, or is too small.
+        UserError: A source cannot be read, has too many unusable rows, or is too small.
     """
     report: dict[str, Any] = {}
-    keep = keeper(data)
+    store = record_store(data)
 
     def read_all(sources: str | list[str]) -> Sequence[R]:
-        return together(
-            keep(
-                record
-                for source in as_list(sources)
-                for record in read(
-                    source, columns, parse,
-                    parts=parts, leave_out=leave_out, data=data, report=report,
-                )
-            )
-        )  # fmt: skip
+        found = (r for source in as_list(sources) for r in read(source, spec, data, report))
+        return spec.merge(store(found))
 
     records = read_all(data.source)
     held_out: dict[str, Sequence[R]] = {}
     shares: dict[str, float] = {}
-    for name, where in (("test", data.test), ("validation", data.validation)):
-        if isinstance(where, float):
+    for name, given in (("test", data.test), ("validation", data.validation)):
+        if isinstance(given, float):
             # Both shares are of the whole source.
-            shares[name] = where
+            shares[name] = given
         else:
-            held_out[name] = read_all(where)
+            held_out[name] = read_all(given)
     if sum(shares.values()) >= 1:
         raise UserError(
             f"data.test and data.validation hold out {sum(shares.values()):.0%} of {_name(data)}: "
             "nothing is left to train on"
         )
+    keys = _keys(records, spec.key)
     dropped = 0
-    keys = _keys(records, key)
-    if cut is not None and any(shares.values()) and len(np.unique(keys)) < FEW:
-        # What is held out whole has to be found before it is in pieces.
-        seen = np.concatenate([keys[:0], *(_keys(split, key) for split in held_out.values())])
-        whole = disk.take(records, np.flatnonzero(~np.isin(keys, seen)))
-        dropped = len(records) - len(whole)
-        pieces = _cut(whole, shares, cut)
-        splits = {name: keep(split) for name, split in pieces.items()} | held_out
+    if spec.cut is not None and any(shares.values()) and len(np.unique(keys)) < MIN_DOCUMENTS:
+        # Documents that are held out whole must be removed before the others are cut.
+        held_keys = np.concatenate(
+            [keys[:0], *(_keys(split, spec.key) for split in held_out.values())]
+        )
+        remaining = disk.take(records, np.flatnonzero(~np.isin(keys, held_keys)))
+        dropped = len(records) - len(remaining)
+        parts = cut_by_position(remaining, shares, spec.cut)
+        splits = {name: store(part) for name, part in parts.items()} | held_out
         report["cut_by_position"] = True
     else:
-        numbers: dict[Any, int] = {}
-        strata = [numbers.setdefault(stratum(r), len(numbers)) for r in records]
-        rank = np.argsort(np.argsort(list(numbers)))
-        rows = split_shares(keys, rank[np.array(strata, np.int64)], shares, seed)
-        splits = {name: disk.take(records, part) for name, part in rows.items()} | held_out
-    _keep_apart(splits, key, report)
+        rows = split_shares(keys, _strata(records, spec.stratum), shares, seed)
+        splits = {name: disk.take(records, indices) for name, indices in rows.items()} | held_out
+    _remove_overlap(splits, spec.key, report)
     report["train_dropped_as_held_out"] += dropped
-    if check is not None:
-        check(splits)
-    _check(splits, data)
+    if spec.validate is not None:
+        spec.validate(splits)
+    _require_records(splits, data)
     names = ("train", "validation", "test")
     report["records"] = {name: len(splits[name]) for name in names}
-    digest = fingerprint(
-        part for name in names for record in splits[name] for part in (name, *parts(record))
+    return Splits(
+        **splits,
+        fingerprint=fingerprint(
+            text
+            for name in names
+            for record in splits[name]
+            for text in (name, *spec.content(record))
+        ),
+        test_fingerprint=fingerprint(
+            text for record in splits["test"] for text in spec.content(record)
+        ),
+        report=report,
     )
-    tested = fingerprint(part for record in splits["test"] for part in parts(record))
-    return Splits(**splits, fingerprint=digest, test_fingerprint=tested, report=report)
 
 
-def keeper(data: DataConfig) -> Callable[[Iterable[R]], Sequence[R]]:
-    """What puts records where ``data`` keeps them."""
+def record_store(data: DataConfig) -> Callable[[Iterable[R]], Sequence[R]]:
+    """Return the container for records: a list, or a file with ``data.keep: disk``."""
     on_disk = isinstance(data, TextDataConfig) and data.keep == "disk"
     return disk.DiskRecords if on_disk else list
 
 
 def read(
-    source: str,
-    columns: Sequence[str],
-    parse: Callable[[Row], R | str],
-    *,
-    parts: Callable[[R], Iterable[Any]],
-    leave_out: Callable[[R], bool],
-    data: DataConfig,
-    report: dict[str, Any],
+    source: str, parser: RowParser[R], data: DataConfig, report: dict[str, Any]
 ) -> Iterator[R]:
-    """The usable records of one source; what was found is put into ``report`` at its end.
-
-    Arguments as for `load`.
+    """Yield the usable records of one source, and add its counts to ``report`` at the end.
 
     Raises:
-        UserError: it cannot be read, has too many unusable rows, or none that can be used.
+        UserError: The source cannot be read, has too many unusable rows, or no usable one.
     """
     problems = Problems()
-    # Hashes, because what is read is not kept here.
-    seen = array("q")
-    usable, filtered, left_out = 0, 0, 0
-    for row in rows_of(source, [*columns, *data.where], problems):
+    # Hashes only, because the records are not kept here.
+    hashes = array("q")
+    usable, filtered, excluded = 0, 0, 0
+    for row in read_rows(source, [*parser.columns, *data.where], problems):
         if any(as_text(row.fields[column]) != value for column, value in data.where.items()):
             filtered += 1
             continue
-        record = parse(row)
+        record = parser.parse(row)
         if isinstance(record, str):
             problems.add(row.place, record)
-        elif leave_out(record):
-            left_out += 1
+        elif parser.exclude(record):
+            excluded += 1
         else:
             usable += 1
-            seen.append(hash(tuple(parts(record))))
+            hashes.append(hash(tuple(parser.content(record))))
             yield record
     problems.check(source, data.max_bad_rows)
     if not usable:
         wanted = ", ".join(f"{column}: {value}" for column, value in data.where.items())
         why = f"none of its {problems.rows:,} rows has {wanted}" if filtered else "it has no rows"
-        if left_out:
-            why = f"{left_out:,} of {problems.rows:,} are left out as the config says"
+        if excluded:
+            why = f"the config leaves out {excluded:,} of its {problems.rows:,} rows"
         raise UserError(f"{source}: no usable row: {why}")
     report[source] = {
         "rows": problems.rows,
         "filtered_out": filtered,
-        "left_out": left_out,
-        "repeated": usable - len(np.unique(seen)),
+        "left_out": excluded,
+        "repeated": usable - len(np.unique(hashes)),
         "unusable": dict(problems.reasons),
         "first_unusable": problems.examples,
     }
 
 
+def _strata(records: Iterable[R], stratum: Callable[[R], Any]) -> np.ndarray:
+    """``<int64>[records]``: the rank of each record's stratum among all strata, sorted."""
+    numbers: dict[Any, int] = {}
+    strata = [numbers.setdefault(stratum(r), len(numbers)) for r in records]
+    rank = np.argsort(np.argsort(list(numbers)))
+    return rank[np.array(strata, np.int64)]
+
+
 def _keys(records: Collection[R], key: Callable[[R], str]) -> np.ndarray:
-    """``<uint64>[records]``: equal where keys are equal."""
+    """``<uint64>[records]``: a hash of each record's key."""
     return digests(map(key, records), len(records))
 
 
-def _cut(
+def cut_by_position(
     records: Sequence[R], shares: Mapping[str, float], cut: Callable[[R, float, float], R | None]
 ) -> dict[str, list[R]]:
-    """Every record in pieces that meet without a gap, the test last."""
-    order = [name for name in ("validation", "test") if shares.get(name)]
-    held = [sum(shares[name] for name in order[i:]) for i in range(len(order))]
-    # The same number ends one piece and starts the next.
-    edges = [0.0, *(1.0 - share for share in held), 1.0]
+    """Cut every record into adjoining parts, one for each split, the test last."""
+    held_out = [name for name in ("validation", "test") if shares.get(name)]
+    remaining = [sum(shares[name] for name in held_out[i:]) for i in range(len(held_out))]
+    # One number both ends a part and starts the next, so that no character is lost.
+    edges = [0.0, *(1.0 - share for share in remaining), 1.0]
     splits: dict[str, list[R]] = {name: [] for name in ("train", *shares)}
     for record in records:
-        for name, (start, end) in zip(("train", *order), pairwise(edges), strict=True):
-            piece = cut(record, start, end)
-            if piece is not None:
-                splits[name].append(piece)
+        for name, (start, end) in zip(("train", *held_out), pairwise(edges), strict=True):
+            part = cut(record, start, end)
+            if part is not None:
+                splits[name].append(part)
     return splits
 
 
-def _keep_apart(
+def _remove_overlap(
     splits: dict[str, Sequence[R]], key: Callable[[R], str], report: dict[str, Any]
 ) -> None:
-    """Drop from training what is held out, and from validation what is in the test."""
-    seen = _keys(splits["test"], key)
+    """Drop held-out records from training, and test records from validation."""
+    held_keys = _keys(splits["test"], key)
     for name in ("validation", "train"):
         keys = _keys(splits[name], key)
-        kept = ~np.isin(keys, seen)
+        kept = ~np.isin(keys, held_keys)
         report[f"{name}_dropped_as_held_out"] = int((~kept).sum())
-        seen = np.concatenate([seen, keys[kept]])
+        held_keys = np.concatenate([held_keys, keys[kept]])
         splits[name] = disk.take(splits[name], np.flatnonzero(kept))
 
 
-def _check(splits: Mapping[str, Sequence[Any]], data: DataConfig) -> None:
+def _require_records(splits: Mapping[str, Sequence[Any]], data: DataConfig) -> None:
     if not splits["train"]:
         raise UserError(
             f"{_name(data)}: nothing is left to train on: all of it is in data.test or "

@@ -1,4 +1,4 @@
-"""What every task's records go through: several sources, shares, cuts, and what is said of them."""
+"""Loading records, as for every task: several sources, shares, cuts and the report."""
 
 import csv
 import lzma
@@ -31,17 +31,21 @@ def cut(document, start, end):
     return Document(text, document.place) if text else None
 
 
+def spec(**more) -> loading.RecordSpec:
+    return loading.RecordSpec(
+        columns=["text"],
+        parse=parse,
+        content=lambda d: (d.text,),
+        key=lambda d: d.text,
+        **more,
+    )
+
+
 def load(*sources: str, seed: int = 1, cut=cut, check=None, **data) -> Splits:
     return loading.load(
         DataConfig(source=list(sources), **data),
-        ["text"],
-        parse,
-        key=lambda d: d.text,
-        stratum=lambda d: 0,
-        parts=lambda d: (d.text,),
+        spec(cut=cut, validate=check),
         seed=seed,
-        cut=cut,
-        check=check,
     )
 
 
@@ -96,10 +100,9 @@ def test_sources_are_read_one_after_the_other(documents):
 
 def test_one_source_is_a_list_of_one(documents):
     source = documents("a", range(30))
-    assert load(source).fingerprint == loading.load(
-        DataConfig(source=source), ["text"], parse, key=lambda d: d.text, stratum=lambda d: 0,
-        parts=lambda d: (d.text,), seed=1,
-    ).fingerprint  # fmt: skip
+    assert load(source).fingerprint == (
+        loading.load(DataConfig(source=source), spec(), seed=1).fingerprint
+    )
 
 
 def test_equal_documents_of_two_sources_are_on_one_side(documents):
@@ -278,7 +281,7 @@ def test_cuts_lose_nothing_and_share_nothing(sizes, validation, test):
         Document("".join(chr(next(characters)) for _ in range(size)), str(i))
         for i, size in enumerate(sizes)
     ]
-    splits = loading._cut(documents, {"test": test, "validation": validation}, cut)
+    splits = loading.cut_by_position(documents, {"test": test, "validation": validation}, cut)
     for document in documents:
         pieces = [
             piece.text

@@ -69,7 +69,8 @@ class DiskRecords(Sequence[R]):
         if isinstance(which, slice):
             return self.take(np.arange(len(self))[which])
         start, end = int(self._starts[which]), int(self._ends[which])
-        return self._kind(*json.loads(os.pread(self._file.fileno(), end - start, start)))
+        record: R = self._kind(*json.loads(os.pread(self._file.fileno(), end - start, start)))
+        return record
 
     def take(self, which: np.ndarray) -> DiskRecords[R]:
         """The records at these places, which stay where they are."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from pipelines.engine.data.sources.files import parallel_lines
 from pipelines.engine.data.sources.locate import DATA_SETTING, locate
+from pipelines.engine.data.sources.parallel import parallel_lines
 
 URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
 LANGUAGES = ("en", "de", "fr")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.sources import locate
-from pipelines.engine.data.sources.files import lines
+from pipelines.engine.data.sources.opening import read_lines
 from pipelines.engine.data.sources.rows import Row, require_columns
 
 
@@ -144,6 +144,6 @@ def read(source: str, columns: Sequence[str]) -> Iterator[Row]:
             else f"data: {source}: not found in "
             + " or ".join(str(root / _DICTIONARIES) for root in locate.DEBIAN_ROOTS)
         )
-    for pair in pairs(lines(path)):
+    for pair in pairs(read_lines(path)):
         fields = {left: pair.left, right: pair.right, "kind": pair.kind}
         yield Row(fields, f"{name}:{pair.line}")

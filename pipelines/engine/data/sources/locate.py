@@ -16,12 +16,16 @@ from typing import Any
 
 from pipelines.engine.core.errors import UserError
 
-#: The folder that relative paths of sources start from; the working directory if not set.
+#: Environment variable with the folder that relative paths start from; else the working directory.
 DATA_SETTING = "UNFOLD_DATA"
 
 
 def locate(source: str) -> Path:
-    """The file or folder that is meant; a file may be there in compressed form only."""
+    """Return the file or folder that a source names; a file may exist in compressed form only.
+
+    Raises:
+        UserError: There is no such file, folder or package.
+    """
     if not source.startswith("package:"):
         if not source.strip():
             raise UserError("data: a source has no name")
@@ -33,7 +37,7 @@ def locate(source: str) -> Path:
             raise UserError(f"data: {source}: no such file{within}{_near_files(path)}")
         return found
     package, _, inside = source.removeprefix("package:").partition("/")
-    # Found, not imported: importing a package of data may read all of it.
+    # The package is not imported: that may read all of its data.
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"data: {source}: the Python package {package!r} is not installed")
@@ -44,7 +48,11 @@ def locate(source: str) -> Path:
 
 
 def resolve(source: str) -> Path:
-    """Where a path begins that is not absolute."""
+    """Resolve a relative path against ``UNFOLD_DATA``, if set.
+
+    Raises:
+        UserError: ``UNFOLD_DATA`` is not a folder.
+    """
     path = Path(source).expanduser()
     given = os.environ.get(DATA_SETTING)
     if path.is_absolute() or not given:
@@ -56,6 +64,7 @@ def resolve(source: str) -> Path:
 
 
 def existing(path: Path) -> Path | None:
+    """Return the path, or its compressed form, if it exists."""
     if path.is_file() or path.is_dir():
         return path
     compressed = (path.with_name(path.name + ending) for ending in COMPRESSION if path.name)
@@ -63,7 +72,11 @@ def existing(path: Path) -> Path | None:
 
 
 def files_in(source: str, folder: Path) -> dict[str, Path]:
-    """The files of a folder that can be read, by their path in it, in an order that stays."""
+    """Return the readable files of a folder by their path inside it, sorted; hidden ones excluded.
+
+    Raises:
+        UserError: The folder cannot be read, has no such file, or lacks shards.
+    """
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}")
@@ -83,38 +96,42 @@ def files_in(source: str, folder: Path) -> dict[str, Path]:
 
 
 def is_pattern(source: str) -> bool:
-    """Whether a source names all files that it fits: ``reviews-*.csv``."""
+    """Return whether a source is a pattern such as ``reviews-*.csv``."""
     return any(c in source for c in "*?[") and not source.startswith("package:")
 
 
 def matching_files(source: str) -> dict[str, Path]:
-    """The files that a pattern fits, by their path from where it begins to be one."""
+    """Return the files that match a pattern, by their path below its last fixed folder, sorted.
+
+    Raises:
+        UserError: No file matches, or shards are missing.
+    """
     parts = Path(source).expanduser().parts
     fixed = next(i for i, part in enumerate(parts) if is_pattern(part))
     folder = locate(str(Path(*parts[:fixed])))
     if not folder.is_dir():
-        raise UserError(f"data: {source}: {folder} is no folder")
+        raise UserError(f"data: {source}: {folder} is not a folder")
     found = sorted(p for p in folder.glob(str(Path(*parts[fixed:]))) if p.is_file())
     if not found:
-        raise UserError(f"data: {source}: no file in {folder} fits")
+        raise UserError(f"data: {source}: no file in {folder} matches")
     files = {p.relative_to(folder).as_posix(): p for p in found}
-    if not set("[?") & set(parts[-1]):  # else some of them may be meant
+    if not set("[?") & set(parts[-1]):  # such a pattern may select some shards on purpose
         _require_all_shards(source, files)
     return files
 
 
-#: The number of a part, and how many there are, at the end of a file's name.
+#: The suffix of a shard's name: its number and the number of shards.
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
 def _require_all_shards(source: str, files: Mapping[str, Path]) -> None:
-    """Half of a data set is no data set."""
-    wholes: dict[tuple[str, int], set[int]] = {}
+    """Raise if shards of a data set are missing: training on a part would go unnoticed."""
+    shards: dict[tuple[str, int], set[int]] = {}
     for name in files:
         if part := SHARD.search(name):
-            wholes.setdefault((name[: part.start()], int(part[2])), set()).add(int(part[1]))
-    for (name, count), there in wholes.items():
-        if missing := sorted(set(range(count)) - there):
+            shards.setdefault((name[: part.start()], int(part[2])), set()).add(int(part[1]))
+    for (name, count), present in shards.items():
+        if missing := sorted(set(range(count)) - present):
             raise UserError(
                 f"data: {source}: {len(missing):,} of {count:,} parts are missing, the first: "
                 f"{name}-{missing[0]:05}-of-{count:05}"
@@ -122,7 +139,7 @@ def _require_all_shards(source: str, files: Mapping[str, Path]) -> None:
 
 
 def file_extension(path: Path) -> str | None:
-    """What decides how a file is read; None if it is not."""
+    """Return the extension that selects the reader, ignoring shard and compression; None if unknown."""
     path = path.with_name(SHARD.sub("", path.name))
     plain = path.with_suffix("") if path.suffix.lower() in COMPRESSION else path
     ending = plain.suffix.lower()
@@ -130,6 +147,7 @@ def file_extension(path: Path) -> str | None:
 
 
 def supported_extensions() -> str:
+    """Return a sentence for messages that lists the extensions."""
     compressed = " or ".join(COMPRESSION)
     return (
         f"files are read by their ending: {', '.join(EXTENSIONS)}, also with {compressed} after it"
@@ -143,17 +161,16 @@ def _near_files(path: Path) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-#: What opens each form of compression, by its ending.
-#: Files are read by these endings; `files.READERS` has a reader for each.
+#: The extensions of files that can be read; `files.READERS` has a reader for each.
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet", ".tfrecord", ".txt", ".md", ".abc")
+#: What opens each kind of compressed file, by its extension.
 COMPRESSION: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
 
 
-#: Where the files of Debian's packages are: installed, or unpacked by `make dictionary` and
-#: `make emoji`.
+#: Roots of Debian's files: the system, and where `make dictionary` and `make emoji` unpack them.
 DEBIAN_ROOTS = (Path("/"), Path(sys.prefix) / "debian")
 
 
 def find_debian_file(name: str) -> Path | None:
-    """A file of one of Debian's packages, if it is there."""
+    """Return a file of a Debian package, given relative to the root, if it exists."""
     return next((p for p in (root / name for root in DEBIAN_ROOTS) if p.is_file()), None)

@@ -1,4 +1,17 @@
-"""Read the rows of any source: files, TensorFlow Datasets, dictionaries or emoji."""
+"""Read the rows of any source, with every unusable row counted.
+
+A config names a source in one of these ways:
+
+- ``tfds:BUILDER@SPLIT``: a TensorFlow Datasets builder, downloaded when online, or read from the
+  folder of original downloads named by ``UNFOLD_DOWNLOADS``;
+- ``package:DIST/PATH``: a file or a folder inside an installed Python package;
+- ``ding:de-en``: pairs of sentences and phrases from a dictionary;
+- ``emoji:en@train``: pictures of emoji with their names in a language;
+- ``train.{en,de}``: text files of any extension, aligned line by line: a row has a column for each
+  of the names;
+- the path of a file or a folder, or a pattern, relative to the folder named by ``UNFOLD_DATA`` or
+  else to the working directory (see `files`).
+"""
 
 from __future__ import annotations
 
@@ -6,16 +19,23 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipelines.engine.data.sources import ding
-from pipelines.engine.data.sources.files import read_files, read_parallel
+from pipelines.engine.data.sources.files import read_files
+from pipelines.engine.data.sources.parallel import read_parallel
 from pipelines.engine.data.sources.rows import Problems, Row, Unusable
 from pipelines.engine.data.sources.tfds import read_tfds
 
 
 def read(source: str, columns: Sequence[str], problems: Problems) -> Iterator[Row]:
-    """The rows of ``source`` that have every one of ``columns``.
+    """Yield the rows of ``source`` that have all ``columns``.
 
-    A column that no row can have (it is missing from the file or from the data set) is the
-    user's mistake; a single row without it is counted in ``problems``.
+    Args:
+        source: The source, as a config names it.
+        columns: The columns that every row needs.
+        problems: Counts all rows, and the unusable ones by reason.
+
+    Raises:
+        UserError: The source cannot be read, or has no such column. A single row without it is
+            counted in ``problems``.
     """
     rows: Iterator[Row | Unusable]
     if source.startswith("tfds:"):
@@ -23,7 +43,7 @@ def read(source: str, columns: Sequence[str], problems: Problems) -> Iterator[Ro
     elif source.startswith("ding:"):
         rows = ding.read(source, columns)
     elif source.startswith("emoji:"):
-        # Reads fonts and pictures: not needed for anything else.
+        # Imported here because it needs fontTools, which no other source does.
         from pipelines.engine.data.sources import emoji
 
         rows = emoji.read_source(source, columns)

@@ -1,4 +1,4 @@
-"""Rows as a source yields them, and a count of those that cannot be used."""
+"""Rows of a source, and a count of the unusable ones."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from pipelines.engine.core.errors import UserError
 
 @dataclass(frozen=True)
 class Row:
-    """One record as it was found: its fields, and where (``file:line``) for messages.
+    """A row of a source.
 
-    A document that is a whole file has the file as its place. Inside a folder, a file is named
-    by its path from there.
+    Attributes:
+        fields: The values by column.
+        place: Where the row was read, for messages: ``file:line``, or the file alone if a whole
+            file is one document. In a folder, the file's path inside it.
+        folder: The folder that relative file names among the fields start from.
     """
 
     fields: Mapping[str, Any]
     place: str
-    #: Where names of files among the fields start from.
     folder: Path | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class Unusable:
-    """A row that could not even be read as fields, and why."""
+    """A row that could not be parsed into fields, and the reason."""
 
     reason: str
     place: str
@@ -36,7 +38,13 @@ class Unusable:
 
 @dataclass
 class Problems:
-    """Rows that cannot be used: how many of how many, why, and the first few by place."""
+    """Counts of the unusable rows of a source.
+
+    Attributes:
+        rows: All rows, usable or not.
+        reasons: Unusable rows by reason.
+        examples: The first ``shown`` unusable rows, each with its place and reason.
+    """
 
     rows: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -53,7 +61,11 @@ class Problems:
         return sum(self.reasons.values())
 
     def check(self, source: str, allowed: float) -> None:
-        """Raise if more than the share ``allowed`` of all rows cannot be used."""
+        """Raise if too many rows are unusable.
+
+        Raises:
+            UserError: Their share of all rows is greater than ``allowed``.
+        """
         if self.bad > allowed * self.rows:
             raise UserError(
                 f"{source}: {self.summary()}; data.max_bad_rows allows {allowed:.1%}\n"
@@ -66,7 +78,7 @@ class Problems:
 
 
 class UnreadableError(Exception):
-    """Why a file cannot be read, and at which byte."""
+    """Raised when a file cannot be read; has the reason and, if known, the byte."""
 
     def __init__(self, reason: str, byte: int | None = None) -> None:
         super().__init__(reason)
@@ -74,13 +86,16 @@ class UnreadableError(Exception):
         self.at = "" if byte is None else f", byte {byte:,}"
 
 
-def require_columns(place: str, columns: Sequence[str], there: Sequence[str]) -> None:
+def require_columns(place: str, columns: Sequence[str], available: Sequence[str]) -> None:
+    """Raise a `UserError` if a column is missing or occurs more than once."""
     for column in columns:
-        if column not in there:
-            near = difflib.get_close_matches(column, there, n=1)
+        if column not in available:
+            near = difflib.get_close_matches(column, available, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            raise UserError(f"{place}: no column {column!r}{hint}; there are: {', '.join(there)}")
-        if there.count(column) > 1:
             raise UserError(
-                f"{place}: the column {column!r} stands here {there.count(column)} times"
+                f"{place}: no column {column!r}{hint}; there are: {', '.join(available)}"
+            )
+        if available.count(column) > 1:
+            raise UserError(
+                f"{place}: the column {column!r} occurs {available.count(column)} times"
             )

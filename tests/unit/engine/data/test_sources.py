@@ -119,7 +119,7 @@ def test_field_longer_than_the_limit_of_the_csv_module(write):
         ("txet,label\n", "a.csv:1: no column 'text' (did you mean txet?); there are: txet, label"),
         ("x,label\n", "a.csv:1: no column 'text'; there are: x, label"),
         ("text;label\na;1\n", "a.csv:1: no column 'text'"),
-        ("text,label,text\n", "a.csv:1: the column 'text' stands here 2 times"),
+        ("text,label,text\n", "a.csv:1: the column 'text' occurs 2 times"),
         ("\ntext,label\n", "a.csv:1: no column 'text'"),
         ("", "a.csv: the file is empty"),
         ('text,label\nfine,1\n"open,0\nx,1\n', "a.csv:4: not a readable table: unexpected end"),
@@ -708,11 +708,11 @@ def test_a_pattern_that_nothing_fits(write, tmp_path):
     write("all/a.csv", "text\na\n")
     write("all/b.png", "x")
     assert error(f"{tmp_path}/all/*.tsv", "text") == (
-        f"data: {tmp_path}/all/*.tsv: no file in {tmp_path}/all fits"
+        f"data: {tmp_path}/all/*.tsv: no file in {tmp_path}/all matches"
     )
     assert "files are read by their ending" in error(f"{tmp_path}/all/*", "text")
     assert "no such file" in error(f"{tmp_path}/al/*", "text")
-    assert "is no folder" in error(f"{tmp_path}/all/a.csv/*", "text")
+    assert "is not a folder" in error(f"{tmp_path}/all/a.csv/*", "text")
 
 
 def test_parts_are_read_by_what_is_before_their_number(write, tmp_path):

@@ -1,4 +1,4 @@
-"""Rows of unequal length as batches with little padding."""
+"""Batch rows of unequal length with little padding."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ import tensorflow as tf
 from pipelines.engine.config.schema import BucketTrainConfig
 from pipelines.engine.data.ragged import PADDING, Ragged
 
-#: Rows that are read from disk at a time.
-_PIECE = 1024
-#: So many times as many batches as if all were full are worth less padding.
-_MORE = 1.3
+#: Rows read from disk at a time.
+_CHUNK_ROWS = 1024
+#: Most batches, relative to full ones only, that less padding is worth.
+_MAX_BATCH_RATIO = 1.3
 
 
 @dataclass(frozen=True)
 class Buckets:
-    """Batches of like length, each padded to the upper edge of its bucket.
+    """Batches of rows of similar length, each padded to the upper edge of its bucket.
 
-    A fixed edge, not the longest row of the batch, so that there are only so many shapes and a
-    backend that compiles for each shape does so that often. Where a row has several sequences,
-    the rows of a batch are alike in the length of each, and each is padded to an edge of its own.
+    Padding to a fixed edge instead of the longest row limits the number of shapes, for which a
+    backend may have to compile. If a row has several sequences, the rows of a batch are similar in
+    the length of each, and each sequence is padded to its own edge.
 
     Attributes:
-        edges: longest row of each bucket, rising.
-        batch_size: rows in a batch; the last one of a bucket may have fewer.
-        batch_tokens: if given, a batch has instead as many rows as fit into so many steps (of the
-            longest sequence), padding included: short rows come many at a time, and each batch
-            costs the same.
+        edges: The longest length in each bucket, ascending.
+        batch_size: Rows in a batch; the last batch of a bucket may have fewer.
+        batch_tokens: If given, a batch has instead as many rows as fit into this many steps of its
+            longest sequence, padding included, so that all batches cost about the same.
     """
 
     edges: tuple[int, ...]
@@ -46,15 +45,17 @@ class Buckets:
         batch_size: int,
         batch_tokens: int | None = None,
     ) -> Buckets:
-        """Edges at even quantiles, so that buckets are equally full.
+        """Choose edges at even quantiles, so that buckets are equally full.
 
-        Each bucket may leave a batch that is not full. Where those would be many, because the
-        rows are few or have several sequences, there are fewer buckets.
+        Each bucket may end with a batch that is not full. If those would be too many, because
+        there are few rows or several sequences, there are fewer buckets.
 
         Args:
             lengths: ``<int>[rows]``, or ``<int>[rows, sequences]`` (see `lengths_of`), of which
                 the longest of each row counts.
-            buckets: at most so many.
+            buckets: Maximum number of buckets.
+            batch_size: See `Buckets`.
+            batch_tokens: See `Buckets`.
         """
         longest = lengths.reshape(len(lengths), -1).max(axis=1)
         for count in range(buckets, 0, -1):
@@ -62,13 +63,13 @@ class Buckets:
             edges = tuple(sorted({max(1, int(q)) for q in quantiles}))
             fitted = cls(edges, batch_size, batch_tokens)
             full = np.sum(1.0 / np.asarray(fitted.rows)[np.searchsorted(edges, longest)])
-            if fitted.steps(lengths) <= _MORE * full + 1:
+            if fitted.steps(lengths) <= _MAX_BATCH_RATIO * full + 1:
                 break
         return fitted
 
     @classmethod
     def from_config(cls, config: BucketTrainConfig, lengths: np.ndarray) -> Buckets:
-        """As a config has them; ``lengths`` as for `fit`."""
+        """Fit buckets as a config says; ``lengths`` as for `fit`."""
         return cls.fit(
             lengths,
             buckets=config.buckets,
@@ -84,26 +85,23 @@ class Buckets:
         return [max(1, self.batch_tokens // edge) for edge in self.edges]
 
     def batches(self, rows: Any, targets: Any, order: np.ndarray) -> tf.data.Dataset:
-        """``(ids <int32>[batch, time], targets [batch])``, rows taken in ``order``.
-
-        A row may have several sequences: ``rows`` is then a dictionary of them, and ``targets``
-        may be sequences too.
+        """Return a dataset of batches ``(ids <int32>[batch, time], targets [batch])``.
 
         Args:
-            rows: a `Ragged`, or several by name.
-            targets: a `Ragged` as well, or one number a row.
-            order: which rows.
+            rows: A `Ragged`, or a dictionary of several if a row has several sequences.
+            targets: A `Ragged`, or one number a row.
+            order: Indices of the rows, in the order in which they are read.
 
         Raises:
-            ValueError: a sequence is longer than the last edge.
+            ValueError: A sequence is longer than the last edge.
         """
         parts = (rows, targets)
-        kinds = tf.nest.map_structure(_kind, parts)
+        specs = tf.nest.map_structure(_row_spec, parts)
         edges, sizes = tf.constant(self.edges, tf.int64), tf.constant(self.rows, tf.int64)
         lengths, base = lengths_of(rows, targets), len(self.edges)
 
         def buckets_of(key: tf.Tensor) -> list[tf.Tensor]:
-            """The bucket of each sequence of a row, of which ``key`` is made."""
+            """Decode ``key``, a number in base ``len(edges)``, into the bucket of each sequence."""
             return [key // base**i % base for i in range(lengths.shape[1])]
 
         def key_of(*row: Any) -> tf.Tensor:
@@ -120,18 +118,18 @@ class Buckets:
             return window.padded_batch(
                 size_of(key),
                 padded_shapes=tf.nest.map_structure(
-                    lambda k: next(widths) if k.shape.rank else tf.zeros([0], tf.int64), kinds
+                    lambda k: next(widths) if k.shape.rank else tf.zeros([0], tf.int64), specs
                 ),
                 padding_values=tf.nest.map_structure(
-                    lambda k: tf.constant(PADDING, k.dtype), kinds
+                    lambda k: tf.constant(PADDING, k.dtype), specs
                 ),
             )
 
         if any(part.on_disk for part in tf.nest.flatten(parts) if isinstance(part, Ragged)):
-            data = _from_disk(parts, kinds, order)
+            data = _from_disk(parts, specs, order)
         else:
             tensors = tf.nest.map_structure(_tensor, parts)
-            # Rows are gathered one by one as they are asked for: an epoch copies nothing up front.
+            # Rows are gathered one by one on demand, so that an epoch copies nothing up front.
             data = tf.data.Dataset.from_tensor_slices(tf.constant(order, tf.int64)).map(
                 lambda row: tf.nest.map_structure(lambda t: t[row], tensors), num_parallel_calls=1
             )
@@ -141,40 +139,40 @@ class Buckets:
         return data.prefetch(4)
 
     def steps(self, lengths: np.ndarray) -> int:
-        """How many batches ``batches`` gives, whatever the order; ``lengths`` as for `fit`."""
-        groups, counts = np.unique(self._places(lengths), axis=0, return_counts=True)
+        """Return the number of batches, which no order changes; ``lengths`` as for `fit`."""
+        groups, counts = np.unique(self._bucket_indices(lengths), axis=0, return_counts=True)
         return int(np.sum(-(-counts // np.asarray(self.rows)[groups.max(axis=1)])))
 
     def padded(self, lengths: np.ndarray) -> int:
-        """How many steps a pass computes, padding included; ``lengths`` as for `fit`."""
-        return int(np.sum(np.asarray(self.edges)[self._places(lengths)]))
+        """Return the steps of one epoch, padding included; ``lengths`` as for `fit`."""
+        return int(np.sum(np.asarray(self.edges)[self._bucket_indices(lengths)]))
 
-    def _places(self, lengths: np.ndarray) -> np.ndarray:
-        """``<int>[rows, sequences]``: the bucket of each sequence."""
+    def _bucket_indices(self, lengths: np.ndarray) -> np.ndarray:
+        """Return the bucket of each sequence, ``<int>[rows, sequences]``."""
         if lengths.max(initial=0) > self.edges[-1]:
             raise ValueError(f"a row has {lengths.max()} steps, the last bucket {self.edges[-1]}")
         return np.searchsorted(self.edges, lengths.reshape(len(lengths), -1))
 
 
 def lengths_of(*parts: Any) -> np.ndarray:
-    """``<int64>[rows, sequences]``: steps of each sequence of each row."""
+    """Return the length of each sequence of each row, ``<int64>[rows, sequences]``."""
     ragged = [part for part in tf.nest.flatten(parts) if isinstance(part, Ragged)]
     return np.stack([part.lengths for part in ragged], axis=1)
 
 
-def _kind(part: Ragged | np.ndarray) -> tf.TensorSpec:
-    """What a row of ``part`` is."""
+def _row_spec(part: Ragged | np.ndarray) -> tf.TensorSpec:
+    """Return the shape and dtype of one row of ``part``."""
     if isinstance(part, Ragged):
         return tf.TensorSpec([None], part.values.dtype)
     return tf.TensorSpec([], part.dtype)
 
 
-def _from_disk(parts: Any, kinds: Any, order: np.ndarray) -> tf.data.Dataset:
-    """The rows of ``parts`` in ``order``, of which a piece is in memory at a time."""
+def _from_disk(parts: Any, specs: Any, order: np.ndarray) -> tf.data.Dataset:
+    """Read the rows of ``parts`` in ``order`` from disk, chunk by chunk."""
     flat = tf.nest.flatten(parts)
 
     def read(which: np.ndarray) -> list[np.ndarray]:
-        """The values of these rows, and of sequences the lengths."""
+        """Return the values of these rows, and the lengths of sequences."""
         found = []
         for part in flat:
             if isinstance(part, Ragged):
@@ -184,29 +182,29 @@ def _from_disk(parts: Any, kinds: Any, order: np.ndarray) -> tf.data.Dataset:
         return found
 
     types = []
-    for kind in tf.nest.flatten(kinds):
-        types += [kind.dtype, tf.int64] if kind.shape.rank else [kind.dtype]
+    for spec in tf.nest.flatten(specs):
+        types += [spec.dtype, tf.int64] if spec.shape.rank else [spec.dtype]
 
     def rows(which: tf.Tensor) -> Any:
         found = iter(tf.numpy_function(read, [which], types, stateful=False))
-        pieces = []
-        for kind in tf.nest.flatten(kinds):
+        chunk = []
+        for spec in tf.nest.flatten(specs):
             values = tf.ensure_shape(next(found), [None])
-            if kind.shape.rank:
+            if spec.shape.rank:
                 lengths = tf.ensure_shape(next(found), [None])
                 values = tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)
-            pieces.append(values)
-        return tf.nest.pack_sequence_as(kinds, pieces)
+            chunk.append(values)
+        return tf.nest.pack_sequence_as(specs, chunk)
 
     data = tf.data.Dataset.from_tensor_slices(tf.constant(order, tf.int64))
-    # What comes out of a ragged piece is a tensor, and is said to be ragged.
+    # Unbatched rows are tensors, but their spec still says ragged; ensure_shape corrects it.
     return (
-        data.batch(_PIECE)
+        data.batch(_CHUNK_ROWS)
         .map(rows)
         .unbatch()
         .map(
             lambda *row: tf.nest.map_structure(
-                lambda t, kind: tf.ensure_shape(t, kind.shape), row, kinds
+                lambda t, spec: tf.ensure_shape(t, spec.shape), row, specs
             )
         )
     )
@@ -219,11 +217,14 @@ def _tensor(part: Ragged | np.ndarray) -> tf.Tensor | tf.RaggedTensor:
 
 
 class BucketFeed:
-    """The batches of whole sequences that a model is trained and validated on.
+    """Batches of whole sequences for training and validation.
 
     Args:
-        train, validation: rows and targets, see `Buckets.batches`.
-        buffer: rows that are shuffled at a time, where they are on disk.
+        config: The batch size and the number of buckets.
+        train: Rows and targets, see `Buckets.batches`.
+        validation: Likewise.
+        seed: Seed of the order of each epoch.
+        buffer: Rows shuffled at a time if they are on disk.
     """
 
     def __init__(
@@ -256,24 +257,27 @@ class BucketFeed:
 
 
 def ordered_batches(config: BucketTrainConfig, rows: Any, targets: Any) -> tf.data.Dataset:
-    """Batches of all rows, for scores; see `Buckets.batches`."""
+    """Return batches of all rows, for evaluation; see `Buckets.batches`."""
     buckets = Buckets.from_config(config, lengths_of(rows, targets))
     return buckets.batches(rows, targets, np.arange(len(targets)))
 
 
 def shuffled(count: int, *, seed: int, epoch: int, buffer: int | None = None) -> np.ndarray:
-    """The order of one epoch: a function of the seed and the epoch, so a resumed run has it too.
+    """Return the order of one epoch, which depends on seed and epoch only, as resuming requires.
 
     Args:
-        buffer: given, that many rows are shuffled at a time, of sixteen places of the disk or so:
-            it reads rows that lie side by side, not each from somewhere else.
+        count: Number of rows.
+        seed: The same seed gives the same orders.
+        epoch: The epoch.
+        buffer: If given, shuffle this many rows at a time, taken from about sixteen contiguous
+            blocks, so that the disk reads neighbouring rows together.
     """
     rng = np.random.default_rng([seed, epoch])
     if buffer is None or buffer >= count:
         return rng.permutation(count)
-    side_by_side = -(-buffer // 16)
-    starts = rng.permutation(np.arange(0, count, side_by_side))
-    order = np.concatenate([np.arange(s, min(s + side_by_side, count)) for s in starts])
+    block = -(-buffer // 16)
+    starts = rng.permutation(np.arange(0, count, block))
+    order = np.concatenate([np.arange(s, min(s + block, count)) for s in starts])
     for start in range(0, count, buffer):
         rng.shuffle(order[start : start + buffer])
     return order

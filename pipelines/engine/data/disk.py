@@ -1,11 +1,11 @@
-"""Records and ids kept on disk, for data that outgrow the memory.
+"""Records and ids on disk, for data larger than memory.
 
-What is kept here is in files without a name: the system frees them when the process ends, however
-that happens. They lie in the folder of runs and exports (``UNFOLD_HOME``), because a folder for
-temporary files is often memory itself.
+They are stored in unnamed files, which the system frees when the process ends, however it ends.
+The files are in the folder of runs and exports (``UNFOLD_HOME``), because the folder for temporary
+files is often in memory itself.
 
-In memory stay some numbers for each record (its place in the file, its length, its key), about
-100 bytes of them, whatever its size.
+Each record needs about 100 bytes of memory (its position in the file, its length, its key),
+whatever its size.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-def _nameless() -> IO[bytes]:
+def _unnamed_file() -> IO[bytes]:
     folder = home()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryFile(dir=folder)
     except OSError as error:
-        raise UserError(f"{folder}: nothing can be kept on disk there: {error.strerror}") from None
+        raise UserError(f"{folder}: cannot write there: {error.strerror}") from None
 
 
 class DiskRecords(Sequence[R]):
-    """Records, each read from disk when it is asked for.
+    """Sequence of records on disk; each access reads one.
 
     Args:
-        records: of one dataclass whose fields are text and numbers, or lists of them.
+        records: Instances of one dataclass whose fields are text, numbers, or lists of them.
     """
 
     def __init__(self, records: Iterable[R]) -> None:
-        self._file = _nameless()
+        self._file = _unnamed_file()
         lengths = array("q")
         self._kind: type[Any] = object
         for record in records:
             self._kind = type(record)
-            # ASCII, so that broken text comes back as it was.
+            # ASCII escapes keep lone surrogates, so that invalid text is restored exactly.
             line = json.dumps(dataclasses.astuple(record)).encode("ascii")  # type: ignore[call-overload]
             self._file.write(line)
             lengths.append(len(line))
@@ -73,7 +73,7 @@ class DiskRecords(Sequence[R]):
         return record
 
     def take(self, which: np.ndarray) -> DiskRecords[R]:
-        """The records at these places, which stay where they are."""
+        """Return the records at these indices, without copying them."""
         part = object.__new__(type(self))
         part._file, part._kind = self._file, self._kind
         part._starts, part._ends = self._starts[which], self._ends[which]
@@ -81,7 +81,7 @@ class DiskRecords(Sequence[R]):
 
 
 class MappedRecords(Collection[T], Generic[T]):
-    """What a function gives for each of some records on disk; worked out anew each time."""
+    """Collection of a function's results for records on disk, computed anew on each iteration."""
 
     def __init__(self, function: Callable[[Any], T], *records: Collection[Any]) -> None:
         self._function, self._records = function, records
@@ -97,9 +97,10 @@ class MappedRecords(Collection[T], Generic[T]):
 
 
 def map_records(function: Callable[[Any], T], *records: Collection[Any]) -> Collection[T]:
-    """``function`` of every record, one collection after the other.
+    """Apply ``function`` to every record of the collections, one after the other.
 
-    A list, unless one of them is on disk.
+    Returns:
+        A list, or a `MappedRecords` if a collection is on disk.
     """
     if any(isinstance(part, DiskRecords | MappedRecords) for part in records):
         return MappedRecords(function, *records)
@@ -107,27 +108,28 @@ def map_records(function: Callable[[Any], T], *records: Collection[Any]) -> Coll
 
 
 def take(records: Sequence[R], which: np.ndarray) -> Sequence[R]:
-    """The records at these places."""
+    """Return the records at these indices."""
     if isinstance(records, DiskRecords):
         return records.take(which)
     return [records[i] for i in which]
 
 
 class DiskArray:
-    """Numbers that are written to disk one piece after the other, and then read as one array."""
+    """Array written to disk in chunks, then read as a whole."""
 
     def __init__(self) -> None:
-        self._file = _nameless()
+        self._file = _unnamed_file()
         self._type: np.dtype[Any] = np.dtype(np.int32)
         self._size = 0
 
     def append(self, values: np.ndarray) -> None:
+        """Write a chunk; all chunks must have the same dtype."""
         self._type = values.dtype
         self._size += values.size
         self._file.write(values.tobytes())
 
     def finish(self) -> np.ndarray:
-        """``[size]``, read from disk where it is looked at."""
+        """Return all chunks as one memory-mapped array, ``[size]``."""
         self._file.flush()
         if not self._size:
             return np.zeros(0, self._type)
@@ -135,7 +137,7 @@ class DiskArray:
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Zeros on disk, to be written to."""
-    file = _nameless()
+    """Return a writable array of zeros on disk."""
+    file = _unnamed_file()
     file.truncate(max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize))
     return np.memmap(file, dtype, "r+", shape=shape)

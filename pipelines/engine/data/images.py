@@ -1,7 +1,7 @@
-"""Pictures: what can be used, and the one way from a file's bytes to pixels.
+"""Check, store and decode images.
 
-The way is a TensorFlow graph of core ops, for training and in an export alike, so that both see
-the same pixels. Whether a file can be used at all, and if not why, is found with Pillow, before.
+Training and exports decode images by the same graph of core TensorFlow ops, so that both see the
+same pixels. Pillow checks beforehand whether a file is usable.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import write_bytes
 
-#: What a graph of core ops can decode.
+#: The formats that core ops can decode.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
-#: A picture with more pixels is refused: a small file can unpack to fill the memory.
+#: Images with more pixels are refused, because a small file may decompress to fill the memory.
 MOST_PIXELS = 2**27
-#: Where a JPEG says how it was held, there is a mark, and behind it a tag with its value: of both
-#: orders of bytes, the tag (0x0112, type 3, one value) and how far from it the value's low byte is.
+#: The orientation of a JPEG follows a marker as a tag with a value: for both byte orders, the tag
+#: (0x0112, type 3, one value) and the offset from it to the low byte of the value.
 _EXIF = b"Exif\0\0"
 _ORIENTATION = ((bytes([0x12, 1, 3, 0, 1, 0, 0, 0]), 8), (bytes([1, 0x12, 0, 3, 0, 0, 0, 1]), 9))
-#: The mark is in the first segments, none of which is longer.
+#: The marker is in the first segments, none of which is longer.
 _HEADER = 2**16
-#: Pixels are left out, in rows and columns alike, of pictures so many times as large as wanted.
-_ENOUGH = 8
+#: Images more than this many times larger than needed are subsampled before they are resized.
+_SUBSAMPLE_ABOVE = 8
 
 
 def find_defect(raw: bytes) -> str | None:
-    """Why the bytes of a file cannot be used as a picture, in a few words; None if they can."""
+    """Return in a few words why the bytes are not a usable image; None if they are."""
     if not raw:
         return "an empty file"
     try:
@@ -58,10 +58,10 @@ def find_defect(raw: bytes) -> str | None:
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a picture's file.
+    """Read the bytes of an image file.
 
     Raises:
-        UserError: there is no such file, or it cannot be used, and why.
+        UserError: There is no such file, or it is not a usable image.
     """
     try:
         raw = path.read_bytes()
@@ -75,12 +75,12 @@ def read(path: Path) -> bytes:
 
 
 def digest(raw: bytes) -> str:
-    """What tells pictures apart: SHA-256 of the bytes."""
+    """Return the SHA-256 of the bytes, which identifies an image."""
     return hashlib.sha256(raw).hexdigest()
 
 
 def store(raw: bytes, folder: Path) -> Path:
-    """A file of ``folder`` that holds ``raw``; pictures that come in a data set have none."""
+    """Write an image from a data set, which has no file, to ``folder``, and return its path."""
     name = digest(raw)
     path = folder / name[:2] / name
     if not path.is_file() or path.stat().st_size != len(raw):
@@ -98,67 +98,73 @@ def on_white(image: Image.Image) -> bytes:
 
 
 def decode(raw: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Files as pixels, whatever their size and shape: ``<string>[batch]`` → ``<float32>[batch,
-    size, size, 3]``, RGB from 0 to 255, and ``<bool>[batch]``, which of them could be read.
+    """Decode image files of any size to square RGB images.
 
-    A picture is squeezed to a square (each new pixel is the mean of the old ones around it,
-    weighted), upright as its EXIF data say, on white where it is transparent; of a moving one, the
-    first is taken. What cannot be read is black, and does not disturb the others.
+    Images are resized to a square with antialiasing, ignoring their aspect ratio, rotated by their
+    EXIF orientation, and put on white where transparent; of an animation, the first frame is used.
+    An unreadable file becomes a black image and does not affect the others.
+
+    Args:
+        raw: ``<string>[batch]``, the bytes of the files.
+        size: Height and width of the result.
+
+    Returns:
+        The pixels, ``<float32>[batch, size, size, 3]`` from 0 to 255, and whether each file could
+        be read, ``<bool>[batch]``.
     """
 
     def one(raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # The only core op that survives a broken file is a data set that leaves it out.
-        found = tf.data.Dataset.from_tensors(raw).map(lambda r: (_decoded(r, size), True))
+        # A dataset that skips errors is the only way to survive a broken file with core ops.
+        found = tf.data.Dataset.from_tensors(raw).map(lambda r: (_decode_one(r, size), True))
         found = found.ignore_errors(log_warning=False)
         nothing = tf.data.Dataset.from_tensors((tf.zeros([size, size, 3]), False))
         picture, readable = found.concatenate(nothing).take(1).get_single_element()
         return tf.ensure_shape(picture, [size, size, 3]), readable
 
     signature = (tf.TensorSpec([size, size, 3], tf.float32), tf.TensorSpec([], tf.bool))
-    # One more than there are, because a map over nothing has no shape.
+    # One file more, because mapping over an empty batch gives no shape.
     pictures, readable = tf.map_fn(
         one, tf.concat([raw, [""]], axis=0), fn_output_signature=signature, parallel_iterations=2
     )
     return pictures[:-1], readable[:-1]
 
 
-def _decoded(raw: tf.Tensor, size: int) -> tf.Tensor:
+def _decode_one(raw: tf.Tensor, size: int) -> tf.Tensor:
     is_png = tf.strings.substr(raw, 0, 4) == b"\x89PNG"
     is_jpeg = tf.strings.substr(raw, 0, 2) == b"\xff\xd8"
 
     def png() -> tf.Tensor:
-        picture = tf.cast(_thinned(tf.io.decode_png(raw, channels=4), size), tf.float32)
+        picture = tf.cast(_subsample(tf.io.decode_png(raw, channels=4), size), tf.float32)
         share = picture[..., 3:]
-        # Where a PNG has less than 8 bits and nothing transparent, the op gives their highest
-        # number, not 255.
+        # For opaque PNGs of less than 8 bits, the op sets alpha to their highest value, not 255.
         bits = tf.cast(tf.io.decode_raw(tf.strings.substr(raw, 24, 1), tf.uint8)[0], tf.int32)
         highest = tf.cast(tf.bitwise.left_shift(1, tf.minimum(bits, 8)) - 1, tf.float32)
         share /= tf.where(tf.reduce_all(share == highest), highest, 255.0)
-        return _resized(picture[..., :3] * share + 255.0 * (1.0 - share), size)
+        return _resize(picture[..., :3] * share + 255.0 * (1.0 - share), size)
 
     def other() -> tf.Tensor:
         picture = tf.io.decode_image(raw, channels=3, expand_animations=False)
-        return _resized(_thinned(tf.ensure_shape(picture, [None, None, 3]), size), size)
+        return _resize(_subsample(tf.ensure_shape(picture, [None, None, 3]), size), size)
 
     picture = tf.cond(is_png, png, other)
     return tf.cond(is_jpeg, lambda: _upright(picture, _orientation(raw)), lambda: picture)
 
 
-def _thinned(picture: tf.Tensor, size: int) -> tf.Tensor:
-    """Without some of the rows and columns of a picture far larger than wanted."""
+def _subsample(picture: tf.Tensor, size: int) -> tf.Tensor:
+    """Drop rows and columns of an image that is far larger than needed."""
     channels = picture.shape[2]
     height, width = tf.unstack(tf.shape(picture)[:2])
-    across, down = (tf.maximum(1, n // (_ENOUGH * size)) for n in (width, height))
+    across, down = (tf.maximum(1, n // (_SUBSAMPLE_ABOVE * size)) for n in (width, height))
     picture = tf.strided_slice(picture, [0, 0, 0], tf.shape(picture), tf.stack([down, across, 1]))
     return tf.ensure_shape(picture, [None, None, channels])
 
 
-def _resized(picture: tf.Tensor, size: int) -> tf.Tensor:
+def _resize(picture: tf.Tensor, size: int) -> tf.Tensor:
     return tf.image.resize(picture, [size, size], antialias=True)
 
 
 def _orientation(raw: tf.Tensor) -> tf.Tensor:
-    """The EXIF orientation of a JPEG, from 1 to 8; 1, as it lies, where it says nothing."""
+    """Return the EXIF orientation of a JPEG, from 1 to 8; 1 (upright) if it has none."""
     data = tf.io.decode_raw(tf.strings.substr(raw, 0, _HEADER), tf.uint8)
     data = tf.concat([data, tf.zeros([16], tf.uint8)], axis=0)
     count = tf.size(data) - 16
@@ -180,7 +186,7 @@ def _orientation(raw: tf.Tensor) -> tf.Tensor:
 
 
 def _upright(picture: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """A square picture turned as its orientation says."""
+    """Rotate a square image by its EXIF orientation."""
 
     def among(*values: int) -> tf.Tensor:
         return tf.reduce_any(orientation == tf.constant(values))
@@ -192,7 +198,7 @@ def _upright(picture: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 @cache
 def compiled_decoder(size: int) -> tf.types.experimental.GenericFunction:
-    """`decode` as a compiled graph."""
+    """Return `decode` as a compiled graph."""
     return tf.function(
         lambda raw: decode(raw, size), input_signature=[tf.TensorSpec([None], tf.string)]
     )

@@ -9,14 +9,14 @@ import tensorflow as tf
 
 from pipelines.engine.data import disk
 
-#: The id that fills rows up.
+#: The id that pads rows.
 PADDING = 0
 
 
 class Ragged:
     """Rows of unequal length, packed: ``values`` end to end, row ``i`` from ``starts[i]`` on.
 
-    ``values`` may be a file on disk: what is made of such rows is on disk again.
+    If ``values`` is a file on disk, rows derived from these are on disk as well.
     """
 
     def __init__(self, values: np.ndarray, lengths: np.ndarray) -> None:
@@ -32,45 +32,45 @@ class Ragged:
         return self.values[self.starts[row] : self.starts[row] + self.lengths[row]]
 
     def with_prefix(self, value: int) -> Ragged:
-        """Every row with ``value`` before it."""
-        return self._with(value, self.starts)
+        """Return rows with ``value`` put before each."""
+        return self._insert(value, self.starts)
 
     def with_suffix(self, value: int) -> Ragged:
-        """Every row with ``value`` behind it."""
-        return self._with(value, self.starts + self.lengths)
+        """Return rows with ``value`` appended to each."""
+        return self._insert(value, self.starts + self.lengths)
 
-    def _with(self, value: int, places: np.ndarray) -> Ragged:
-        """Every row with ``value`` at its place."""
+    def _insert(self, value: int, positions: np.ndarray) -> Ragged:
+        """Insert ``value`` once in each row, at these positions of ``values``."""
         if not self.on_disk:
-            return Ragged(np.insert(self.values, places, value), self.lengths + 1)
-        whole = disk.DiskArray()
+            return Ragged(np.insert(self.values, positions, value), self.lengths + 1)
+        values = disk.DiskArray()
         for row in range(0, len(self), CHUNK_ROWS):
             start = self.starts[row]
             end = start + self.lengths[row : row + CHUNK_ROWS].sum()
-            here = places[row : row + CHUNK_ROWS] - start
-            whole.append(np.insert(np.array(self.values[start:end]), here, value))
-        return Ragged(whole.finish(), self.lengths + 1)
+            local = positions[row : row + CHUNK_ROWS] - start
+            values.append(np.insert(np.array(self.values[start:end]), local, value))
+        return Ragged(values.finish(), self.lengths + 1)
 
 
-#: Texts that are worked on at a time, and characters of them; rows likewise.
+#: Most texts, or rows, processed at a time, and most characters of texts.
 CHUNK_ROWS, CHUNK_CHARACTERS = 1000, 2**18
 
 
 def map_texts(
     texts: Collection[str], function: Callable[[tf.Tensor], tf.RaggedTensor]
 ) -> Iterator[tf.RaggedTensor]:
-    """A ``<string>[batch]`` → ragged function of many texts, piece by piece."""
+    """Apply a ``<string>[batch]`` → ragged function to many texts, chunk by chunk."""
     function = tf.function(function, input_signature=[tf.TensorSpec([None], tf.string)])
-    piece: list[bytes] = []
+    chunk: list[bytes] = []
     size = 0
     for text in texts:
-        piece.append(text.encode("utf-8", errors="replace"))
+        chunk.append(text.encode("utf-8", errors="replace"))
         size += len(text)
-        if len(piece) == CHUNK_ROWS or size >= CHUNK_CHARACTERS:
-            yield function(tf.constant(piece, tf.string, shape=[len(piece)]))
-            piece, size = [], 0
-    if piece:
-        yield function(tf.constant(piece, tf.string, shape=[len(piece)]))
+        if len(chunk) == CHUNK_ROWS or size >= CHUNK_CHARACTERS:
+            yield function(tf.constant(chunk, tf.string, shape=[len(chunk)]))
+            chunk, size = [], 0
+    if chunk:
+        yield function(tf.constant(chunk, tf.string, shape=[len(chunk)]))
 
 
 def encode_texts(
@@ -78,7 +78,7 @@ def encode_texts(
 ) -> Ragged:
     """Apply a ``<string>[batch]`` → ``<int32>`` ragged function to many texts.
 
-    Texts that are on disk become ids on disk.
+    Ids of texts on disk are kept on disk as well.
     """
     whole: list[np.ndarray] | disk.DiskArray = (
         disk.DiskArray() if isinstance(texts, disk.MappedRecords) else []

@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    pass
 
 
 def split_shares(
@@ -19,20 +16,20 @@ def split_shares(
     shares: Mapping[str, float],
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """Indices for ``train`` and each named share; equal keys always fall on one side.
+    """Split indices into ``train`` and the named shares; equal keys always stay together.
 
     Args:
-        keys: one a record, of one kind; records with equal keys (exact duplicates) stay together.
-        strata: one a record, of one kind; every stratum is split in the same proportion.
-        shares: held-out share of the distinct keys, by name, e.g. ``{"test": 0.1}``. However
-            large, each stratum keeps one key to train on.
-        seed: same seed, same split.
+        keys: One for each record, of one type; records with equal keys stay in one split.
+        strata: One for each record, of one type; every stratum is split in the same proportion.
+        shares: Held-out share of the distinct keys, by name, e.g. ``{"test": 0.1}``. Each stratum
+            keeps at least one key for training.
+        seed: The same seed gives the same split.
 
     Returns:
-        Sorted indices by name; ``train`` has what the shares leave.
+        Sorted indices by name; ``train`` has the remaining ones.
     """
     names = ("train", *shares)
-    # Numbers for keys and strata, so that many rows are a few arrays.
+    # Number the keys and strata, so that memory holds arrays instead of objects.
     _, first, key_of = np.unique(np.asarray(keys), return_index=True, return_inverse=True)
     _, strata_of = np.unique(np.asarray(strata), return_inverse=True)
     stratum_of = strata_of[first] if len(first) else first
@@ -51,9 +48,9 @@ def split_shares(
 
 
 def digests(keys: Iterable[str], count: int) -> np.ndarray:
-    """``<uint64>[count]``: a hash of each of so many keys.
+    """Hash ``count`` keys: ``<uint64>[count]``.
 
-    Two of a hundred million different ones are the same with a probability of 0.03 %.
+    Any two of a hundred million distinct keys collide with a probability of 0.03 %.
     """
 
     def hashed(key: str) -> int:
@@ -64,7 +61,7 @@ def digests(keys: Iterable[str], count: int) -> np.ndarray:
 
 
 def fingerprint(parts: Iterable[str]) -> str:
-    """SHA-256 over texts, in order: two runs with one fingerprint saw the same data."""
+    """Return a SHA-256 over texts, in order (its first 16 hex digits)."""
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode("utf-8", errors="surrogatepass")
@@ -75,7 +72,7 @@ def fingerprint(parts: Iterable[str]) -> str:
 
 @dataclass
 class Splits:
-    """The records of each split, and what is to be known about them."""
+    """The records of each split, with fingerprints and a report of how they were loaded."""
 
     train: Sequence[Any]
     validation: Sequence[Any]

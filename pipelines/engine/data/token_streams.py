@@ -1,4 +1,4 @@
-"""Texts that go on from batch to batch: parallel streams, cut into windows."""
+"""Batches that continue the texts of the batch before: parallel streams, cut into windows."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pipelines.engine.data.ragged import Ragged
 
 @dataclass(frozen=True)
 class Windows:
-    """What streams hold, window by window.
+    """The content of parallel streams, window by window.
 
     Attributes:
-        inputs: ``<int32>[windows, rows, window]``, 0 where a stream has nothing.
-        targets: likewise, the token after each input.
-        fresh: ``<bool>[windows, rows]``: a document begins here, and the state with it.
+        inputs: ``<int32>[windows, rows, window]``, padded with 0.
+        targets: The token after each input, in the same shape.
+        fresh: ``<bool>[windows, rows]``, whether a document begins here, which resets the state.
     """
 
     inputs: np.ndarray
@@ -30,7 +30,7 @@ class Windows:
         return zip(self.inputs, self.targets, self.fresh, strict=True)
 
     def dataset(self) -> tf.data.Dataset:
-        """``({ids, fresh}, targets)`` for each window."""
+        """Return a dataset of ``({ids, fresh}, targets)``, one element a window."""
         inputs = {"ids": self.inputs, "fresh": self.fresh}
         if not isinstance(self.inputs, np.memmap):
             return tf.data.Dataset.from_tensor_slices((inputs, self.targets)).prefetch(2)
@@ -45,20 +45,21 @@ class Windows:
 
 
 class TokenStreams:
-    """Documents laid one behind the other in parallel streams (the rows of a batch).
+    """Documents distributed over parallel streams (the rows of a batch), one after the other.
 
     Each token is predicted from those before it: inputs are ``end d_1 … d_n``, targets
-    ``d_1 … d_n end``, the end mark standing for the beginning as well. A document begins with a
-    window, so that the state is reset between windows only; what it leaves of its last window is
-    padding. Streams are filled evenly, once: epochs differ in the order within each.
+    ``d_1 … d_n end``, where the end mark also stands for the beginning. A document begins at the
+    start of a window, so that the state is reset between windows only; the rest of its last
+    window is padding. Documents are assigned to streams once and evenly; epochs differ in the
+    order within each stream.
 
     Args:
-        documents: ids of each.
-        rows: how many streams.
-        window: steps of a window.
-        end: the id of the end mark.
-        cut: whether a document longer than an even share of all is cut into pieces, so that
-            streams have work alike. A piece starts from the initial state.
+        documents: The ids of each document.
+        rows: Number of streams.
+        window: Steps of a window.
+        end: Id of the end mark.
+        cut: Whether to cut documents longer than an even share of all tokens, so that streams are
+            equally long. Each segment starts from the initial state.
     """
 
     def __init__(
@@ -69,42 +70,46 @@ class TokenStreams:
         self.tokens = int(steps.sum())
         share = -(-self.tokens // rows)
         longest = -(-share // window) * window if cut else max(int(steps.max(initial=1)), 1)
-        #: (document, first step, behind the last)
-        pieces = [
+        #: (document, first step, end)
+        segments = [
             (document, start, min(start + longest, count))
             for document, count in enumerate(steps.tolist())
             for start in range(0, count, longest)
         ]
         self._streams: list[list[tuple[int, int, int]]] = [[] for _ in range(rows)]
         filled = np.zeros(rows, np.int64)
-        for piece in sorted(pieces, key=lambda p: p[1] - p[2]):
+        for segment in sorted(segments, key=lambda p: p[1] - p[2]):
             row = int(filled.argmin())
-            self._streams[row].append(piece)
-            filled[row] += self._windows_of(piece)
+            self._streams[row].append(segment)
+            filled[row] += self._windows_of(segment)
         self.windows = int(filled.max())
         self.padded_tokens = self.windows * rows * window
 
-    def _windows_of(self, piece: tuple[int, int, int]) -> int:
-        return -(-(piece[2] - piece[1]) // self._window)
+    def _windows_of(self, segment: tuple[int, int, int]) -> int:
+        return -(-(segment[2] - segment[1]) // self._window)
 
     def arrange(self, rng: np.random.Generator | None = None) -> Windows:
-        """The windows of one pass; the order of the documents in each stream is drawn."""
-        made = disk.zeros if self._documents.on_disk else np.zeros
-        whole = (self._rows, self.windows * self._window)
-        inputs, targets = made(whole, np.int32), made(whole, np.int32)  # all of it padding
+        """Arrange the windows of one epoch.
+
+        Args:
+            rng: Shuffles the documents within each stream; None keeps their order.
+        """
+        zeros = disk.zeros if self._documents.on_disk else np.zeros
+        size = (self._rows, self.windows * self._window)
+        inputs, targets = zeros(size, np.int32), zeros(size, np.int32)
         fresh = np.ones((self._rows, self.windows), bool)
-        for row, pieces in enumerate(self._streams):
-            at = 0
-            order = range(len(pieces)) if rng is None else rng.permutation(len(pieces))
-            for document, start, stop in (pieces[i] for i in order):
+        for row, segments in enumerate(self._streams):
+            first = 0  # window of the next segment
+            order = range(len(segments)) if rng is None else rng.permutation(len(segments))
+            for document, start, stop in (segments[i] for i in order):
                 ids = self._documents[document]
                 marked = np.concatenate([[self._end], ids, [self._end]])[start : stop + 1]
-                begin, count = at * self._window, stop - start
+                begin, count = first * self._window, stop - start
                 inputs[row, begin : begin + count] = marked[:-1]
                 targets[row, begin : begin + count] = marked[1:]
                 windows = self._windows_of((document, start, stop))
-                fresh[row, at + 1 : at + windows] = False
-                at += windows
+                fresh[row, first + 1 : first + windows] = False
+                first += windows
         shape = (self._rows, self.windows, self._window)
         inputs, targets = (a.reshape(shape).swapaxes(0, 1) for a in (inputs, targets))
         if not self._documents.on_disk:

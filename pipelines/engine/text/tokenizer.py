@@ -1,4 +1,4 @@
-"""Texts to ids and back, for tasks that write: characters, words or parts of words."""
+"""Tokenize and detokenize texts that a model writes: characters, words or sub-words."""
 
 from __future__ import annotations
 
@@ -23,41 +23,42 @@ from pipelines.engine.text.vocabulary import (
 )
 from pipelines.engine.text.words import lower, split_pending
 
-#: The first entry of the vocabulary: the end of a document, and before its first token the
-#: beginning. No text holds it, and joined to one it adds nothing.
+#: The first entry of the vocabulary: marks the end of a document and, before its first token, the
+#: beginning. It is the empty string, so that it occurs in no text and adds nothing to one.
 END_MARK = ""
 END = RESERVED
-#: At level subword the next entries: every byte, those of ASCII being its characters.
+#: The next entries at level subword: all bytes; those of ASCII are its characters.
 BYTES = [bytes([b]).decode("utf-8", "surrogateescape") for b in range(256)]
-#: What the end of a text is that may become something else when the text goes on: all from the
-#: last space on. A character is never open.
-_OPEN_ENDS = {
+#: The end of a text that may be tokenized differently once more text follows: all from the last
+#: space on. Characters have none.
+_PENDING_ENDS = {
     "word": r"[\s\p{Z}\x{e000}][^\s\p{Z}\x{e000}]*",
     "subword": " [^ ]*",
 }
-#: Put between words while a text is divided: for private use, and taken out of texts.
+#: Separates words while a text is split: a private-use character, removed from texts before.
 _BOUNDARY = "\ue000"
 
 
 class DocumentTokenizer(Vocabulary):
-    """Texts to ids and back.
+    """Tokenizer whose ids can be turned back into texts.
 
-    A word has the space before it with it, so that joining words gives the text back: a word
-    without one is glued to what is before it. Runs of white space become one space or line end.
+    A word token includes the space before it, so that concatenating tokens restores the text: a
+    word without a space is attached to the token before it. Runs of white space become one space
+    or line feed.
 
-    Sub-words give every text back as it was. A text is read as its bytes, from left to right the
-    longest piece that the vocabulary has; a piece is a byte, a character, or characters that
-    words of the training split have in common (learned by byte-pair encoding, Sennrich et al.
-    2016). So nothing is unknown. Only the first character of a piece may be a space, and a text
-    is read as if there were one before it: its first word is like any other.
+    Sub-words restore every text exactly. A text is read as bytes, matching the longest token from
+    left to right; a token is a byte, a character, or a sequence of characters that is frequent in
+    words of the training split (learned by byte-pair encoding, Sennrich et al. 2016). So no text
+    has unknown tokens. Only the first character of a token may be a space, and a text is read as
+    if a space preceded it, so that its first word is tokenized like any other.
 
     Args:
-        vocabulary: the end mark, then what has the next ids; at level subword the bytes, which
-            come between them, are left out.
-        level: what a text is divided into: characters, words and line ends, or sub-words.
-        lowercase: fold case, Unicode-aware.
-        punctuation: punctuation marks are words of their own; else only white space divides. A
-            piece is learned inside one word.
+        vocabulary: The end mark, then the tokens with the next ids. At level subword, leave out
+            the bytes, which are inserted between them.
+        level: Split texts into characters, into words and line feeds, or into sub-words.
+        lowercase: Fold case, Unicode-aware.
+        punctuation: Make punctuation marks separate words; otherwise only white space separates.
+            No sub-word spans two words.
     """
 
     def __init__(
@@ -68,24 +69,27 @@ class DocumentTokenizer(Vocabulary):
         lowercase: bool = False,
         punctuation: bool = True,
     ) -> None:
-        end, *pieces = vocabulary
-        super().__init__([end, *BYTES, *pieces] if level == "subword" else vocabulary)
+        end, *tokens = vocabulary
+        super().__init__([end, *BYTES, *tokens] if level == "subword" else vocabulary)
         self.level, self.lowercase, self.punctuation = level, lowercase, punctuation
         names = ["", "\N{REPLACEMENT CHARACTER}", *self.vocabulary]
         self._names = [name.encode("utf-8", "surrogateescape") for name in names]
-        self._table = (
-            self._table_of_prefixes() if level == "subword" else word_table(self.vocabulary)
-        )
+        self._table = self._build_trie() if level == "subword" else word_table(self.vocabulary)
 
     @classmethod
     def fit(
         cls, texts: Collection[str], config: TokenizerConfig, level: TokenLevel
     ) -> DocumentTokenizer:
+        """Build the vocabulary from the texts of the training split.
+
+        Raises:
+            UserError: ``text.vocabulary`` is too small, or no word is frequent enough.
+        """
         settings = {"lowercase": config.lowercase, "punctuation": config.punctuation}
         words = cls([END_MARK], level=level, **settings).words
         if level == "subword":
             counts = count_words(texts, words)
-            entries = _learn_pieces(counts, size=config.vocabulary, min_count=config.min_count)
+            entries = _learn_subwords(counts, size=config.vocabulary, min_count=config.min_count)
         else:
             size = config.vocabulary - RESERVED - 1
             entries = build_vocabulary(texts, words, size=size, min_count=config.min_count)
@@ -93,73 +97,86 @@ class DocumentTokenizer(Vocabulary):
 
     def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
         if self.level == "subword":
-            return self._pieces(self._spaced(self._cleaned(texts)))
+            return self._match_tokens(self._with_leading_space(self._normalize(texts)))
         words = self.words(texts)
         return words.with_values(self._table.lookup(words.values))
 
     def split_pending(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Texts that may go on, in two: what is read now, and what only with what comes next.
+        """Split off the end of each text that may be tokenized differently once more text follows.
 
-        Read one after the other with `encode_continuation`, both give the ids of the whole.
+        Args:
+            texts: ``<string>[batch]``.
+
+        Returns:
+            ``(complete, pending)``, ``<string>[batch]`` each. Encoded one after the other with
+            `encode_continuation`, both give the ids of the whole text.
         """
         if self.level == "character":
             texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
             return texts, tf.zeros_like(texts)
-        return split_pending(texts, _OPEN_ENDS[self.level])
+        return split_pending(texts, _PENDING_ENDS[self.level])
 
     def encode_continuation(self, texts: tf.Tensor, fresh: tf.Tensor) -> tf.RaggedTensor:
-        """As a call, of the next piece of texts, which has begun before where not ``fresh``."""
+        """Encode the next part of each text, as calling the tokenizer encodes a whole text.
+
+        Args:
+            texts: ``<string>[batch]``, the next parts.
+            fresh: ``<bool>[batch]``, whether a part is the beginning of its text.
+
+        Returns:
+            ``RaggedTensor <int32>[batch, (tokens)]``.
+        """
         if self.level == "subword":
-            # A text that goes on has its space already.
-            texts = self._cleaned(texts)
+            # A continuation already contains its space.
+            texts = self._normalize(texts)
             begins = fresh | ~tf.strings.regex_full_match(texts, "(?s: .*)")
-            return self._pieces(tf.where(begins, self._spaced(texts), texts))
+            return self._match_tokens(tf.where(begins, self._with_leading_space(texts), texts))
         return self(texts)
 
     def words(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``.
+        """Split texts: ``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``.
 
-        Characters, words, or at level subword the words that pieces are parts of.
+        The result has characters, words, or, at level subword, the words that contain sub-words.
         """
-        texts = self._cleaned(texts)
+        texts = self._normalize(texts)
         if self.level == "character":
             return tf.strings.unicode_split(texts, "UTF-8")
         texts = tf.strings.regex_replace(texts, f"[{_BOUNDARY}]", " ")
         if self.level == "subword":
-            texts = self._spaced(texts)
+            texts = self._with_leading_space(texts)
         else:
             texts = tf.strings.regex_replace(texts, r"[\t\r\f\v\p{Z}]+", " ")
             texts = tf.strings.regex_replace(texts, r" *\n *", "\n")
             texts = tf.strings.regex_replace(texts, r"^ | $", "")
-            # A line begins as if there were a space before it: its first word is like any other.
+            # A space before each line makes its first word the same token as anywhere else.
             texts = tf.strings.regex_replace(texts, r"(^|\n)([^\n])", r"\1 \2")
         word = r"[^ \n]+"
         if self.punctuation:
             word = r"[\p{L}\p{M}\p{N}'’]+|[^\p{L}\p{M}\p{N}'’ \n]"
         texts = tf.strings.regex_replace(texts, rf"(\n| ?(?:{word})| )", rf"\1{_BOUNDARY}")
         words = tf.strings.split(texts, sep=_BOUNDARY)
-        # What is behind the last boundary: nothing.
+        # The split leaves an empty string after the last boundary.
         return tf.ragged.boolean_mask(words, tf.strings.length(words) > 0)
 
-    def _cleaned(self, texts: tf.Tensor) -> tf.Tensor:
+    def _normalize(self, texts: tf.Tensor) -> tf.Tensor:
         texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
         return lower(texts) if self.lowercase else texts
 
-    def _spaced(self, texts: tf.Tensor) -> tf.Tensor:
-        """A space before every text that has anything."""
+    def _with_leading_space(self, texts: tf.Tensor) -> tf.Tensor:
+        """Put a space before every text that is not empty."""
         return tf.where(texts == "", texts, " " + texts)
 
-    def _table_of_prefixes(self) -> tf.lookup.StaticHashTable:
-        """What a prefix of a piece and a byte after it make: ``256 · prefix + byte → prefix``.
+    def _build_trie(self) -> tf.lookup.StaticHashTable:
+        """Build a trie of the tokens as a table: ``256 · prefix + next byte → longer prefix``.
 
-        A prefix that is a piece has its id as its number, the empty one `END`, any other a higher
-        one; 0 is none.
+        A prefix that is a token is numbered by its id, the empty prefix by `END`, any other by a
+        number above all ids; 0 means that no token has the prefix.
         """
-        pieces = self._names[RESERVED:]
-        numbers = {piece: RESERVED + i for i, piece in enumerate(pieces)}
-        for piece in pieces:
-            for length in range(2, len(piece)):
-                numbers.setdefault(piece[:length], RESERVED + len(numbers))
+        tokens = self._names[RESERVED:]
+        numbers = {token: RESERVED + i for i, token in enumerate(tokens)}
+        for token in tokens:
+            for length in range(2, len(token)):
+                numbers.setdefault(token[:length], RESERVED + len(numbers))
         steps = {256 * numbers[p[:-1]] + p[-1]: n for p, n in numbers.items() if p}
         return tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(
@@ -169,19 +186,18 @@ class DocumentTokenizer(Vocabulary):
             default_value=0,
         )
 
-    def _pieces(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """From left to right the longest piece: ``<string>[batch]`` → ``<int32>[batch, (ids)]``.
+    def _match_tokens(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Match longest tokens from left to right: ``<string>[batch]`` → ``<int32>[batch, (ids)]``.
 
-        All texts are one row of bytes: each begins with a space, and no piece has one inside, so
-        that none reaches into the next text.
+        All texts are processed as one row of bytes: each begins with a space, and no token has a
+        space after its first byte, so no match extends into the next text.
         """
         lengths = tf.strings.length(texts)
         total = tf.reduce_sum(lengths)
-        found = self._longest(tf.strings.reduce_join(texts), tf.range(total))
+        found = self._longest_tokens(tf.strings.reduce_join(texts), tf.range(total))
 
-        # Where pieces begin: at the beginning of each text, and wherever one ends. What is 1, 2,
-        # 4, … pieces on from a place is known for every place, so that all of n are met in log n
-        # rounds.
+        # Tokens begin at the beginning of each text and wherever the previous token ends. Pointer
+        # doubling (1, 2, 4, … tokens ahead of every position) marks all n of them in log n rounds.
         sizes = tf.constant([len(name) for name in self._names])
         on = tf.concat([tf.range(total) + tf.gather(sizes, found), [total]], axis=0)
         splits = tf.concat([[0], tf.cumsum(lengths)], axis=0)
@@ -202,20 +218,20 @@ class DocumentTokenizer(Vocabulary):
             tf.boolean_mask(found, met), tf.gather(before, splits), validate=False
         )
 
-    def _longest(self, text: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-        """The longest piece that begins at each place ``<int32>[bytes]`` of a text: its id."""
-        # No piece that begins before a space goes on with it.
+    def _longest_tokens(self, text: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        """Find the id of the longest token at each position ``<int32>[bytes]`` of a text."""
+        # The final space ends every match, because no token has one after its first byte.
         data = tf.io.decode_raw(text + " ", tf.uint8)
 
         def grow(length: Any, places: Any, prefixes: Any, found: Any) -> Any:
             byte = tf.cast(tf.gather(data, places + length), tf.int64)
             longer = self._table.lookup(256 * prefixes + byte)
             places, prefixes = (tf.boolean_mask(a, longer > 0) for a in (places, longer))
-            is_piece = prefixes < self.size
+            is_token = prefixes < self.size
             found = tf.tensor_scatter_nd_update(
                 found,
-                tf.boolean_mask(places, is_piece)[:, None],
-                tf.cast(tf.boolean_mask(prefixes, is_piece), tf.int32),
+                tf.boolean_mask(places, is_token)[:, None],
+                tf.cast(tf.boolean_mask(prefixes, is_token), tf.int32),
             )
             return length + 1, places, prefixes, found
 
@@ -234,24 +250,27 @@ class DocumentTokenizer(Vocabulary):
         return found
 
     def ids_to_tokens(self, ids: tf.Tensor) -> tf.Tensor:
-        """The characters of each id, of the shape of ``ids``; padding has none.
+        """Look up the token string of each id, in the shape of ``ids``; empty for padding.
 
-        At level subword an id may be one byte of a character.
+        At level subword a token may be one byte of a character.
         """
         return tf.gather(tf.constant(self._names), ids)
 
     def detokenize(self, ids: tf.Tensor, *, prefix: tf.Tensor | None = None) -> tf.Tensor:
-        """Texts that begin with ``prefix`` and go on with ``ids``, ``<string>[batch]``.
+        """Turn ids back into texts that continue ``prefix``.
 
         Args:
-            ids: ``<int32>[batch, time]``, 0 behind the end of each row.
-            prefix: ``<string>[batch]``, taken as it is; ``None``: nothing.
+            ids: ``<int32>[batch, time]``, padded with 0 at the end of each row.
+            prefix: ``<string>[batch]``, kept unchanged; ``None`` for no prefix.
+
+        Returns:
+            ``<string>[batch]``, the prefix included.
         """
         return self.join_tokens(self.ids_to_tokens(ids), prefix=prefix)
 
-    def join_tokens(self, names: tf.Tensor, *, prefix: tf.Tensor | None = None) -> tf.Tensor:
+    def join_tokens(self, tokens: tf.Tensor, *, prefix: tf.Tensor | None = None) -> tf.Tensor:
         """Join token strings ``<string>[batch, time]`` as `detokenize` joins ids."""
-        texts = tf.strings.reduce_join(names, axis=1)
+        texts = tf.strings.reduce_join(tokens, axis=1)
         if prefix is None:
             prefix = tf.zeros_like(texts)
         if self.level == "word":
@@ -259,7 +278,7 @@ class DocumentTokenizer(Vocabulary):
             at_start = tf.strings.regex_full_match(prefix, r"(?s)(.*\s)?")
             texts = tf.where(at_start, tf.strings.regex_replace(texts, r"^ ", ""), texts)
         if self.level == "subword":
-            # A model may write half of a character.
+            # A model may generate an incomplete character.
             texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
             texts = tf.where(prefix == "", tf.strings.regex_replace(texts, r"^ ", ""), texts)
         return prefix + texts
@@ -286,13 +305,16 @@ class DocumentTokenizer(Vocabulary):
         return cls(cls.read_vocabulary(folder), **settings)
 
 
-def _learn_pieces(words: Counter[str], *, size: int, min_count: int) -> list[str]:
-    """Characters, then what byte-pair encoding merges them to, in the order of the merges.
+def _learn_subwords(words: Counter[str], *, size: int, min_count: int) -> list[str]:
+    """Learn sub-words: characters, then the merges of byte-pair encoding, in their order.
 
     Args:
-        words: how often each occurs.
-        size: ids in all, those before the pieces included.
-        min_count: rarer characters are bytes, and rarer merges are not made.
+        words: Counts of the words.
+        size: Number of all ids, reserved ids and bytes included.
+        min_count: Rarer characters are encoded as bytes, and rarer merges are not made.
+
+    Raises:
+        UserError: ``size`` is too small for the bytes and the characters.
     """
     counts: Counter[str] = Counter()
     for word, count in words.items():
@@ -308,7 +330,7 @@ def _learn_pieces(words: Counter[str], *, size: int, min_count: int) -> list[str
             f"text.vocabulary: {size:,} ids are too few for the bytes and the characters that "
             f"occur {min_count} times: at least {least:,}, or a higher text.min_count"
         )
-    # A rare character stands between pieces, and in none.
+    # Split words at rare characters, so that no sub-word contains one.
     known = set(characters)
     parts: Counter[str] = Counter()
     for word, count in words.items():

@@ -1,4 +1,4 @@
-"""Vocabularies: count words, number them, look them up."""
+"""Count the words of texts, build vocabularies, and look up ids."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pipelines.engine.data.ragged import PADDING, Ragged, encode_texts, map_text
 
 #: The id of a word outside the vocabulary.
 UNKNOWN = 1
-#: How many ids come before the first word of the vocabulary.
+#: Number of ids before the first word of the vocabulary: padding and unknown.
 RESERVED = 2
 
 
 class Vocabulary(tf.Module):
-    """Texts to ids: how is a subclass's own, `__call__`.
+    """Base class of tokenizers; subclasses define `__call__`.
 
     Id 0 is padding and never produced; id 1 stands for every word outside the vocabulary.
 
     Args:
-        vocabulary: the words with ids 2, 3, …; distinct.
+        vocabulary: The words with the ids 2, 3, …; distinct.
     """
 
     def __init__(self, vocabulary: Sequence[str]) -> None:
@@ -34,15 +34,15 @@ class Vocabulary(tf.Module):
 
     @property
     def size(self) -> int:
-        """How many ids there are: the vocabulary, padding and unknown."""
+        """Number of ids: the vocabulary, padding and unknown."""
         return RESERVED + len(self.vocabulary)
 
     def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """``<string>[batch]`` → ``RaggedTensor <int32>[batch, (tokens)]``."""
+        """Encode texts: ``<string>[batch]`` → ``RaggedTensor <int32>[batch, (tokens)]``."""
         raise NotImplementedError
 
     def padded(self, texts: tf.Tensor) -> tf.Tensor:
-        """``<string>[batch]`` → ``<int32>[batch, time]``, right-padded, at least one step long."""
+        """Encode texts: ``<string>[batch]`` → ``<int32>[batch, time]``, right-padded, time ≥ 1."""
         return self._padded(self(texts))
 
     @staticmethod
@@ -51,7 +51,7 @@ class Vocabulary(tf.Module):
         return tf.pad(ids, [[0, 0], [0, tf.cast(tf.shape(ids)[1] == 0, tf.int32)]])
 
     def encode(self, texts: Collection[str]) -> Ragged:
-        """All ``texts`` at once, outside a graph."""
+        """Encode a collection of texts, outside a graph."""
         return encode_texts(texts, self)
 
     def save(self, folder: Path) -> None:
@@ -59,7 +59,7 @@ class Vocabulary(tf.Module):
 
     @staticmethod
     def write_vocabulary(folder: Path, words: Sequence[str]) -> None:
-        # Not one a line: a word may be the end of a line.
+        # JSON, not one word a line: a word may be a line feed.
         text = json.dumps(words, ensure_ascii=False, indent=0)
         write_text(folder / "vocabulary.json", text)
 
@@ -70,7 +70,7 @@ class Vocabulary(tf.Module):
 
 
 def word_table(words: Sequence[str]) -> tf.lookup.StaticHashTable:
-    """Each of ``words`` to its id; any other to `UNKNOWN`."""
+    """Return a table from each word to its id, from any other to `UNKNOWN`."""
     return tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer(
             tf.constant(words, dtype=tf.string, shape=[len(words)]),
@@ -80,7 +80,7 @@ def word_table(words: Sequence[str]) -> tf.lookup.StaticHashTable:
     )
 
 
-#: Different words that are counted at a time, about 150 MB of them.
+#: Distinct words counted at a time, in about 150 MB.
 MAX_DISTINCT = 1_000_000
 
 
@@ -89,13 +89,15 @@ def count_words(
     split: Callable[[tf.Tensor], tf.RaggedTensor],
     max_distinct: int = MAX_DISTINCT,
 ) -> Counter[str]:
-    """How often each word of ``texts`` occurs.
+    """Count the words of ``texts``.
 
-    Of more than ``max_distinct`` different words, the rarest so far are forgotten, as in lossy
-    counting (Manku and Motwani 2002): where a word is still there, its count may be too low, by at
-    most the count at which words were forgotten.
+    With more than ``max_distinct`` distinct words, the rarest so far are dropped, as in lossy
+    counting (Manku and Motwani 2002): the count of a remaining word may then be too low, by at
+    most the highest count at which words were dropped.
 
     Args:
+        texts: The texts; read once.
+        max_distinct: Most words counted at a time.
         split: ``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``.
     """
     counts: Counter[bytes] = Counter()
@@ -115,13 +117,16 @@ def build_vocabulary(
     size: int,
     min_count: int,
 ) -> list[str]:
-    """The most frequent words of ``texts``, most frequent first, ties in code-point order.
+    """Return the most frequent words of ``texts``, most frequent first, ties in code-point order.
 
     Args:
-        texts: the training split, and nothing else.
+        texts: The training split, and nothing else.
         split: ``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``.
-        size: at most this many words.
-        min_count: rarer words are left out.
+        size: Most words returned.
+        min_count: Rarer words are left out.
+
+    Raises:
+        UserError: No word is frequent enough.
     """
     counts = count_words(texts, split)
     kept = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))

@@ -1,6 +1,6 @@
-"""Text to ids inside the graph: training and serving use the very same function.
+"""Split texts into words inside the graph, so that training and serving use the same function.
 
-Only core TensorFlow ops, so that a stock server can run an export.
+Only core TensorFlow ops are used, so that an unmodified TensorFlow server can run an export.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _SIGN = rf"((?:[^{_IN_WORDS}{_APOSTROPHES}\s\p{{Z}}\p{{C}}]|[{_UNSPACED}])\p{{M}
 _OPENING = rf"(^|[^{_IN_WORDS}{_APOSTROPHES}])([{_APOSTROPHES}]+)"
 _CLOSING = rf"([{_APOSTROPHES}]+)([^{_IN_WORDS}{_APOSTROPHES}]|$)"
 
-# What the end of a text may be that becomes something else when the text goes on: a tag that is not
-# closed; else the word behind the last tag; else all from the last character on that a word cannot
-# go over. Of the scripts written without spaces these are the letters only, since a mark belongs
-# to what is before it.
+# The end of a text that may be tokenized differently once more text follows: a tag that is not
+# closed; else the word after the last tag; else all from the last character that no word can
+# extend over. In scripts written without spaces these are the letters only, since a mark belongs
+# to the character before it.
 _UNSPACED_LETTERS = (
     r"\p{Han}\p{Hiragana}\p{Katakana}"
     r"\x{0e01}-\x{0e2f}\x{0e81}-\x{0eaf}\x{1780}-\x{17b3}\x{1000}-\x{102a}"
 )
-_OPEN_ENDS = (
+_PENDING_ENDS = (
     r"<(?:[/!]?(?:[a-zA-Z][^<>]{0,200})?)?",
     rf"{_TAG}[{_IN_WORDS}{_APOSTROPHES}]*",
     rf"(?:[^{_IN_WORDS}{_APOSTROPHES}]|[{_UNSPACED_LETTERS}])(?s:.*)",
@@ -42,7 +42,7 @@ _OPEN_ENDS = (
 
 
 def split_words(texts: tf.Tensor, *, lowercase: bool) -> tf.RaggedTensor:
-    """``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``."""
+    """Split texts: ``<string>[batch]`` → ``RaggedTensor <string>[batch, (words)]``."""
     texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
     if lowercase:
         texts = lower(texts)
@@ -55,10 +55,11 @@ def split_words(texts: tf.Tensor, *, lowercase: bool) -> tf.RaggedTensor:
 
 
 def lower(texts: tf.Tensor) -> tf.Tensor:
-    """Unicode's lower case, on every machine alike.
+    """Lower-case texts by Unicode's rules, independently of the machine's locale.
 
-    TensorFlow's depends on the locale: the Turkish I becomes ı, the Lithuanian Í gets a dot. What
-    they differ in is done before. It also ends a text at the first NUL.
+    TensorFlow's op depends on the locale: in Turkish I becomes ı, in Lithuanian Í gets a dot. The
+    characters concerned are replaced beforehand. The op also truncates a text at the first NUL,
+    so that becomes a space.
     """
     texts = tf.strings.regex_replace(texts, r"\x00", " ")
     texts = tf.strings.lower(texts)  # A to Z
@@ -67,33 +68,39 @@ def lower(texts: tf.Tensor) -> tf.Tensor:
     return tf.strings.lower(texts, encoding="utf-8")
 
 
-def split_pending(texts: tf.Tensor, *unfinished: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """Texts that may go on, in two: what is settled, and what is not ``<string>[batch]``.
+def split_pending(texts: tf.Tensor, *pending_ends: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Split off the end of each text that may be tokenized differently once more text follows.
 
     Args:
-        unfinished: what the end of a text is that is not settled, as regular expressions: the
-            shortest end that one of them fits, of the first that fits any. Where none does,
-            nothing is settled.
+        texts: ``<string>[batch]``.
+        pending_ends: Regular expressions for that end, in order of priority: the first that
+            matches an end of the text determines it, by its shortest match. If none matches, the
+            whole text is pending.
+
+    Returns:
+        ``(complete, pending)``, ``<string>[batch]`` each.
     """
     texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
-    open_ = texts
-    for end in reversed(unfinished):
-        fits = tf.strings.regex_full_match(texts, rf"(?s:.*)(?:{end})")
-        open_ = tf.where(fits, tf.strings.regex_replace(texts, rf"^(?s:.*)({end})$", r"\1"), open_)
-    settled = tf.strings.length(texts) - tf.strings.length(open_)
-    return tf.strings.substr(texts, tf.zeros_like(settled), settled), open_
+    pending = texts
+    for end in reversed(pending_ends):
+        matches = tf.strings.regex_full_match(texts, rf"(?s:.*)(?:{end})")
+        end_of_text = tf.strings.regex_replace(texts, rf"^(?s:.*)({end})$", r"\1")
+        pending = tf.where(matches, end_of_text, pending)
+    length = tf.strings.length(texts) - tf.strings.length(pending)
+    return tf.strings.substr(texts, tf.zeros_like(length), length), pending
 
 
 class Tokenizer(Vocabulary):
-    """Splits a text that is to be understood, not written, into words.
+    """Word tokenizer for texts that a model reads; its ids cannot be turned back into a text.
 
     Bytes that are not UTF-8 are replaced by U+FFFD; an empty text gives an empty row.
 
     Args:
-        vocabulary: the words with ids 2, 3, …; whitespace-free, distinct.
-        lowercase: fold case, Unicode-aware.
-        max_tokens: longer texts are cut; ``None`` keeps all.
-        keep: which tokens a cut keeps: the ``head``, the ``tail``, or half from both ``ends``.
+        vocabulary: The words with the ids 2, 3, …; distinct, without white space.
+        lowercase: Fold case, Unicode-aware.
+        max_tokens: Truncate longer texts; ``None`` keeps all tokens.
+        keep: The tokens that truncation keeps: the ``head``, the ``tail``, or half from both
+            ``ends``.
     """
 
     def __init__(
@@ -115,42 +122,51 @@ class Tokenizer(Vocabulary):
         return words.with_values(self._table.lookup(words.values))
 
     def words(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """As `split_words`, cut to length."""
+        """Split texts as `split_words` does, truncated to ``max_tokens``."""
         words = split_words(texts, lowercase=self.lowercase)
-        return self._cut(words)
+        return self._truncate(words)
 
     def split_pending(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Texts that may go on, in two: what is read now, and what only with what comes next.
+        """Split off the end of each text that may be tokenized differently once more text follows.
 
-        Read one after the other with `encode_continuation`, both give the ids of the whole.
+        Args:
+            texts: ``<string>[batch]``.
+
+        Returns:
+            ``(complete, pending)``, ``<string>[batch]`` each. Encoded one after the other with
+            `encode_continuations`, both give the ids of the whole text.
         """
-        return split_pending(texts, *_OPEN_ENDS)
+        return split_pending(texts, *_PENDING_ENDS)
 
     def encode_continuations(
         self, texts: Sequence[tf.Tensor], read: tf.Tensor
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """The ids of the next pieces of texts, right-padded, and the words read up to their ends.
+        """Encode consecutive parts of texts.
 
-        Of ``max_tokens`` it keeps the ``head``; where the end of a text counts, it keeps all,
-        because no end is known.
+        With ``keep="head"``, ``max_tokens`` applies to the whole text; otherwise all tokens are
+        kept, because the end of the text is not known yet.
 
         Args:
-            texts: ``<string>[batch]`` each, one piece behind the other.
-            read: ``<int32>[batch]``, words before the pieces.
+            texts: Consecutive parts, ``<string>[batch]`` each.
+            read: ``<int32>[batch]``, number of words before the first part.
+
+        Returns:
+            For each part, its ids ``<int32>[batch, time]``, right-padded, and the number of words
+            up to its end, ``<int32>[batch]``.
         """
-        # All in one pass: of a few words the operations cost what they are, not what they do.
+        # In one pass: for a few words, the number of operations determines the cost.
         words = split_words(tf.concat(texts, axis=0), lowercase=self.lowercase)
         found = self._padded(words.with_values(self._table.lookup(words.values)))
         ids, counts = tf.split(found, len(texts)), []
-        for i, piece in enumerate(ids):
+        for i, part in enumerate(ids):
             if self.max_tokens is not None and self.keep == "head":
-                place = read[:, None] + tf.range(tf.shape(piece)[1])[None]
-                ids[i] = tf.where(place < self.max_tokens, piece, PADDING)
-            read += tf.math.count_nonzero(piece, axis=1, dtype=tf.int32)
+                place = read[:, None] + tf.range(tf.shape(part)[1])[None]
+                ids[i] = tf.where(place < self.max_tokens, part, PADDING)
+            read += tf.math.count_nonzero(part, axis=1, dtype=tf.int32)
             counts.append(read)
         return ids, counts
 
-    def _cut(self, words: tf.RaggedTensor) -> tf.RaggedTensor:
+    def _truncate(self, words: tf.RaggedTensor) -> tf.RaggedTensor:
         limit = self.max_tokens
         if limit is None:
             return words

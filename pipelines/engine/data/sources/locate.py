@@ -139,7 +139,10 @@ def _require_all_shards(source: str, files: Mapping[str, Path]) -> None:
 
 
 def file_extension(path: Path) -> str | None:
-    """Return the extension that selects the reader, ignoring shard and compression; None if unknown."""
+    """Return the extension that selects the reader, None if no reader has it.
+
+    The suffixes of shards and compressed files are ignored.
+    """
     path = path.with_name(SHARD.sub("", path.name))
     plain = path.with_suffix("") if path.suffix.lower() in COMPRESSION else path
     ending = plain.suffix.lower()

@@ -72,7 +72,7 @@ def test_nothing_is_left_on_disk(home):
 
 def test_a_folder_that_cannot_be_written_to_is_named(home):
     home.write_text("a file")
-    with pytest.raises(UserError, match=r"home: nothing can be kept on disk there"):
+    with pytest.raises(UserError, match=r"home: cannot write there"):
         disk.DiskRecords([Record("a", 1, "b")])
 
 

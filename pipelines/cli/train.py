@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
     joined = cluster.joined()
     if joined is not None and joined.process_id:
-        train.follow(config, joined)
+        train.train_as_worker(config, joined)
         return
     if resumed is not None:
         trained = train.resume(resumed, selected, console, joined)

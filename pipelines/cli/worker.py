@@ -59,9 +59,9 @@ def main(name: str, key: str, mode: str) -> None:
         member = GroupMember(group.name, key, mode == "trial", after_epoch)
         started = group.runs().get(key)
         if started is None:
-            train.train(config, selected, console, child=member)
+            train.train(config, selected, console, member=member)
         else:
-            train.resume(started, selected, console, child=member)
+            train.resume(started, selected, console, member=member)
 
     process.finish(train, console)
 

@@ -1,4 +1,4 @@
-"""The variants of one config side by side: trained over several seeds, one table, one picture."""
+"""Compare the variants of a config: train each with several seeds, tabulate and plot them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from pipelines.engine.runs.mlflow_content import COSTS
 from pipelines.engine.runs.run import Run
 from pipelines.engine.tasks.catalog import get_config
 
-#: So many seeds from the config's own on, unless told otherwise: enough for a first ±.
+#: Default number of seeds, from the config's own on: enough for a first ±.
 _SEEDS = 3
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What was measured of one variant, a number for each seed that is done."""
+    """The results of one variant, with one value for each finished seed."""
 
     name: str
     scores: list[float]
-    #: By the names of `mlflow_content.COSTS`.
+    #: By the names in `mlflow_content.COSTS`.
     costs: dict[str, list[float]]
-    #: Monitored score by epoch, of each seed.
+    #: The monitored score of each epoch, for each seed.
     curves: list[list[float]]
     runs: list[str]
 
@@ -50,7 +50,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is done so far."""
+    """The results so far."""
 
     task: str
     config_name: str
@@ -60,7 +60,7 @@ class Comparison:
     monitor: str
     variants: list[Variant]
     baselines: dict[str, float]
-    #: Why a training failed, by key.
+    #: Reasons of failed trainings, by key.
     failed: dict[str, str]
 
     @property
@@ -93,7 +93,7 @@ class Comparison:
 
     @property
     def best(self) -> Variant | None:
-        """The variant with the best mean; None where nothing is done."""
+        """The variant with the best mean; None if none is finished."""
         sign = 1 if self.higher_is_better else -1
         return max(self.variants, key=lambda v: sign * v.mean, default=None)
 
@@ -133,16 +133,19 @@ def compare(
     *,
     worker: Sequence[str],
 ) -> Comparison:
-    """Train what is not trained yet, and say how it stands.
+    """Train the variants that are not trained yet, and return the results.
 
     Args:
-        file, overrides: the config that is varied.
-        seeds: each variant is trained with each of them.
+        task: the task's name.
+        file: the config that is varied.
+        overrides: ``KEY=VALUE`` pairs for it.
+        seeds: each variant is trained with each of them; None for three.
         only: names of variants; None for all.
+        console: where progress is shown.
         worker: the command that trains one run.
 
     Raises:
-        UserError: the task has no such variant, or the config cannot be varied like that.
+        UserError: the task has no such variant, or the config does not allow it.
     """
     kind = get_config(task)
     base = configs.load(file, kind, overrides)
@@ -155,9 +158,9 @@ def compare(
         )
         # Seed by seed: the first table has every variant.
         for seed in seeds
-        for name in _chosen(kind, only)
+        for name in _select_variants(kind, only)
     }
-    # The same comparison can be gone on with by further seeds.
+    # Further seeds continue the same comparison.
     group = Group.of("comparisons", base.model_copy(update={"seed": 0}))
     names = list(dict.fromkeys(name for name, _ in plan))
     tracker = GroupTracker(group, f"unfold compare {task}", {"config": base.name}, console)
@@ -169,31 +172,33 @@ def compare(
         for number, ((name, seed), config) in enumerate(plan.items(), 1):
             key = f"{name}-seed-{seed}"
             try:
-                _train(group, key, config, f"{key} ({number} of {len(plan)})", worker, console)
+                _train_member(
+                    group, key, config, f"{key} ({number} of {len(plan)})", worker, console
+                )
             except TrainingError as error:
                 failed[key] = str(error)
                 console.warn(f"{key} failed: {error}")
         status = "FINISHED"
     except KeyboardInterrupt:
-        console.say("interrupted; the same command goes on from here")
+        console.say("interrupted; the same command continues from here")
         raise
     finally:
-        found = _found(group, base, names, seeds, failed)
-        if found.variants:
-            files = _write(found)
-            metrics = {f"{found.metric}/{v.name}": v.mean for v in found.variants}
-            tracker.finish(status, found.markdown(), metrics, files)
-    return found
+        result = _collect(group, base, names, seeds, failed)
+        if result.variants:
+            files = _write(result)
+            metrics = {f"{result.metric}/{v.name}": v.mean for v in result.variants}
+            tracker.finish(status, result.markdown(), metrics, files)
+    return result
 
 
-def _chosen(kind: type[Experiment], only: Sequence[str] | None) -> list[str]:
+def _select_variants(kind: type[Experiment], only: Sequence[str] | None) -> list[str]:
     for name in only or ():
         if name not in kind.variants:
             raise UserError(f"no variant {name!r}; there are: {', '.join(kind.variants)}")
     return [name for name in kind.variants if only is None or name in only]
 
 
-def _train(
+def _train_member(
     group: Group, key: str, config: Experiment, title: str, worker: Sequence[str], console: Console
 ) -> None:
     run = group.runs().get(key)
@@ -214,15 +219,15 @@ def _train(
     console.say(f"  {run.id}: {name} {run.info.scores[name]:.4f}")
 
 
-def _found(
+def _collect(
     group: Group, base: Experiment, names: list[str], seeds: list[int], failed: dict[str, str]
 ) -> Comparison:
-    """What the runs that are finished say."""
+    """Collect the results of the finished runs."""
     metric, higher = base.score
-    begun, done = group.runs(), dict[str, list[Run]]()
+    existing, done = group.runs(), dict[str, list[Run]]()
     for name in names:
-        mine = [begun[key] for seed in seeds if (key := f"{name}-seed-{seed}") in begun]
-        if finished := [run for run in mine if run.info.status == "finished"]:
+        runs = [existing[key] for seed in seeds if (key := f"{name}-seed-{seed}") in existing]
+        if finished := [run for run in runs if run.info.status == "finished"]:
             done[name] = finished
     _check_data(group, [run for runs in done.values() for run in runs])
     infos = {name: [run.info for run in runs] for name, runs in done.items()}
@@ -254,19 +259,19 @@ def _found(
 
 
 def _check_data(group: Group, runs: Sequence[Run]) -> None:
-    """All that were trained with one seed have seen the same records."""
+    """Check that runs with the same seed were trained on the same records."""
     by_seed: dict[int, str] = {}
     for run in runs:
-        seed, seen = run.config().seed, run.info.data.fingerprint
-        if by_seed.setdefault(seed, seen) != seen:
+        seed, fingerprint = run.config().seed, run.info.data.fingerprint
+        if by_seed.setdefault(seed, fingerprint) != fingerprint:
             raise UserError(
-                f"{group.folder}: the records changed since its first training; begin another "
-                "comparison by another name: --set name=NAME"
+                f"{group.folder}: the records changed since its first training; start another "
+                "comparison with another name: --set name=NAME"
             )
 
 
 def _write(found: Comparison) -> list[Path]:
-    """The table, for people and for programs, and the picture."""
+    """Write the table, as Markdown and as JSON, and the figure."""
     folder = found.folder
     table, numbers, picture = (
         folder / n for n in ("comparison.md", "comparison.json", "comparison.png")
@@ -278,7 +283,7 @@ def _write(found: Comparison) -> list[Path]:
 
 
 def draw(found: Comparison) -> Figure:
-    """The score of each variant, seed by seed; the way there; and what it cost."""
+    """Plot the scores of each variant by seed, its learning curve, and its training time."""
     figure, (left, middle, right) = plotting.new_figure(
         13.0, 1.6 + 0.42 * max(6, len(found.variants)), 3
     )
@@ -317,7 +322,7 @@ def draw(found: Comparison) -> Figure:
 
 
 def _with_deviation(mean: float, deviation: float | None) -> str:
-    """As many digits as the deviation has a meaning for."""
+    """Format a mean ± deviation with the digits that the deviation makes meaningful."""
     if not deviation:
         return f"{mean:.4g}"
     digits = max(0, 1 - int(np.floor(np.log10(deviation))))

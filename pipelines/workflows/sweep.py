@@ -1,4 +1,4 @@
-"""A search for the best keys of a config: trials, the unpromising of them ended early."""
+"""Search for the best values of config keys, with early pruning of unpromising trials."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ from pipelines.engine.tasks.catalog import get_config
 from pipelines.workflows.search_space import Space, check, overrides_of, shown, value_of
 from pipelines.workflows.study import BEST, MONITOR, REASON, Searcher
 
-#: Keys that a picture has room for.
+#: The most keys that are plotted.
 _DRAWN = 5
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is done so far.
+    """The results so far.
 
     Attributes:
-        trials: of the storage, whoever made them.
-        best_file: the config of the best; None while there is none.
+        trials: all trials in the storage, those of other machines included.
+        best_file: the config of the best trial; None if none is complete.
+        command: the command that trains the best config.
     """
 
     folder: Path
@@ -62,7 +63,7 @@ class Sweep:
 
     @property
     def rows(self) -> list[list[str]]:
-        """The best first; then those that were pruned, failed or are not done."""
+        """The complete trials, best first; then the others by number."""
 
         def rank(trial: FrozenTrial) -> tuple[bool, float]:
             done = trial.state == TrialState.COMPLETE and trial.value is not None
@@ -154,7 +155,7 @@ def sweep(
         searcher.work(workers)
         status = "FINISHED"
     except KeyboardInterrupt:
-        console.say("interrupted; the same command goes on from here")
+        console.say("interrupted; the same command continues from here")
         raise
     finally:
         found = _found(base, space, group.folder, make, searcher)

@@ -1,10 +1,11 @@
-"""The work behind the commands, for every task. Imported once the device is chosen."""
+"""Train a run, or continue one. Import this module once the device is selected."""
 
 from __future__ import annotations
 
 import math
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pipelines.engine.runs.info import DataReport
 from pipelines.engine.runs.run import GroupMember, Run, runs_folder
 from pipelines.engine.runs.tables import EXAMPLES, FLOW, add_epoch
 from pipelines.engine.runs.tracking import Tracker
-from pipelines.engine.tasks.base import Processor, Task
+from pipelines.engine.tasks.base import Evaluation, Processor, Task
 from pipelines.engine.tasks.catalog import get_task
 from pipelines.engine.training import diagnostics, distribution, loop
 from pipelines.engine.training.cluster import Cluster
@@ -32,40 +33,52 @@ from pipelines.workflows.export import export
 
 def train(
     config: Experiment,
-    where: dict[str, str],
+    device: dict[str, str],
     console: Console,
     cluster: Cluster | None = None,
-    child: GroupMember | None = None,
+    member: GroupMember | None = None,
 ) -> Run:
-    """Train, evaluate, track and export a new run.
+    """Train, evaluate, export and track a new run.
 
     Args:
-        where: the backend and device of this process, kept with the run.
-        cluster: the processes that train together, of which this is the first.
-        child: given, the run is one of a group.
+        config: the resolved config.
+        device: the backend and device of this process, as recorded in ``run.json``.
+        console: where progress is shown.
+        cluster: the processes that train together; this is their main process.
+        member: the place of the run in its group; None for a single run.
+
+    Returns:
+        The run.
     """
     started = time.perf_counter()
     require_writable(runs_folder(config.task), "the runs folder")
     task = get_task(config.task)
     strategy = distribution.choose(config.train, cluster, carries_state=task.carries_state)
     splits = task.load(config)
-    _say_data(DataReport.of(splits), console)
+    data = DataReport.of(splits)
+    _print_data(data, console)
     processor = task.prepare(config, splits)
-    group = {} if child is None else {"group": child.membership()}
-    run = Run.create(config, processor, data=DataReport.of(splits), **where, **group)
+    group = {} if member is None else {"group": member.membership()}
+    run = Run.create(config, processor, data=data, **device, **group)
     with run.locked():
-        _train(task, config, splits, run, strategy, console, started, child)
+        _Training(run, task, config, splits, strategy, console, member, started).complete()
     return run
 
 
 def resume(
     run: Run,
-    where: dict[str, str],
+    device: dict[str, str],
     console: Console,
     cluster: Cluster | None = None,
-    child: GroupMember | None = None,
+    member: GroupMember | None = None,
 ) -> Run:
-    """Continue a run that was interrupted; it ends like one that was not."""
+    """Continue an interrupted run; the result equals that of an uninterrupted one.
+
+    The arguments are those of `train`.
+
+    Raises:
+        UserError: the run is finished, or its data has changed.
+    """
     started = time.perf_counter()
     with run.locked():
         if run.info.status == "finished":
@@ -73,42 +86,214 @@ def resume(
         config, task = run.config(), get_task(run.task)
         strategy = distribution.choose(config.train, cluster, carries_state=task.carries_state)
         splits = task.load(config)
-        _say_data(DataReport.of(splits), console)
+        _print_data(DataReport.of(splits), console)
         if run.info.data.fingerprint != splits.fingerprint:
             source = ", ".join(as_list(config.data.source))
             raise UserError(
                 f"run {run.id} cannot be resumed: {source} holds other records than when it started"
             )
-        run.update(**where)
-        _train(task, config, splits, run, strategy, console, started, child)
+        run.update(**device)
+        _Training(run, task, config, splits, strategy, console, member, started).complete()
     return run
 
 
-def follow(config: Experiment, cluster: Cluster) -> None:
-    """Train together with the process that writes, and write nothing."""
+def train_as_worker(config: Experiment, cluster: Cluster) -> None:
+    """Train together with the main process of a cluster, and write nothing."""
     task, console = get_task(config.task), Console(silent=True)
     strategy = distribution.choose(config.train, cluster, carries_state=task.carries_state)
     splits = task.load(config)
-    strategy.require_equal("config", _trained_by(config))
-    strategy.require_equal("data", splits.fingerprint)
+    _check_agreement(strategy, config, splits)
     signals.install()
-    with tempfile.TemporaryDirectory() as nothing:
-        processor = task.load_processor(strategy.replicate(Path(nothing)))
+    with tempfile.TemporaryDirectory() as empty:
+        processor = task.load_processor(strategy.replicate(Path(empty)))
         loop.fit(
             _build(task, config, processor, strategy),
             task.feed(config, processor, splits),
             task.objective(config),
             config.train,
-            folder=Path(nothing),
+            folder=Path(empty),
             console=console,
             strategy=strategy,
         )
     strategy.leave()
 
 
-def _trained_by(config: Experiment) -> str:
-    """All of a config that a model depends on, but for the data, which has a hash of its own."""
-    return config.model_dump_json(exclude={"data", "device", "name"})
+def track(run: Run, console: Console) -> None:
+    """Send to MLflow what could not be sent while the run was trained.
+
+    Raises:
+        UserError: the run is being trained, or the store cannot be used.
+    """
+    statuses = {"finished": "FINISHED", "tried": "FINISHED", "failed": "FAILED"}
+    with run.locked():  # a training in progress sends its results itself
+        status = statuses.get(run.info.status, "KILLED")
+        if not Tracker(run, run.config(), console).finish(status):
+            raise UserError(f"run {run.id} was not sent")
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A training in progress in its main process.
+
+    Attributes:
+        started: when it started, by `time.perf_counter`.
+    """
+
+    run: Run
+    task: Task
+    config: Experiment
+    splits: Splits
+    strategy: distribution.SingleDevice
+    console: Console
+    member: GroupMember | None
+    started: float
+
+    def complete(self) -> None:
+        """Train the run to its end; whatever happens, record the status and tell MLflow."""
+        run, console = self.run, self.console
+        console.say(f"run {run.id}  ({run.folder})")
+        run.update(status="running")
+        tracker = Tracker(run, self.config, console)
+        signals.install()
+        try:
+            evaluation = self._work(tracker)
+        except loop.TrialPruned:
+            run.update(status="pruned")
+            tracker.finish("KILLED")
+            return
+        except KeyboardInterrupt:
+            run.update(status="interrupted")
+            tracker.finish("KILLED")
+            console.say(f"interrupted; continue with: unfold train {run.task} --resume {run.id}")
+            raise
+        except ProcessLostError:
+            run.update(status="interrupted")
+            tracker.finish("KILLED")
+            raise
+        except BaseException:
+            run.update(status="failed")
+            tracker.finish("FAILED")
+            raise
+        if evaluation is None:
+            run.update(status="tried")
+        else:
+            run.finish(
+                scores=evaluation.scores,
+                verdict=evaluation.verdict,
+                baselines=evaluation.baselines,
+                total_seconds=time.perf_counter() - self.started,
+            )
+        tracker.finish("FINISHED")
+
+    def _work(self, tracker: Tracker) -> Evaluation | None:
+        """Fit, export and evaluate; a trial of a sweep is only fitted."""
+        self.strategy.on_process_loss(lambda: self.run.update(status="interrupted"))
+        _check_agreement(self.strategy, self.config, self.splits)
+        state = self._fit(tracker)
+        self.strategy.leave()
+        signals.check()
+        if self.member is not None and self.member.trial:
+            return None
+        export(self.run, self.console)
+        signals.check()
+        evaluation = evaluate_trained(
+            self.task, self.config, self.splits, self.run, state, self.console
+        )
+        signals.check()
+        return evaluation
+
+    def _fit(self, tracker: Tracker) -> loop.State:
+        """Train the model from the run's last checkpoint on, and save it."""
+        run, task, config = self.run, self.task, self.config
+        processor = task.load_processor(self.strategy.replicate(run.require("processor")))
+        model = _build(task, config, processor, self.strategy)
+        evaluation_model = self.strategy.evaluation_model(
+            model, lambda: task.build(config, processor)
+        )
+        self._record_model(model)
+        tracker.publish()
+        examples = task.examples(config, processor, evaluation_model, self.splits)
+        feed, objective = task.feed(config, processor, self.splits), task.objective(config)
+        diagnose = _Diagnostics(self, evaluation_model, feed, objective)
+
+        def on_epoch(state: loop.State) -> None:
+            run.write_history(state.history)
+            if examples is not None:
+                add_epoch(run, EXAMPLES, state.epoch, examples())
+            tracker.publish()
+            run.update(**state.best_so_far(objective))
+            if self.member is not None:
+                self.member.after_epoch(state.report(objective, config.train.epochs))
+
+        state = loop.fit(
+            model,
+            feed,
+            objective,
+            config.train,
+            folder=run.folder / "checkpoints",
+            console=self.console,
+            strategy=self.strategy,
+            evaluation_model=evaluation_model,
+            on_epoch=on_epoch,
+            diagnose=diagnose,
+        )
+        run.write_history(state.history)
+        run.update(
+            train_seconds=sum(record["epoch_seconds"] for record in state.history),
+            peak_memory_mb=profiling.peak_memory_mb(),
+        )
+        _save_model(evaluation_model, run.folder / "model.keras")
+        return state
+
+    def _record_model(self, model: keras.Model) -> None:
+        """Record and print the size of a model and the routes of its recurrent layers."""
+        layer_routes = routes(model)
+        parameters = sum(math.prod(w.shape) for w in model.trainable_weights)
+        self.run.update(parameters=parameters, routes=layer_routes)
+        self.console.say(f"{parameters:,} parameters")
+        for name, route in layer_routes.items():
+            self.console.say(f"{name}: {route}")
+
+
+class _Diagnostics:
+    """Diagnoses a model every ``train.health`` epochs, and warns once for each layer.
+
+    Args:
+        model: a model that this process can call by itself.
+    """
+
+    def __init__(
+        self, training: _Training, model: keras.Model, feed: loop.Feed, objective: loop.Objective
+    ) -> None:
+        self._run, self._console = training.run, training.console
+        self._interval = training.config.train.health
+        self._diagnose = (
+            diagnostics.GradientDiagnostics(model, objective.loss, feed.validation())
+            if self._interval
+            else None
+        )
+        self._warned: set[str] = set()
+
+    def __call__(self, epoch: int) -> dict[str, float]:
+        """Return the metrics of an epoch; empty if it is not diagnosed."""
+        if self._diagnose is None or epoch % self._interval:
+            return {}
+        diagnosis = self._diagnose()
+        add_epoch(self._run, FLOW, epoch, diagnosis.table())
+        for layer, warning in diagnosis.warnings.items():
+            if layer not in self._warned:
+                self._console.warn(warning)
+                self._warned.add(layer)
+        return diagnosis.metrics
+
+
+def _check_agreement(
+    strategy: distribution.SingleDevice, config: Experiment, splits: Splits
+) -> None:
+    """Check that all processes train the same model on the same data."""
+    # The data has a fingerprint, and may be in different places; names do not matter.
+    strategy.require_equal("config", config.model_dump_json(exclude={"data", "device", "name"}))
+    strategy.require_equal("data", splits.fingerprint)
 
 
 def _build(
@@ -120,135 +305,7 @@ def _build(
         return task.build(config, processor)
 
 
-def _train(
-    task: Task,
-    config: Experiment,
-    splits: Splits,
-    run: Run,
-    strategy: distribution.SingleDevice,
-    console: Console,
-    started: float,
-    child: GroupMember | None,
-) -> None:
-    """Train ``run``; however that ends, the run and its tracker say so."""
-    console.say(f"run {run.id}  ({run.folder})")
-    run.update(status="running")
-    tracker = Tracker(run, config, console)
-    signals.install()
-    try:
-        strategy.on_process_loss(lambda: run.update(status="interrupted"))
-        strategy.require_equal("config", _trained_by(config))
-        strategy.require_equal("data", splits.fingerprint)
-        state = _fit(task, config, splits, run, strategy, tracker, console, child)
-        strategy.leave()
-        signals.check()
-        if child is not None and child.trial:
-            run.update(status="tried")
-            tracker.finish("FINISHED")
-            return
-        export(run, console)
-        signals.check()
-        evaluation = evaluate_trained(task, config, splits, run, state, console)
-        signals.check()
-    except loop.TrialPruned:
-        run.update(status="pruned")
-        tracker.finish("KILLED")
-        return
-    except KeyboardInterrupt:
-        run.update(status="interrupted")
-        tracker.finish("KILLED")
-        console.say(f"interrupted; continue with: unfold train {task.name} --resume {run.id}")
-        raise
-    except ProcessLostError:
-        run.update(status="interrupted")
-        tracker.finish("KILLED")
-        raise
-    except BaseException:
-        run.update(status="failed")
-        tracker.finish("FAILED")
-        raise
-    run.finish(
-        scores=evaluation.scores,
-        verdict=evaluation.verdict,
-        baselines=evaluation.baselines,
-        total_seconds=time.perf_counter() - started,
-    )
-    tracker.finish("FINISHED")
-
-
-def _fit(
-    task: Task,
-    config: Experiment,
-    splits: Splits,
-    run: Run,
-    strategy: distribution.SingleDevice,
-    tracker: Tracker,
-    console: Console,
-    child: GroupMember | None,
-) -> loop.State:
-    processor = task.load_processor(strategy.replicate(run.require("processor")))
-    model = _build(task, config, processor, strategy)
-    evaluation_model = strategy.evaluation_model(model, lambda: task.build(config, processor))
-    taken = routes(model)
-    parameters = sum(math.prod(w.shape) for w in model.trainable_weights)
-    run.update(parameters=parameters, routes=taken)
-    console.say(f"{parameters:,} parameters")
-    for name, route in taken.items():
-        console.say(f"{name}: {route}")
-    tracker.publish()
-
-    examples = task.examples(config, processor, evaluation_model, splits)
-    feed, objective = task.feed(config, processor, splits), task.objective(config)
-    every = config.train.health
-    examiner = (
-        diagnostics.GradientDiagnostics(evaluation_model, objective.loss, feed.validation())
-        if every
-        else None
-    )
-    warned: set[str] = set()
-
-    def diagnose(epoch: int) -> dict[str, float]:
-        if examiner is None or epoch % every:
-            return {}
-        found = examiner()
-        add_epoch(run, FLOW, epoch, found.table())
-        for layer, warning in found.warnings.items():
-            if layer not in warned:
-                console.warn(warning)
-                warned.add(layer)
-        return found.metrics
-
-    def keep(state: loop.State) -> None:
-        run.write_history(state.history)
-        if examples is not None:
-            add_epoch(run, EXAMPLES, state.epoch, examples())
-        tracker.publish()
-        run.update(**state.best_so_far(objective))
-        if child is not None:
-            child.after_epoch(state.report(objective, config.train.epochs))
-
-    state = loop.fit(
-        model,
-        feed,
-        objective,
-        config.train,
-        folder=run.folder / "checkpoints",
-        console=console,
-        strategy=strategy,
-        evaluation_model=evaluation_model,
-        on_epoch=keep,
-        diagnose=diagnose,
-    )
-    run.write_history(state.history)
-    run.update(
-        train_seconds=sum(record["epoch_seconds"] for record in state.history),
-        peak_memory_mb=profiling.peak_memory_mb(),
-    )
-    _save_model(evaluation_model, run.folder / "model.keras")
-    return state
-
-
-def _say_data(report: DataReport, console: Console) -> None:
+def _print_data(report: DataReport, console: Console) -> None:
     sizes = ", ".join(f"{name} {n:,}" for name, n in report.records.items())
     console.say(f"data: {sizes}  (fingerprint {report.fingerprint})")
     for name, source in report.sources():
@@ -264,16 +321,7 @@ def _say_data(report: DataReport, console: Console) -> None:
 
 
 def _save_model(model: Any, path: Path) -> None:
-    """Keras writes to a name that ends in ``.keras``; the file appears under its own name whole."""
+    """Write ``model.keras``, whole or not at all. Keras requires the suffix ``.keras``."""
     work = path.with_name(f".{path.name}")
     model.save(work)
     work.replace(path)
-
-
-def track(run: Run, console: Console) -> None:
-    """Send a run to MLflow that could not be sent, or not whole, while it was trained."""
-    ended = {"finished": "FINISHED", "tried": "FINISHED", "failed": "FAILED"}
-    with run.locked():  # a training that goes on sends what it does itself
-        status = ended.get(run.info.status, "KILLED")
-        if not Tracker(run, run.config(), console).finish(status):
-            raise UserError(f"run {run.id} was not sent")

@@ -49,7 +49,7 @@ def compared(asked, tmp_path_factory) -> tuple[Path, dict, str]:
     process.send_signal(signal.SIGTERM)
     said = process.stderr.read()
     assert process.wait(timeout=120) == 130
-    assert "the same command goes on from here" in said
+    assert "the same command continues from here" in said
     (folder,) = (home / "runs" / "sentiment").glob("2*")
     assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
     with pytest.MonkeyPatch.context() as patch:

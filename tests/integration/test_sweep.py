@@ -214,7 +214,7 @@ def test_keys_that_do_not_go_together_fail_their_trial_only(home, tmp_path):
 
     search = Searcher(
         group=Group.of("sweeps", config), space=configs.load(file, Space), make=make, total=3,
-        storage=None, console=Console(),
+        storage=None, worker=(), console=Console(),
     )  # fmt: skip
     search.work(2)
     assert [t.state.name for t in search.trials] == ["FAIL"] * 3

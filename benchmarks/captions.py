@@ -30,7 +30,7 @@ def captions(run, pictures, beam):
     from pipelines.engine.models.feature_cache import Features
 
     config = run.config()
-    processor = TASK.load_processor(run.require("processor"))
+    processor = TASK.processor.load(run.require("processor"))
     model = keras.models.load_model(run.require("model.keras"))
     narrator = CaptioningServing(config, processor, model)
     kept = Features(model.encoder, config.model.encoder.size, home() / "features")

@@ -53,7 +53,7 @@ def load():
     ]
     config = configs.load(DEFAULT, TASK.config, overrides)
     splits = TASK.load(config)
-    processor = TASK.prepare(config, splits)
+    processor = TASK.fit_processor(config, splits)
     return [
         (processor.encode([r.text for r in part]), processor.numbers([r.label for r in part]))
         for part in (splits.train, splits.test)

@@ -154,7 +154,7 @@ def export_sentiment(folder: Path) -> None:
     from pipelines.sentiment.task import TASK
 
     config = configs.load(ROOT / "configs/sentiment/default.yaml", TASK.config)
-    processor = TASK.prepare(config, TASK.load(config))
+    processor = TASK.fit_processor(config, TASK.load(config))
     model = TASK.build(config, processor)
     savedmodel.write(folder, model, TASK.endpoints(config, processor, model), processor.resources())
 

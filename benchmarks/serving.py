@@ -29,7 +29,7 @@ BATCHES = [1, 8, 64]
 def main():
     config = configs.load(DEFAULT, TASK.config, [])
     splits = TASK.load(config)
-    processor = TASK.prepare(config, splits)
+    processor = TASK.fit_processor(config, splits)
     model = TASK.build(config, processor)
     texts = [r.text for r in splits.test[: max(BATCHES)]]
     words = sum(len(text.split()) for text in texts) / len(texts)

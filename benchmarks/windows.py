@@ -37,7 +37,7 @@ def trained(window):
     settings = [f"train.window={window}", f"train.epochs={EPOCHS}", "model.units=[256]"]
     config = configs.load(DEFAULT, TASK.config, settings)
     splits = TASK.load(config)
-    processor = TASK.prepare(config, splits)
+    processor = TASK.fit_processor(config, splits)
     keras.utils.set_random_seed(config.seed)
     model = TASK.build(config, processor)
     feed = TASK.feed(config, processor, splits)

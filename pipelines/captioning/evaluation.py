@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import sacrebleu
-import tensorflow as tf
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from pipelines.engine.config.schema import DecodingConfig
 from pipelines.engine.core import plotting
+from pipelines.engine.tasks.encoder_decoder import decoding_request
 
 #: Pictures captioned side by side.
 _ROWS = 32
@@ -31,21 +31,12 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def asked(pictures: Sequence[bytes], decoding: DecodingConfig) -> dict[str, tf.Tensor]:
-    """The inputs of the serving signature."""
-    return {
-        "image": tf.constant(list(pictures), tf.string),
-        "beam_width": tf.constant([decoding.beam_width]),
-        "max_length": tf.constant([decoding.max_length]),
-    }
-
-
 def answers(serve: Any, files: Sequence[Path], decoding: DecodingConfig) -> list[str]:
     """What a SavedModel's signature answers, in the order of ``files``."""
     found = []
     for start in range(0, len(files), _ROWS):
         some = [file.read_bytes() for file in files[start : start + _ROWS]]
-        found += serve(**asked(some, decoding))["caption"].numpy().tolist()
+        found += serve(**decoding_request("image", some, decoding))["caption"].numpy().tolist()
     return [caption.decode() for caption in found]
 
 

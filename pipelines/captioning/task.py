@@ -1,4 +1,4 @@
-"""The captioning task, assembled."""
+"""The captioning pipeline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,10 +17,8 @@ from PIL import Image
 from pipelines.captioning import evaluation, records
 from pipelines.captioning import model as models
 from pipelines.captioning.config import CaptioningConfig
-from pipelines.captioning.evaluation import asked
 from pipelines.captioning.model import Captioner
 from pipelines.captioning.records import Picture
-from pipelines.engine.core import plotting
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.paths import home
 from pipelines.engine.core.tables import Table
@@ -30,69 +28,53 @@ from pipelines.engine.data.ragged import Ragged
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain import decoder_steps
 from pipelines.engine.explain.explanation import Explanation
-from pipelines.engine.export.savedmodel import Endpoint
 from pipelines.engine.models import decoding, image_encoders, seq2seq
 from pipelines.engine.models.feature_cache import Features
-from pipelines.engine.tasks.base import Evaluation, Prediction, Task
+from pipelines.engine.tasks.base import Evaluation, Prediction
+from pipelines.engine.tasks.encoder_decoder import EncoderDecoderTask, n_best
 from pipelines.engine.text.tokenizer import END, DocumentTokenizer
 from pipelines.engine.text.vocabulary import UNKNOWN
-from pipelines.engine.training import loop
-from pipelines.engine.training.losses import cross_entropy, next_token
+from pipelines.engine.training.losses import cross_entropy
 
-#: Pictures that are captioned after every epoch; on the contact sheet; with what was looked at.
-_EXAMPLES, _SHEET, _DRAWN = 5, 12, 4
+#: Test pictures on the contact sheet, and those whose attention map is drawn.
+_SHEET, _DRAWN = 12, 4
 
 
-class Captioning(Task):
+class Captioning(EncoderDecoderTask):
     """A picture in, a sentence out."""
 
     name = "captioning"
     config = CaptioningConfig
-    writers: ClassVar = {
-        "attention": lambda prediction, path: plotting.save_figure(_draw(prediction.json), path)
-    }
+    processor = DocumentTokenizer
+    input_name = "image"
+    output_name = "caption"
+    example_columns = ("picture", "reference", "output")
 
     def load(self, config: CaptioningConfig) -> Splits:
         return records.load(config)
 
-    def prepare(self, config: CaptioningConfig, splits: Splits) -> DocumentTokenizer:
+    def fit_processor(self, config: CaptioningConfig, splits: Splits) -> DocumentTokenizer:
         return DocumentTokenizer.fit(_captions(splits.train), config.text, config.model.level)
-
-    def load_processor(self, folder: Path) -> DocumentTokenizer:
-        return DocumentTokenizer.load(folder)
 
     def build(self, config: CaptioningConfig, processor: DocumentTokenizer) -> Captioner:
         encoder = image_encoders.load(config.model.encoder.name, config.model.encoder.size)
         return models.build(config.model, encoder, vocabulary=processor.size, seed=config.seed)
-
-    def objective(self, config: CaptioningConfig) -> loop.Objective:
-        return next_token(config.train.label_smoothing)
 
     def feed(
         self, config: CaptioningConfig, processor: DocumentTokenizer, splits: Splits
     ) -> PictureFeed:
         return PictureFeed(config, processor, splits)
 
-    def examples(
-        self,
-        config: CaptioningConfig,
-        processor: DocumentTokenizer,
-        model: Captioner,
-        splits: Splits,
-    ) -> Callable[[], Table] | None:
-        if keras.backend.backend() != "tensorflow":
-            return None  # texts are written by a TensorFlow graph
-        some = splits.validation[:_EXAMPLES]
-        serve = self.endpoints(config, processor, model)["serving_default"]
-        caption = tf.function(serve.function, input_signature=list(serve.inputs.values()))
+    def serving(
+        self, config: CaptioningConfig, processor: DocumentTokenizer, model: Captioner
+    ) -> CaptioningServing:
+        return CaptioningServing(config, processor, model)
 
-        def answer() -> Table:
-            raw = [p.file.read_bytes() for p in some]
-            texts = caption(**asked(raw, config.decoding))["caption"].numpy()
-            rows = [[p.place, p.captions[0], t.decode()] for p, t in zip(some, texts, strict=True)]
-            return Table(["picture", "reference", "output"], rows)
+    def content(self, example: Picture | str) -> bytes:
+        return images.read(Path(example)) if isinstance(example, str) else example.file.read_bytes()
 
-        return answer
+    def example_labels(self, record: Picture) -> tuple[str, str]:
+        return record.place, record.captions[0]
 
     def evaluate(
         self,
@@ -116,7 +98,9 @@ class Captioning(Task):
         found = evaluation.scores(outputs, references)
         first = evaluation.scores(greedy, references)
         drawn = {
-            f"attention_{i + 1}": _draw(self.predict(config, served, str(file)).json)
+            f"attention_{i + 1}": self.attention_figure(
+                self.predict(config, served, str(file)).json
+            )
             for i, file in enumerate(files[:_DRAWN])
             if seq2seq.attends(model.decoder)
         }
@@ -142,59 +126,35 @@ class Captioning(Task):
             },
         )
 
-    def endpoints(
-        self, config: CaptioningConfig, processor: DocumentTokenizer, model: Captioner
-    ) -> dict[str, Endpoint]:
-        inputs = {
-            "image": tf.TensorSpec([None], tf.string, name="image"),
-            "beam_width": tf.TensorSpec([None], tf.int32, name="beam_width"),
-            "max_length": tf.TensorSpec([None], tf.int32, name="max_length"),
-        }
-        narrator = CaptioningServing(config, processor, model)
-        return {"serving_default": Endpoint(narrator.caption, inputs)}
-
-    def request(self, config: CaptioningConfig, record: Picture) -> dict[str, tf.Tensor]:
-        return asked([record.file.read_bytes()], config.decoding)
-
-    def predict(self, config: CaptioningConfig, served: Any, given: str) -> Prediction:
-        raw = images.read(Path(given))
-        answers = served.signatures["serving_default"](**asked([raw], config.decoding))
-        answer = {name: value.numpy()[0] for name, value in answers.items()}
-        ranked = [
-            {"caption": t.decode(), "score": float(s)}
-            for t, s in zip(answer["captions"], answer["scores"], strict=True)
-            if s > decoding.NEVER
-        ]
+    def present(
+        self, config: CaptioningConfig, example: str, answer: dict[str, Any], served: Any
+    ) -> Prediction:
+        ranked = n_best(answer["captions"], answer["scores"], "caption")
         if not ranked:
-            raise UserError(f"{given}: a damaged picture")
-        found: dict[str, Any] = {"input": given, **ranked[0], "n_best": ranked}
+            raise UserError(f"{example}: a damaged picture")
+        found: dict[str, Any] = {"input": example, **ranked[0], "n_best": ranked}
         if "alignment" in answer:
             found |= {
                 "tokens": [t.decode() for t in answer["tokens"]],
                 "alignment": answer["alignment"].astype(float).round(4).tolist(),
             }
         return Prediction(
-            title=given,
+            title=example,
             columns=["caption", "score"],
             rows=[[one["caption"], f"{one['score']:.3f}"] for one in ranked],
             json=found,
         )
 
-    def to_explain(self, config: CaptioningConfig, splits: Splits, count: int) -> list[str]:
-        return [str(p.file) for p in splits.test[:count]]
+    @classmethod
+    def draw_attention(cls, answer: dict[str, Any]) -> Figure:
+        return evaluation.attention(
+            Path(answer["input"]), answer["tokens"], np.asarray(answer["alignment"])
+        )
 
-    def explain(
-        self, config: CaptioningConfig, processor: DocumentTokenizer, model: Captioner, given: str
-    ) -> Explanation:
-        return CaptioningServing(config, processor, model).explain(Path(given))
-
-
-def _draw(answer: dict[str, Any]) -> Figure:
-    if "alignment" not in answer:
-        raise UserError("a model without attention looks at nothing that could be drawn")
-    return evaluation.attention(
-        Path(answer["input"]), answer["tokens"], np.asarray(answer["alignment"])
-    )
+    def explanation_examples(
+        self, config: CaptioningConfig, splits: Splits, count: int
+    ) -> list[str]:
+        return [str(picture.file) for picture in splits.test[:count]]
 
 
 class PictureFeed:
@@ -268,7 +228,7 @@ class CaptioningServing:
     ) -> None:
         self._config, self._processor, self._model = config, processor, model
 
-    def caption(
+    def answer(
         self, image: tf.Tensor, beam_width: tf.Tensor, max_length: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         """The best caption of each picture, and its log p by length (`decoding.search`); beside it
@@ -304,8 +264,9 @@ class CaptioningServing:
             }
         return answer
 
-    def explain(self, file: Path) -> Explanation:
-        """The decoder, while the best caption is written."""
+    def explain(self, given: str) -> Explanation:
+        """Return the steps of the decoder that generate the best caption of a file."""
+        file = Path(given)
         limits = self._config.decoding
         readable, states, looked_at = tf.function(self._look)(tf.constant([images.read(file)]))
         if not readable[0]:

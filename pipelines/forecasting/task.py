@@ -21,7 +21,7 @@ from pipelines.engine.explain.explanation import Explanation
 from pipelines.engine.explain.explanation import Segment as Reading
 from pipelines.engine.export import stateful
 from pipelines.engine.export.savedmodel import Endpoint
-from pipelines.engine.tasks.base import Evaluation, Prediction, Task
+from pipelines.engine.tasks.base import EXAMPLES, Evaluation, Prediction, Task
 from pipelines.engine.training import loop
 from pipelines.forecasting import baselines, dates, distributions, evaluation, plots, records
 from pipelines.forecasting import model as models
@@ -33,8 +33,6 @@ from pipelines.forecasting.processor import Scales, levels_of
 from pipelines.forecasting.series import Part, Series, latest, names_of
 from pipelines.forecasting.windows import WindowFeed, Windows
 
-#: Series that are forecast after every epoch.
-_EXAMPLES = 5
 #: Paths that are drawn side by side when a model is scored.
 _SIDE_BY_SIDE = 50_000
 
@@ -44,6 +42,7 @@ class Forecasting(Task):
 
     name = "forecasting"
     config = ForecastingConfig
+    processor = Scales
     writers: ClassVar = {
         "chart": lambda prediction, path: plotting.save_figure(
             plots.chart(prediction.json["series"]), path
@@ -53,11 +52,8 @@ class Forecasting(Task):
     def load(self, config: ForecastingConfig) -> Splits:
         return records.load(config)
 
-    def prepare(self, config: ForecastingConfig, splits: Splits) -> Scales:
+    def fit_processor(self, config: ForecastingConfig, splits: Splits) -> Scales:
         return Scales.fit(config, splits.train, splits.validation)
-
-    def load_processor(self, folder: Path) -> Scales:
-        return Scales.load(folder)
 
     def build(self, config: ForecastingConfig, processor: Scales) -> Forecaster:
         return models.build(config, processor.arrays, seed=config.seed)
@@ -86,7 +82,7 @@ class Forecasting(Task):
         if not len(windows):
             return None
         last = {int(s): i for i, s in enumerate(windows.series)}
-        which = np.array(list(last.values())[:_EXAMPLES])
+        which = np.array(list(last.values())[:EXAMPLES])
         inputs, targets = windows.batch(which, processor)
         names = ["", *processor.names]
 
@@ -148,25 +144,27 @@ class Forecasting(Task):
             **stateful.endpoints(lambda: model.no_memory(1), server.go_on, inputs),
         }
 
-    def request(self, config: ForecastingConfig, record: Part) -> dict[str, tf.Tensor]:
-        (one,) = latest([record.series], config.model.history)
+    def request(self, config: ForecastingConfig, example: Part) -> dict[str, tf.Tensor]:
+        (one,) = latest([example.series], config.model.history)
         return _asked(config, one, one.following(config.model.horizon))
 
-    def predict(self, config: ForecastingConfig, served: Any, text: str) -> Prediction:
-        answers = [_answer(config, served, one) for one in _latest(config, text)]
+    def predict(self, config: ForecastingConfig, served: Any, example: str) -> Prediction:
+        answers = [_answer(config, served, one) for one in _latest(config, example)]
         rows = []
         for one in answers:
             for k, date in enumerate(one["dates"]):
                 shown = (one["quantiles"][q][k] for q in ("0.1", "0.5", "0.9"))
                 rows.append([one["series"], _short(date), *(f"{x:,.5g}" for x in shown)])
         return Prediction(
-            title=f"{text}: the next {config.model.horizon} steps ({_frequencies(answers)})",
+            title=f"{example}: the next {config.model.horizon} steps ({_frequencies(answers)})",
             columns=["series", "date", "10 %", "median", "90 %"],
             rows=rows,
-            json={"source": text, "series": answers},
+            json={"source": example, "series": answers},
         )
 
-    def to_explain(self, config: ForecastingConfig, splits: Splits, count: int) -> list[Series]:
+    def explanation_examples(
+        self, config: ForecastingConfig, splits: Splits, count: int
+    ) -> list[Series]:
         known = [
             replace(p.series, times=p.series.times[: p.stop], values=p.series.values[: p.stop])
             for p in splits.test

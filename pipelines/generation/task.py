@@ -23,6 +23,7 @@ from pipelines.engine.export import stateful
 from pipelines.engine.export.savedmodel import Endpoint
 from pipelines.engine.models import decoding
 from pipelines.engine.tasks.base import Evaluation, Prediction, Task
+from pipelines.engine.tasks.endpoints import can_run_endpoints, compile_endpoint
 from pipelines.engine.text.tokenizer import END, DocumentTokenizer
 from pipelines.engine.text.vocabulary import RESERVED
 from pipelines.engine.training import loop
@@ -48,6 +49,7 @@ class Generation(Task):
 
     name = "generation"
     config = GenerationConfig
+    processor = DocumentTokenizer
     carries_state = True
     writers: ClassVar = {
         "midi": lambda prediction, path: abc_notation.write_midi(prediction.json["text"], path),
@@ -57,12 +59,9 @@ class Generation(Task):
     def load(self, config: GenerationConfig) -> Splits:
         return records.load(config)
 
-    def prepare(self, config: GenerationConfig, splits: Splits) -> DocumentTokenizer:
+    def fit_processor(self, config: GenerationConfig, splits: Splits) -> DocumentTokenizer:
         texts = disk.map_records(lambda d: d.text, splits.train)
         return DocumentTokenizer.fit(texts, config.text, config.model.level)
-
-    def load_processor(self, folder: Path) -> DocumentTokenizer:
-        return DocumentTokenizer.load(folder)
 
     def build(self, config: GenerationConfig, processor: DocumentTokenizer) -> LanguageModel:
         return models.build(
@@ -85,13 +84,14 @@ class Generation(Task):
         model: LanguageModel,
         splits: Splits,
     ) -> Callable[[], Table] | None:
-        if keras.backend.backend() != "tensorflow":
-            return None  # texts are written by a TensorFlow graph
+        if not can_run_endpoints():
+            return None
         prompts = config.sampling.prompts
-        write = tf.function(GenerationServing(config, processor, model.network).write)
+        write = compile_endpoint(self.endpoints(config, processor, model)["serving_default"])
 
         def answer() -> Table:
-            texts = write(**asked(prompts, config.sampling))["text"].numpy()
+            request = sampling_request(prompts, config.sampling)
+            texts = write(**request)["text"].numpy()
             rows = [[p, t.decode()] for p, t in zip(prompts, texts, strict=True)]
             return Table(["prompt", "text"], rows)
 
@@ -110,7 +110,9 @@ class Generation(Task):
         losses, places = evaluation.surprise(model, documents)
         scores = evaluation.scores(losses, documents, config.model.level)
         count = config.sampling.count
-        answer = served.signatures["serving_default"](**asked([""] * count, config.sampling))
+        answer = served.signatures["serving_default"](
+            **sampling_request([""] * count, config.sampling)
+        )
         written = [raw.decode() for raw in answer["text"].numpy()]
         drawings: dict[str, Callable[[Path], None]] = {}
         if config.text.format == "abc":
@@ -151,14 +153,15 @@ class Generation(Task):
             ),
         }
 
-    def request(self, config: GenerationConfig, record: Any) -> dict[str, tf.Tensor]:
-        return asked([""], config.sampling)
+    def request(self, config: GenerationConfig, example: Any) -> dict[str, tf.Tensor]:
+        """A record has no prompt: its request is for a text from the beginning."""
+        prompt = _unescape(example) if isinstance(example, str) else ""
+        return sampling_request([prompt], config.sampling)
 
-    def predict(self, config: GenerationConfig, served: Any, text: str) -> Prediction:
-        # A command line has no line ends: they are written \n.
-        prompt = text.replace("\\n", "\n")
-        answer = served.signatures["serving_default"](**asked([prompt], config.sampling))
-        written = answer["text"].numpy()[0].decode()
+    def present(
+        self, config: GenerationConfig, example: str, answer: dict[str, Any], served: Any
+    ) -> Prediction:
+        prompt, written = _unescape(example), answer["text"].decode()
         following = served.signatures["next"](prompt=tf.constant([prompt]))
         # A sub-word may be a byte that is no text by itself: it is written \xc3.
         tokens = [raw.decode(errors="backslashreplace") for raw in following["tokens"].numpy()[0]]
@@ -172,7 +175,9 @@ class Generation(Task):
             json={"prompt": prompt, "text": written, "next": ranked},
         )
 
-    def to_explain(self, config: GenerationConfig, splits: Splits, count: int) -> list[str]:
+    def explanation_examples(
+        self, config: GenerationConfig, splits: Splits, count: int
+    ) -> list[str]:
         return [d.text[:_SHOWN] for d in splits.test[:count]]
 
     def explain(
@@ -182,11 +187,11 @@ class Generation(Task):
         model: LanguageModel,
         given: str,
     ) -> Explanation:
-        prompt = given.replace("\\n", "\n")
+        prompt = _unescape(given)
         limits = {"max_length": min(config.sampling.max_length, _SHOWN)}
         sampling = config.sampling.model_copy(update=limits)
         writer = GenerationServing(config, processor, model.network)
-        answer = writer.write(**asked([prompt], sampling))["text"].numpy()[0]
+        answer = writer.write(**sampling_request([prompt], sampling))["text"].numpy()[0]
         ids = np.array([END, *processor(tf.constant([answer])).values.numpy()], np.int32)
         known = len(processor(tf.constant([prompt])).values)
         states = [np.zeros((1, s.shape[-1]), np.float32) for s in model.network.inputs[1:]]
@@ -207,7 +212,12 @@ class Generation(Task):
         return Explanation(given, answer.decode(), [part])
 
 
-def asked(prompts: Sequence[str], sampling: SamplingConfig) -> dict[str, tf.Tensor]:
+def _unescape(text: str) -> str:
+    """Return a text with line ends, which a command line has as ``\\n``."""
+    return text.replace("\\n", "\n")
+
+
+def sampling_request(prompts: Sequence[str], sampling: SamplingConfig) -> dict[str, tf.Tensor]:
     """The inputs of the serving signature; each prompt has a seed of its own."""
     seeds = (sampling.seed + np.arange(len(prompts))) % 2**31
     return {

@@ -1,27 +1,27 @@
-"""The sentiment task, assembled."""
+"""The sentiment pipeline."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.special import softmax
 
 from layers.recorder import Recorder
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.tables import Table
 from pipelines.engine.data import disk
-from pipelines.engine.data.bucketing import BucketFeed, Buckets
+from pipelines.engine.data.bucketing import Buckets
 from pipelines.engine.data.ragged import PADDING, Ragged
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain.explanation import Explanation, Segment
 from pipelines.engine.export import stateful
 from pipelines.engine.export.savedmodel import Endpoint
-from pipelines.engine.tasks.base import Evaluation, Prediction, Task
+from pipelines.engine.tasks.base import EXAMPLES, Evaluation, Prediction, Task, shorten
 from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.engine.training import loop
 from pipelines.engine.training.losses import ClassCrossentropy
@@ -31,8 +31,6 @@ from pipelines.sentiment.config import SentimentConfig
 from pipelines.sentiment.processor import TextClasses
 from pipelines.sentiment.records import LabelledText
 
-#: Texts that are answered after every epoch.
-_EXAMPLES = 5
 #: Classes whose probability is drawn as a text is read.
 _CURVES = 6
 #: Beginnings of a text that are answered, at most.
@@ -46,16 +44,14 @@ class Sentiment(Task):
 
     name = "sentiment"
     config = SentimentConfig
+    processor = TextClasses
 
     def load(self, config: SentimentConfig) -> Splits:
         return records.load(config)
 
-    def prepare(self, config: SentimentConfig, splits: Splits) -> TextClasses:
+    def fit_processor(self, config: SentimentConfig, splits: Splits) -> TextClasses:
         texts = disk.map_records(lambda r: r.text, splits.train)
         return TextClasses.fit(config.text, texts, records.labels_of(splits.train))
-
-    def load_processor(self, folder: Path) -> TextClasses:
-        return TextClasses.load(folder)
 
     def build(self, config: SentimentConfig, processor: TextClasses) -> keras.Model:
         return models.build(
@@ -73,15 +69,12 @@ class Sentiment(Task):
             higher_is_better=True,
         )
 
-    def feed(self, config: SentimentConfig, processor: TextClasses, splits: Splits) -> BucketFeed:
-        train, validation = (_encode(processor, part) for part in (splits.train, splits.validation))
-        return BucketFeed(
-            config.train,
-            train,
-            validation,
-            seed=config.seed,
-            buffer=config.data.shuffle_buffer,
-        )
+    def encode(
+        self, processor: TextClasses, records: Sequence[LabelledText]
+    ) -> tuple[Ragged, np.ndarray]:
+        texts = disk.map_records(lambda r: r.text, records)
+        labels = disk.map_records(lambda r: r.label, records)
+        return processor.encode(texts), processor.numbers(labels)
 
     def examples(
         self,
@@ -90,7 +83,7 @@ class Sentiment(Task):
         model: keras.Model,
         splits: Splits,
     ) -> Callable[[], Table]:
-        some = splits.validation[:_EXAMPLES]
+        some = splits.validation[:EXAMPLES]
         rows = processor.encode([r.text for r in some])
 
         def answer() -> Table:
@@ -113,7 +106,7 @@ class Sentiment(Task):
         served: Any,
         splits: Splits,
     ) -> Evaluation:
-        rows, truth = _encode(processor, splits.test)
+        rows, truth = self.encode(processor, splits.test)
         return evaluation.evaluate(
             splits.test, truth, probabilities(model, rows, config), processor.labels
         )
@@ -167,27 +160,31 @@ class Sentiment(Task):
             return found  # it reads from the end as well
         return found | stateful.endpoints(start, step, {"text": text})
 
-    def request(self, config: SentimentConfig, record: LabelledText) -> dict[str, tf.Tensor]:
-        return {"text": tf.constant([record.text])}
+    def request(self, config: SentimentConfig, example: LabelledText | str) -> dict[str, tf.Tensor]:
+        text = example if isinstance(example, str) else example.text
+        return {"text": tf.constant([text])}
 
-    def predict(self, config: SentimentConfig, served: Any, text: str) -> Prediction:
-        answer = served.signatures["serving_default"](text=tf.constant([text]))
+    def present(
+        self, config: SentimentConfig, example: str, answer: dict[str, Any], served: Any
+    ) -> Prediction:
         labels = [raw.decode() for raw in served.signatures["labels"]()["labels"].numpy()]
-        scores = answer["probabilities"].numpy()[0]
-        ranked = sorted(zip(labels, map(float, scores), strict=True), key=lambda pair: -pair[1])
+        scores = map(float, answer["probabilities"])
+        ranked = sorted(zip(labels, scores, strict=True), key=lambda pair: -pair[1])
         return Prediction(
-            title=text if len(text) <= 70 else text[:69] + "…",
+            title=shorten(example),
             columns=["label", "probability"],
             rows=[[label, f"{score:.1%}"] for label, score in ranked],
             json={
-                "text": text,
-                "label": answer["label"].numpy()[0].decode(),
-                "score": float(answer["score"].numpy()[0]),
+                "text": example,
+                "label": answer["label"].decode(),
+                "score": float(answer["score"]),
                 "probabilities": dict(ranked),
             },
         )
 
-    def to_explain(self, config: SentimentConfig, splits: Splits, count: int) -> list[str]:
+    def explanation_examples(
+        self, config: SentimentConfig, splits: Splits, count: int
+    ) -> list[str]:
         # Short ones are read at a glance.
         texts = (r.text for r in splits.test)
         return heapq.nsmallest(count, texts, key=lambda text: len(text) > _SHORT)
@@ -228,20 +225,13 @@ class Sentiment(Task):
         )
 
 
-def _encode(processor: TextClasses, records: Sequence[LabelledText]) -> tuple[Ragged, np.ndarray]:
-    """What is read, and the class of each."""
-    texts = disk.map_records(lambda r: r.text, records)
-    return processor.encode(texts), processor.numbers(disk.map_records(lambda r: r.label, records))
-
-
 def probabilities(model: keras.Model, rows: Ragged, config: SentimentConfig) -> np.ndarray:
     """Class probabilities ``<float64>[len(rows), classes]``, in the order of ``rows``."""
     out = np.zeros((len(rows), model.output_shape[-1]))
     order = np.arange(len(rows))
     for ids, which in Buckets.from_config(config.train, rows.lengths).batches(rows, order, order):
         logits = np.asarray(model.predict_on_batch(ids.numpy()), np.float64)
-        exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        out[which.numpy()] = exp / exp.sum(axis=-1, keepdims=True)
+        out[which.numpy()] = softmax(logits, axis=-1)
     return out
 
 

@@ -7,26 +7,17 @@ from typing import Any
 
 import numpy as np
 import sacrebleu
-import tensorflow as tf
 from matplotlib.figure import Figure
 
 from pipelines.engine.config.schema import DecodingConfig
 from pipelines.engine.core import plotting
 from pipelines.engine.core.tables import Table
+from pipelines.engine.tasks.encoder_decoder import decoding_request
 
 #: Texts translated side by side.
 _ROWS = 64
 #: Pairs in the table of best and worst, of each.
 _SHOWN = 20
-
-
-def asked(texts: Sequence[str], decoding: DecodingConfig) -> dict[str, tf.Tensor]:
-    """The inputs of the serving signature."""
-    return {
-        "text": tf.constant(list(texts), tf.string),
-        "beam_width": tf.constant([decoding.beam_width]),
-        "max_length": tf.constant([decoding.max_length]),
-    }
 
 
 def answers(serve: Any, texts: Sequence[str], decoding: DecodingConfig) -> list[str]:
@@ -35,7 +26,7 @@ def answers(serve: Any, texts: Sequence[str], decoding: DecodingConfig) -> list[
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     for start in range(0, len(order), _ROWS):
         some = order[start : start + _ROWS]
-        answer = serve(**asked([texts[i] for i in some], decoding))
+        answer = serve(**decoding_request("text", [texts[i] for i in some], decoding))
         for i, text in zip(some, answer["text"].numpy(), strict=True):
             found[i] = text.decode()
     return found

@@ -1,13 +1,11 @@
-"""The translation task, assembled."""
+"""The translation pipeline."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Collection, Sequence
+from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
@@ -17,48 +15,44 @@ from pipelines.engine.core import plotting
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.tables import Table
 from pipelines.engine.data import disk
-from pipelines.engine.data.bucketing import BucketFeed, ordered_batches
+from pipelines.engine.data.bucketing import ordered_batches
 from pipelines.engine.data.ragged import PADDING
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain import decoder_steps
 from pipelines.engine.explain.explanation import Explanation, Segment
-from pipelines.engine.export.savedmodel import Endpoint
 from pipelines.engine.models import decoding, seq2seq
-from pipelines.engine.tasks.base import Evaluation, Prediction, Task
+from pipelines.engine.tasks.base import Evaluation, Prediction, shorten
+from pipelines.engine.tasks.encoder_decoder import EncoderDecoderTask, n_best
 from pipelines.engine.text.tokenizer import END
 from pipelines.engine.text.vocabulary import UNKNOWN
-from pipelines.engine.training import loop
-from pipelines.engine.training.losses import cross_entropy, next_token
+from pipelines.engine.training.losses import cross_entropy
 from pipelines.translation import evaluation, records
 from pipelines.translation import model as models
 from pipelines.translation.config import TranslationConfig
-from pipelines.translation.evaluation import asked
 from pipelines.translation.model import Translator
 from pipelines.translation.processor import Pairs
 from pipelines.translation.records import Pair
 
-#: Texts that are translated after every epoch, and drawn with what each word looked at.
-_EXAMPLES, _DRAWN = 5, 4
+#: Test texts whose attention map is drawn.
+_DRAWN = 4
 
 
-class Translation(Task):
+class Translation(EncoderDecoderTask):
     """A text in, another text out."""
 
     name = "translation"
     config = TranslationConfig
-    writers: ClassVar = {
-        "attention": lambda prediction, path: plotting.save_figure(_draw(prediction.json), path)
-    }
+    processor = Pairs
+    input_name = "text"
+    output_name = "text"
+    example_columns = ("input", "reference", "output")
 
     def load(self, config: TranslationConfig) -> Splits:
         return records.load(config)
 
-    def prepare(self, config: TranslationConfig, splits: Splits) -> Pairs:
+    def fit_processor(self, config: TranslationConfig, splits: Splits) -> Pairs:
         inputs, outputs = _sides(splits.train)
         return Pairs.fit(config.text, config.model.level, inputs, outputs)
-
-    def load_processor(self, folder: Path) -> Pairs:
-        return Pairs.load(folder)
 
     def build(self, config: TranslationConfig, processor: Pairs) -> Translator:
         return models.build(
@@ -68,34 +62,19 @@ class Translation(Task):
             seed=config.seed,
         )
 
-    def objective(self, config: TranslationConfig) -> loop.Objective:
-        return next_token(config.train.label_smoothing)
+    def encode(self, processor: Pairs, records: Sequence[Pair]) -> Any:
+        return processor.encode(*_sides(records))
 
-    def feed(self, config: TranslationConfig, processor: Pairs, splits: Splits) -> BucketFeed:
-        train, validation = (_encode(processor, part) for part in (splits.train, splits.validation))
-        return BucketFeed(
-            config.train,
-            train,
-            validation,
-            seed=config.seed,
-            buffer=config.data.shuffle_buffer,
-        )
+    def serving(
+        self, config: TranslationConfig, processor: Pairs, model: Translator
+    ) -> TranslationServing:
+        return TranslationServing(config, processor, model)
 
-    def examples(
-        self, config: TranslationConfig, processor: Pairs, model: Translator, splits: Splits
-    ) -> Callable[[], Table] | None:
-        if keras.backend.backend() != "tensorflow":
-            return None  # texts are written by a TensorFlow graph
-        some = splits.validation[:_EXAMPLES]
-        serve = self.endpoints(config, processor, model)["serving_default"]
-        translate = tf.function(serve.function, input_signature=list(serve.inputs.values()))
+    def content(self, example: Pair | str) -> str:
+        return example if isinstance(example, str) else example.input
 
-        def answer() -> Table:
-            texts = translate(**asked([p.input for p in some], config.decoding))["text"].numpy()
-            rows = [[p.input, p.output, t.decode()] for p, t in zip(some, texts, strict=True)]
-            return Table(["input", "reference", "output"], rows)
-
-        return answer
+    def example_labels(self, record: Pair) -> tuple[str, str]:
+        return record.input, record.output
 
     def evaluate(
         self,
@@ -106,7 +85,7 @@ class Translation(Task):
         splits: Splits,
     ) -> Evaluation:
         inputs, references = [p.input for p in splits.test], [p.output for p in splits.test]
-        rows, targets = _encode(processor, splits.test)
+        rows, targets = self.encode(processor, splits.test)
         nats = cross_entropy(model, ordered_batches(config.train, rows, targets))
         serve = served.signatures["serving_default"]
         greedy, outputs = (
@@ -116,7 +95,7 @@ class Translation(Task):
         found, how = evaluation.scores(outputs, references, config.text.scored)
         lengths = evaluation.by_length(inputs, outputs, references, config.text.scored)
         drawn = {
-            f"attention_{i + 1}": _draw(self.predict(config, served, text).json)
+            f"attention_{i + 1}": self.attention_figure(self.predict(config, served, text).json)
             for i, text in enumerate(inputs[:_DRAWN])
             if config.model.decoder.attention != "none"
         }
@@ -137,30 +116,12 @@ class Translation(Task):
             },
         )
 
-    def endpoints(
-        self, config: TranslationConfig, processor: Pairs, model: Translator
-    ) -> dict[str, Endpoint]:
-        interpreter = TranslationServing(config, processor, model)
-        inputs = {
-            "text": tf.TensorSpec([None], tf.string, name="text"),
-            "beam_width": tf.TensorSpec([None], tf.int32, name="beam_width"),
-            "max_length": tf.TensorSpec([None], tf.int32, name="max_length"),
-        }
-        return {"serving_default": Endpoint(interpreter.translate, inputs)}
-
-    def request(self, config: TranslationConfig, record: Pair) -> dict[str, tf.Tensor]:
-        return asked([record.input], config.decoding)
-
-    def predict(self, config: TranslationConfig, served: Any, text: str) -> Prediction:
-        answers = served.signatures["serving_default"](**asked([text], config.decoding))
-        answer = {name: value.numpy()[0] for name, value in answers.items()}
-        ranked = [
-            {"text": t.decode(), "score": float(s)}
-            for t, s in zip(answer["texts"], answer["scores"], strict=True)
-            if s > decoding.NEVER
-        ]
+    def present(
+        self, config: TranslationConfig, example: str, answer: dict[str, Any], served: Any
+    ) -> Prediction:
+        ranked = n_best(answer["texts"], answer["scores"], "text")
         found = {
-            "input": text,
+            "input": example,
             "text": answer["text"].decode(),
             "score": float(answer["score"]),
             "n_best": ranked,
@@ -172,27 +133,22 @@ class Translation(Task):
                 "alignment": answer["alignment"].astype(float).round(4).tolist(),
             }
         return Prediction(
-            title=text if len(text) <= 70 else text[:69] + "…",
+            title=shorten(example),
             columns=["translation", "score"],
             rows=[[one["text"], f"{one['score']:.3f}"] for one in ranked],
             json=found,
         )
 
-    def to_explain(self, config: TranslationConfig, splits: Splits, count: int) -> list[str]:
-        return [p.input for p in splits.test[:count]]
+    @classmethod
+    def draw_attention(cls, answer: dict[str, Any]) -> Figure:
+        return plotting.attention_map(
+            np.asarray(answer["alignment"]), answer["input_tokens"], answer["output_tokens"]
+        )
 
-    def explain(
-        self, config: TranslationConfig, processor: Pairs, model: Translator, given: str
-    ) -> Explanation:
-        return TranslationServing(config, processor, model).explain(given)
-
-
-def _draw(answer: dict[str, Any]) -> Figure:
-    if "alignment" not in answer:
-        raise UserError("a model without attention looks at nothing that could be drawn")
-    return plotting.attention_map(
-        np.asarray(answer["alignment"]), answer["input_tokens"], answer["output_tokens"]
-    )
+    def explanation_examples(
+        self, config: TranslationConfig, splits: Splits, count: int
+    ) -> list[str]:
+        return [pair.input for pair in splits.test[:count]]
 
 
 class TranslationServing:
@@ -211,7 +167,7 @@ class TranslationServing:
         #: Padding is never written; unknown words are where the text has one to put there.
         self._first = 1 + (PADDING if self._copies else UNKNOWN)
 
-    def translate(
+    def answer(
         self, text: tf.Tensor, beam_width: tf.Tensor, max_length: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         """The best translation of each text, and its log p by length (`decoding.search`); beside
@@ -320,10 +276,6 @@ class TranslationServing:
 def _valid(tokens: tf.Tensor) -> tf.Tensor:
     """As UTF-8: a token may be one byte of a character."""
     return tf.strings.unicode_transcode(tokens, "UTF-8", "UTF-8", errors="replace")
-
-
-def _encode(processor: Pairs, pairs: Sequence[Pair]) -> Any:
-    return processor.encode(*_sides(pairs))
 
 
 def _sides(pairs: Sequence[Pair]) -> tuple[Collection[str], Collection[str]]:

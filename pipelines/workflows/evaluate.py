@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import keras
-
 from pipelines.engine.config.schema import Experiment
 from pipelines.engine.core import plotting
 from pipelines.engine.core.console import Console
@@ -18,8 +16,9 @@ from pipelines.engine.runs import profiling
 from pipelines.engine.runs.loading import load_model
 from pipelines.engine.runs.run import Run
 from pipelines.engine.runs.tables import FLOW, read_table, write_table
-from pipelines.engine.tasks.base import Evaluation, Task
+from pipelines.engine.tasks.base import Evaluation, Explainable, Task
 from pipelines.engine.tasks.catalog import get_task
+from pipelines.engine.tasks.endpoints import can_run_endpoints
 from pipelines.engine.training import diagnostics, loop
 
 #: Number of test inputs that are explained in every run.
@@ -72,12 +71,11 @@ def evaluate_trained(
 
 
 def _evaluate(task: Task, config: Experiment, splits: Splits, run: Run, served: Any) -> Evaluation:
-    processor = task.load_processor(run.require("processor"))
+    processor = task.processor.load(run.require("processor"))
     model = load_model(run)
     evaluation = task.evaluate(config, processor, model, served, splits)
-    # Explanations of texts need a TensorFlow graph.
-    if keras.backend.backend() == "tensorflow":
-        for number, given in enumerate(task.to_explain(config, splits, _EXPLAINED), 1):
+    if isinstance(task, Explainable) and can_run_endpoints():
+        for number, given in enumerate(task.explanation_examples(config, splits, _EXPLAINED), 1):
             explain = functools.partial(task.explain, config, processor, model, given)
             stem = f"explained_{number}"
             evaluation.drawings |= page.files(explain, stem, task=task.name, run=run.id)

@@ -40,7 +40,7 @@ def export(run: Run, console: Console) -> None:
 
 def _export_here(run: Run) -> None:
     task = get_task(run.task)
-    processor = task.load_processor(run.require("processor"))
+    processor = task.processor.load(run.require("processor"))
     model = load_model(run)
     endpoints = task.endpoints(run.config(), processor, model)
     write(run.folder / "savedmodel", model, endpoints, processor.resources())

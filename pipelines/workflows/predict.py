@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from pipelines.engine.config.schema import Experiment
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import require_writable
@@ -16,8 +14,9 @@ from pipelines.engine.explain import explanation, page
 from pipelines.engine.export import savedmodel
 from pipelines.engine.runs.loading import load_model
 from pipelines.engine.runs.run import Run
-from pipelines.engine.tasks.base import Prediction
+from pipelines.engine.tasks.base import Explainable, Prediction
 from pipelines.engine.tasks.catalog import get_task
+from pipelines.engine.tasks.endpoints import can_run_endpoints
 
 
 def predict(
@@ -55,15 +54,18 @@ def explain(run: Run, config: Experiment, given: str) -> tuple[dict[str, Any], l
         The explanation as JSON data, and its files in ``explain/TASK/``.
 
     Raises:
-        UserError: the backend is not TensorFlow, or the input has too many steps.
+        UserError: the backend is not TensorFlow, the task has no explanations, or the input has
+            too many steps.
     """
-    if keras.backend.backend() != "tensorflow":
+    if not can_run_endpoints():
         raise UserError("explain needs the TensorFlow backend: unset KERAS_BACKEND")
     task = get_task(run.task)
+    if not isinstance(task, Explainable):
+        raise UserError(f"the task {run.task} has no explanations")
     run.require("model.keras")
     folder = home() / "explain" / run.task
     require_writable(folder, "the folder of explanations")
-    processor = task.load_processor(run.require("processor"))
+    processor = task.processor.load(run.require("processor"))
     explained = task.explain(config, processor, load_model(run), given)
     longest = max(len(segment.tokens) for segment in explained.segments)
     if longest > explanation.MAX_STEPS:

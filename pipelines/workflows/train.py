@@ -57,7 +57,7 @@ def train(
     splits = task.load(config)
     data = DataReport.of(splits)
     _print_data(data, console)
-    processor = task.prepare(config, splits)
+    processor = task.fit_processor(config, splits)
     group = {} if member is None else {"group": member.membership()}
     run = Run.create(config, processor, data=data, **device, **group)
     with run.locked():
@@ -105,7 +105,7 @@ def train_as_worker(config: Experiment, cluster: Cluster) -> None:
     _check_agreement(strategy, config, splits)
     signals.install()
     with tempfile.TemporaryDirectory() as empty:
-        processor = task.load_processor(strategy.replicate(Path(empty)))
+        processor = task.processor.load(strategy.replicate(Path(empty)))
         loop.fit(
             _build(task, config, processor, strategy),
             task.feed(config, processor, splits),
@@ -205,7 +205,7 @@ class _Training:
     def _fit(self, tracker: Tracker) -> loop.State:
         """Train the model from the run's last checkpoint on, and save it."""
         run, task, config = self.run, self.task, self.config
-        processor = task.load_processor(self.strategy.replicate(run.require("processor")))
+        processor = task.processor.load(self.strategy.replicate(run.require("processor")))
         model = _build(task, config, processor, self.strategy)
         evaluation_model = self.strategy.evaluation_model(
             model, lambda: task.build(config, processor)

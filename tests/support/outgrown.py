@@ -22,7 +22,7 @@ def batches(name: str, source: str, overrides: list[str]) -> tuple[int, int]:
     config = configs.load(file, get_config(name), [f"data.source={source}", *overrides])
     task = get_task(name)
     splits = task.load(config)
-    processor = task.prepare(config, splits)
+    processor = task.fit_processor(config, splits)
     gc.collect()  # traced graphs, which do not grow with the data
     feed = task.feed(config, processor, splits)
     for _ in feed.validation():

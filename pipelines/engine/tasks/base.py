@@ -1,12 +1,12 @@
-"""What a task is, and where it is found."""
+"""The contract of a pipeline: what one task adds to the code that all of them share."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from pipelines.engine.config.schema import Experiment
 from pipelines.engine.core.tables import Table
@@ -21,37 +21,54 @@ if TYPE_CHECKING:
     from pipelines.engine.export.savedmodel import Endpoint
     from pipelines.engine.training.loop import Feed, Objective
 
+#: Validation records that are predicted after every epoch.
+EXAMPLES = 5
+#: Characters of a prediction's title.
+_TITLE = 70
+
 
 class Processor(Protocol):
     """What is learned from the training split before the model: vocabulary, labels, scales.
 
-    Training, evaluation and the serving signature all go through the same object, so that they
-    cannot drift apart.
+    Training, evaluation and the serving signature share one object, so that they cannot differ.
     """
 
-    def save(self, folder: Path) -> None: ...
+    def save(self, folder: Path) -> None:
+        """Write the processor to a folder."""
 
-    def resources(self) -> list[tf.Module]: ...
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the processor that `save` wrote."""
+
+    def resources(self) -> list[tf.Module]:
+        """Return the objects, such as lookup tables, that the export must contain."""
 
 
 @dataclass
 class Evaluation:
-    """How good a model is: numbers, pictures and tables."""
+    """The scores of a model on the test split, with figures and tables.
+
+    Attributes:
+        scores: Metrics by name.
+        figures: Matplotlib figures by name.
+        tables: Tables by name.
+        drawings: Figures that matplotlib does not draw: a function that writes the file, by file
+            name.
+        verdict: Sentences that interpret the scores.
+        baselines: The config's ``score`` of methods that need no training, by name.
+    """
 
     scores: dict[str, float]
     figures: dict[str, Figure]
     tables: dict[str, Table]
-    #: Pictures that are not drawn by matplotlib: by file name, what writes the file.
     drawings: dict[str, Callable[[Path], None]] = field(default_factory=dict)
-    #: What the numbers mean, in sentences.
     verdict: list[str] = field(default_factory=list)
-    #: What is to be had without training, by name: the config's ``score`` of each.
     baselines: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
 class Prediction:
-    """The answer to one command-line input, for people (title and rows) and programs (json)."""
+    """The answer to one input, for people (title and rows) and for programs (json)."""
 
     title: str
     columns: list[str]
@@ -59,87 +76,140 @@ class Prediction:
     json: dict[str, Any]
 
 
+def shorten(text: str, length: int = _TITLE) -> str:
+    """Return ``text`` with at most ``length`` characters, ending with … if it was cut."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 class Task(ABC):
-    """One task: only what no other task has. Everything else is shared."""
+    """One pipeline. Subclasses define only what differs between tasks.
+
+    Attributes:
+        name: The name that commands take.
+        config: The config class.
+        processor: The class of the processor.
+        writers: Functions that write a prediction to a file, by the names in ``output_files`` of
+            the config class.
+        carries_state: Whether each row of a batch continues the same row of the batch before.
+    """
 
     name: ClassVar[str]
     config: ClassVar[type[Experiment]]
-    #: How a prediction is written as a file, by the names in the config's ``writes``.
+    processor: ClassVar[type[Processor]]
     writers: ClassVar[dict[str, Callable[[Prediction, Path], None]]] = {}
-    #: Whether the model's state after a batch is where the next one starts, row by row.
     carries_state: ClassVar[bool] = False
 
     @abstractmethod
     def load(self, config: Any) -> Splits:
-        """Read the records of a config and split them. Nothing is learned here."""
+        """Read and split the records of a config, without learning anything from them."""
 
     @abstractmethod
-    def prepare(self, config: Any, splits: Splits) -> Any:
-        """Learn a ``Processor`` from the training split only."""
-
-    @abstractmethod
-    def load_processor(self, folder: Path) -> Any:
-        """The ``Processor`` that was saved to ``folder``."""
+    def fit_processor(self, config: Any, splits: Splits) -> Any:
+        """Return a `Processor` learned from the training split only."""
 
     @abstractmethod
     def build(self, config: Any, processor: Any) -> keras.Model:
-        """The model, with the weights it starts from."""
+        """Return the model with its initial weights."""
 
     @abstractmethod
     def objective(self, config: Any) -> Objective:
-        """What is minimised and monitored."""
+        """Return the loss, the metrics and the metric to monitor."""
 
-    @abstractmethod
+    def encode(self, processor: Any, records: Sequence[Any]) -> tuple[Any, Any]:
+        """Return the model's inputs and targets for ``records``, see `Buckets.batches`.
+
+        Not needed by a task that overrides `feed`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines neither encode nor feed")
+
     def feed(self, config: Any, processor: Any, splits: Splits) -> Feed:
-        """The training and validation batches."""
+        """Return the training and validation batches: by default `encode` in length buckets."""
+        from pipelines.engine.data.bucketing import BucketFeed
+
+        return BucketFeed(
+            config.train,
+            self.encode(processor, splits.train),
+            self.encode(processor, splits.validation),
+            seed=config.seed,
+            buffer=getattr(config.data, "shuffle_buffer", None),
+        )
 
     @abstractmethod
+    def endpoints(self, config: Any, processor: Any, model: keras.Model) -> dict[str, Endpoint]:
+        """Return the signatures of the export; ``serving_default`` is the main one."""
+
+    @abstractmethod
+    def request(self, config: Any, example: Any) -> dict[str, tf.Tensor]:
+        """Return the inputs of ``serving_default`` for one example.
+
+        Args:
+            config: The config.
+            example: A record, or the input as given on the command line: a text, or the path of a
+                file.
+        """
+
+    def present(self, config: Any, example: str, answer: dict[str, Any], served: Any) -> Prediction:
+        """Return the prediction for one example from the answer of ``serving_default``.
+
+        Not needed by a task that overrides `predict` and `examples`.
+
+        Args:
+            config: The config.
+            example: The input as given on the command line.
+            answer: The outputs, without the batch axis.
+            served: The loaded SavedModel, for its other signatures.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines neither present nor predict")
+
+    def predict(self, config: Any, served: Any, example: str) -> Prediction:
+        """Return the prediction of a loaded SavedModel, which is what a server would answer."""
+        answer = served.signatures["serving_default"](**self.request(config, example))
+        rows = {name: value.numpy()[0] for name, value in answer.items()}
+        return self.present(config, example, rows, served)
+
     def examples(
         self, config: Any, processor: Any, model: keras.Model, splits: Splits
     ) -> Callable[[], Table] | None:
-        """What shows, after each epoch, how the model answers the same few inputs.
+        """Return a function that tables the model's current answers to a few fixed examples.
 
-        None where this backend cannot.
+        By default there is none.
+
+        Returns:
+            The function, called after each epoch, or None if the task or the backend has none.
         """
+        return None
 
     @abstractmethod
     def evaluate(
         self, config: Any, processor: Any, model: keras.Model, served: Any, splits: Splits
     ) -> Evaluation:
-        """Score on the test split.
+        """Return the scores on the test split.
 
         Args:
-            served: the run's SavedModel, for scores of what a server would answer.
+            config: The config.
+            processor: The processor.
+            model: The trained model.
+            served: The run's SavedModel, for scores of the answers of a server.
+            splits: The records.
         """
 
-    @abstractmethod
-    def endpoints(self, config: Any, processor: Any, model: keras.Model) -> dict[str, Endpoint]:
-        """The signatures of the export; ``serving_default`` is the main one."""
 
-    @abstractmethod
-    def request(self, config: Any, record: Any) -> dict[str, tf.Tensor]:
-        """What a client asks about one record of the test split: inputs of ``serving_default``."""
+@runtime_checkable
+class Explainable(Protocol):
+    """A task with explanations. They are optional: other tasks have no ``unfold explain``."""
 
-    @abstractmethod
-    def predict(self, config: Any, served: Any, given: str) -> Prediction:
-        """Answer one input with a loaded SavedModel, as a client of it would.
+    def explanation_examples(self, config: Any, splits: Splits, count: int) -> list[Any]:
+        """Return at most ``count`` examples of the test split to explain in every run."""
 
-        Args:
-            given: the input as it stands on the command line: a text, or the path of a file.
-        """
-
-    @abstractmethod
-    def to_explain(self, config: Any, splits: Splits, count: int) -> list[Any]:
-        """At most so many inputs of the test split for `explain`."""
-
-    @abstractmethod
     def explain(self, config: Any, processor: Any, model: keras.Model, given: Any) -> Explanation:
-        """What the model does with one input, step by step: which steps there are, what its
-        layers were called with, and its answer as it evolves.
+        """Return the steps of the model for one example, and its answer as it develops.
 
         Args:
-            given: as in `predict`, or one of `to_explain`.
+            config: The config.
+            processor: The processor.
+            model: The trained model.
+            given: The input as given on the command line, or one of `explanation_examples`.
 
         Raises:
-            UserError: there is nothing in it that could be read.
+            UserError: The example is empty or cannot be read.
         """

@@ -16,7 +16,6 @@ from PIL import Image
 
 from pipelines.captioning import evaluation, task
 from pipelines.captioning.config import CONFIG, CaptioningConfig, CaptioningModelConfig
-from pipelines.captioning.evaluation import asked
 from pipelines.captioning.model import Captioner, build
 from pipelines.captioning.records import Picture
 from pipelines.captioning.task import TASK, CaptioningServing, PictureFeed
@@ -26,6 +25,7 @@ from pipelines.engine.data.splits import Splits
 from pipelines.engine.export import savedmodel
 from pipelines.engine.models import decoding
 from pipelines.engine.tasks.base import Prediction
+from pipelines.engine.tasks.encoder_decoder import decoding_request
 from pipelines.engine.text.tokenizer import END
 from pipelines.engine.training.losses import MaskedCrossentropy
 from tests.support.pictures import COLOURS, SHAPES, encoded, scene, shape
@@ -33,6 +33,10 @@ from tests.support.pictures import COLOURS, SHAPES, encoded, scene, shape
 CELLS = ["rnn", "gru", "lstm"]
 ATTENTION = ["additive", "none"]
 SIZE = 64
+
+
+def request(inputs, decoding):
+    return decoding_request("image", inputs, decoding)
 
 
 def small(cell="lstm", attention="additive", *, layers=1, dropout=0.0, tied=True, **encoder):
@@ -356,7 +360,7 @@ def few(tmp_path) -> list[Picture]:
 
 
 def narrator(config: CaptioningConfig, pictures) -> CaptioningServing:
-    processor = TASK.prepare(config, Splits(pictures, pictures, pictures, "", {}))
+    processor = TASK.fit_processor(config, Splits(pictures, pictures, pictures, "", {}))
     keras.utils.set_random_seed(3)
     model = build(config.model, eye(), vocabulary=processor.size, seed=3)
     return CaptioningServing(config, processor, model)
@@ -367,12 +371,12 @@ def narrator(config: CaptioningConfig, pictures) -> CaptioningServing:
 def test_no_caption_depends_on_the_other_pictures(few, attention, level):
     model = small(attention=attention, layers=2).model_dump() | {"level": level}
     config = config_of(model=model)
-    caption = tf.function(narrator(config, few).caption, reduce_retracing=True)
+    caption = tf.function(narrator(config, few).answer, reduce_retracing=True)
     raw = [p.file.read_bytes() for p in few[:3]]
     raw = [raw[0], b"no picture", raw[1], b"", raw[2]]
-    together = {k: v.numpy() for k, v in caption(**asked(raw, config.decoding)).items()}
+    together = {k: v.numpy() for k, v in caption(**request(raw, config.decoding)).items()}
     for row, one in enumerate(raw):
-        alone = {k: v.numpy()[0] for k, v in caption(**asked([one], config.decoding)).items()}
+        alone = {k: v.numpy()[0] for k, v in caption(**request([one], config.decoding)).items()}
         assert alone["caption"] == together["caption"][row]
         assert alone["score"] == pytest.approx(together["score"][row], rel=1e-4)
         if attention == "additive":
@@ -384,13 +388,13 @@ def test_no_caption_depends_on_the_other_pictures(few, attention, level):
     for row in (1, 3):
         assert together["caption"][row] == b""
         assert np.all(together["scores"][row] == np.float32(decoding.NEVER))
-    none = caption(**asked([], config.decoding))
+    none = caption(**request([], config.decoding))
     assert all(value.shape[0] == 0 for value in none.values())
 
 
 def test_where_words_looked_is_a_map(few):
     config = config_of()
-    answer = narrator(config, few).caption(**asked([few[0].file.read_bytes()], config.decoding))
+    answer = narrator(config, few).answer(**request([few[0].file.read_bytes()], config.decoding))
     alignment, tokens = answer["alignment"].numpy()[0], answer["tokens"].numpy()[0]
     assert alignment.shape == (len(tokens), 4, 4)
     np.testing.assert_allclose(alignment.sum(axis=(1, 2)), 1, rtol=1e-4)
@@ -402,7 +406,7 @@ def test_where_words_looked_is_a_map(few):
 def test_batches_have_each_caption_with_its_picture(few):
     config = config_of(train={"batch_size": 8}, model=small(name=LITE).model_dump())
     splits = Splits(few, few[:3], few[:2], "", {})
-    processor = TASK.prepare(config, splits)
+    processor = TASK.fit_processor(config, splits)
     feed = PictureFeed(config, processor, splits)
     seen = {}
     for inputs, targets in feed.train(0):
@@ -428,14 +432,14 @@ LITE = "efficientnet-lite0"
 
 def test_the_keys_of_a_config_have_their_effect(few):
     config = config_of(model=small(name=LITE, dropout=0.4).model_dump())
-    processor = TASK.prepare(config, Splits(few, few, few, "", {}))
+    processor = TASK.fit_processor(config, Splits(few, few, few, "", {}))
     model = TASK.build(config, processor)
     assert model.encoder.name == LITE
     for part in (model.reader, model.decoder):
         rates = {one.rate for one in part.layers if isinstance(one, keras.layers.Dropout)}
         assert rates == {0.4}
     assert TASK.objective(config_of(train={"label_smoothing": 0.3})).loss.smoothing == 0.3
-    lower = TASK.prepare(config_of(text={"min_count": 30}), Splits(few, few, few, "", {}))
+    lower = TASK.fit_processor(config_of(text={"min_count": 30}), Splits(few, few, few, "", {}))
     assert lower.size < processor.size
 
 
@@ -464,7 +468,7 @@ def test_pictures_of_the_evaluation(few, tmp_path):
 
 def test_rows_are_as_many_as_captions(few):
     config = config_of()
-    processor = TASK.prepare(config, Splits(few, few, few, "", {}))
+    processor = TASK.fit_processor(config, Splits(few, few, few, "", {}))
     rows, targets = task._encode(processor, few)
     assert rows["picture"].tolist() == np.repeat(np.arange(len(few)), 2).tolist()
     assert len(targets) == len(rows["written"]) == 2 * len(few)

@@ -22,7 +22,7 @@ from pipelines.generation import evaluation
 from pipelines.generation.config import CONFIG, GenerationModelConfig, GenerationTextConfig
 from pipelines.generation.model import LanguageModel, build, network, read_on
 from pipelines.generation.records import tidy_tune
-from pipelines.generation.task import TASK, Feed, GenerationServing, asked
+from pipelines.generation.task import TASK, Feed, GenerationServing, sampling_request
 from tests.support import ROOT
 
 TEXTS = [
@@ -276,7 +276,7 @@ def write(parrot, prompts, **sampling):
     _, processor, model = parrot
     config = configured(**sampling)
     answer = GenerationServing(config, processor, model.network).write(
-        **asked(prompts, config.sampling)
+        **sampling_request(prompts, config.sampling)
     )
     return [t.decode() for t in answer["text"].numpy()]
 
@@ -316,12 +316,14 @@ def test_a_prompt_is_read_alike_alone_and_beside_longer_ones(cell):
     writer = GenerationServing(configured(), processor, model.network)
     prompts = ["It", "", "It was the best of times", "Ω"]
     together = writer.next(tf.constant(prompts))["probabilities"].numpy()
-    written = writer.write(**asked(prompts, configured(temperature=1.0).sampling))["text"].numpy()
+    written = writer.write(**sampling_request(prompts, configured(temperature=1.0).sampling))[
+        "text"
+    ].numpy()
     for i, prompt in enumerate(prompts):
         alone = writer.next(tf.constant([prompt]))["probabilities"].numpy()[0]
         np.testing.assert_allclose(alone, together[i], rtol=1e-5)
         single = configured(temperature=1.0, seed=1 + i).sampling
-        assert writer.write(**asked([prompt], single))["text"].numpy()[0] == written[i]
+        assert writer.write(**sampling_request([prompt], single))["text"].numpy()[0] == written[i]
 
 
 @pytest.mark.parametrize(
@@ -347,9 +349,29 @@ def test_any_request_is_answered(parrot, temperature, max_length, seed):
     assert "\N{REPLACEMENT CHARACTER}" not in texts[0].decode()[5:] + texts[1].decode()
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_examples_of_a_few_prompts(count):
+    """One prompt must not fix the number of rows while the graph is traced."""
+    prompts = ["The sun", "east"][:count]
+    config = CONFIG.model_validate(
+        {
+            "data": {"source": "x"},
+            "model": {"level": "word", "cell": "lstm", "units": [8], "embedding": 4},
+            "train": {"batch_size": 2},
+            "sampling": {"prompts": prompts, "max_length": 5},
+        }
+    )
+    tunes = [d("The sun rises in the east.")]
+    splits = Splits(tunes, tunes, tunes, fingerprint="", report={})
+    processor = TASK.fit_processor(config, splits)
+    table = TASK.examples(config, processor, TASK.build(config, processor), splits)()
+    assert [row[0] for row in table.rows] == prompts
+    assert all(row[1].startswith(row[0]) for row in table.rows)
+
+
 def test_no_prompt_at_all(parrot):
     _, processor, model = parrot
-    none = asked([], configured().sampling)
+    none = sampling_request([], configured().sampling)
     none["prompt"] = tf.zeros([0], tf.string)
     answer = tf.function(GenerationServing(configured(), processor, model.network).write)(**none)
     assert answer["text"].shape == (0,)
@@ -361,7 +383,9 @@ def test_served_as_it_is_in_process(parrot, tmp_path):
     endpoints = TASK.endpoints(config, processor, model)
     savedmodel.write(tmp_path / "m", model, endpoints, processor.resources())
     served = savedmodel.load(tmp_path / "m")
-    answer = served.signatures["serving_default"](**asked(["The sun r", ""], config.sampling))
+    answer = served.signatures["serving_default"](
+        **sampling_request(["The sun r", ""], config.sampling)
+    )
     assert [t.decode() for t in answer["text"].numpy()] == [text, text]
     following = served.signatures["next"](
         prompt=tf.constant(["The su", "The sun rises in the east."])
@@ -397,7 +421,7 @@ def test_the_feed_is_what_the_model_is_built_for():
     config = configs_of(rows=4, window=5)
     texts = [d("abcdefghij"[:n] * n) for n in range(1, 11)]
     splits = Splits(texts, texts[:1], texts[:1], fingerprint="", report={})
-    processor = TASK.prepare(config, splits)
+    processor = TASK.fit_processor(config, splits)
     feed = Feed(config, processor, splits)
     model = TASK.build(config, processor)
     batches = list(feed.train(0))

@@ -39,7 +39,7 @@ def splits():
 
 @pytest.fixture(scope="module")
 def processor(splits):
-    return TASK.prepare(CONFIG, splits)
+    return TASK.fit_processor(CONFIG, splits)
 
 
 def test_processor_learns_from_the_training_split_only(splits, processor):
@@ -52,7 +52,7 @@ def test_processor_learns_from_the_training_split_only(splits, processor):
 
 def test_processor_is_the_same_after_being_saved(splits, processor, tmp_path):
     processor.save(tmp_path)
-    loaded = TASK.load_processor(tmp_path)
+    loaded = TASK.processor.load(tmp_path)
     assert loaded.labels == processor.labels
     assert loaded.config == processor.config
     texts = [r.text for r in splits.test] + ["", "W1 w99 w2 w3 w4", "é"]

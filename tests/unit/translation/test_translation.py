@@ -17,18 +17,22 @@ from pipelines.engine.data.ragged import Ragged
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.export import savedmodel
 from pipelines.engine.tasks.base import Prediction
+from pipelines.engine.tasks.encoder_decoder import decoding_request
 from pipelines.engine.text.tokenizer import END
 from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.engine.training.losses import MaskedCrossentropy, PerToken, token_losses
 from pipelines.translation import evaluation
 from pipelines.translation.config import CONFIG, TranslationConfig, TranslationModelConfig
-from pipelines.translation.evaluation import asked
 from pipelines.translation.model import Translator, build
 from pipelines.translation.records import Pair
 from pipelines.translation.task import TASK, TranslationServing
 
 CELLS = ["rnn", "gru", "lstm"]
 ATTENTION = ["additive", "none"]
+
+
+def request(inputs, decoding):
+    return decoding_request("text", inputs, decoding)
 
 
 def small(cell="lstm", attention="additive", *, two=True, layers=1, dropout=0.0, tied=True):
@@ -216,7 +220,7 @@ def config_of(**more) -> TranslationConfig:
 
 
 def interpreter(config: TranslationConfig) -> TranslationServing:
-    processor = TASK.prepare(config, Splits(PAIRS, PAIRS, PAIRS, "", {}))
+    processor = TASK.fit_processor(config, Splits(PAIRS, PAIRS, PAIRS, "", {}))
     keras.utils.set_random_seed(3)
     return TranslationServing(config, processor, TASK.build(config, processor))
 
@@ -230,13 +234,13 @@ ODD = ["", "   ", "?!…", "漢字 العربية 🙂", "dog " * 500, "\x00\uff
 )
 def test_any_text_has_an_answer_and_no_answer_depends_on_the_others(level, attention):
     config = config_of(model=small(attention=attention, layers=2).model_dump() | {"level": level})
-    translate = tf.function(interpreter(config).translate, reduce_retracing=True)
-    together = {k: v.numpy() for k, v in translate(**asked(ODD, config.decoding)).items()}
+    translate = tf.function(interpreter(config).answer, reduce_retracing=True)
+    together = {k: v.numpy() for k, v in translate(**request(ODD, config.decoding)).items()}
     assert together["text"][0] == together["text"][1] == b""
     for row in (0, 3, 6):
         alone = {
             k: v.numpy()[0]
-            for k, v in translate(**asked(ODD[row : row + 1], config.decoding)).items()
+            for k, v in translate(**request(ODD[row : row + 1], config.decoding)).items()
         }
         assert alone["text"] == together["text"][row]
         assert alone["score"] == pytest.approx(together["score"][row], rel=1e-4)
@@ -252,7 +256,7 @@ def test_any_text_has_an_answer_and_no_answer_depends_on_the_others(level, atten
 
 def test_one_entry_for_each_text_or_one_for_all():
     config = config_of()
-    translate = tf.function(interpreter(config).translate)
+    translate = tf.function(interpreter(config).answer)
     texts = tf.constant([p.input for p in PAIRS])
     each = translate(texts, tf.constant([1, 2, 7]), tf.constant([3, 12, 5]))["text"].numpy()
     for row, (width, most) in enumerate([(1, 3), (2, 12), (7, 5)]):
@@ -265,8 +269,8 @@ def test_one_entry_for_each_text_or_one_for_all():
 
 def test_the_best_of_many_is_the_answer():
     config = config_of()
-    question = asked([p.input for p in PAIRS], config.decoding)
-    answer = tf.function(interpreter(config).translate)(**question)
+    question = request([p.input for p in PAIRS], config.decoding)
+    answer = tf.function(interpreter(config).answer)(**question)
     np.testing.assert_array_equal(answer["texts"][:, 0], answer["text"])
     np.testing.assert_array_equal(answer["scores"][:, 0], answer["score"])
     assert answer["texts"].shape == (3, config.decoding.beam_width)
@@ -294,7 +298,7 @@ def test_no_texts_have_no_answers(level, attention):
     found = interpreter(config)
     serve = TASK.endpoints(config, found._processor, found._model)["serving_default"]
     answer = tf.function(serve.function, input_signature=list(serve.inputs.values()))
-    for name, value in answer(**asked([], config.decoding)).items():
+    for name, value in answer(**request([], config.decoding)).items():
         assert value.shape[0] == 0, name
 
 
@@ -306,7 +310,7 @@ def test_what_is_served_is_valid_whatever_the_precision(tmp_path):
         found = interpreter(config)
         serve = TASK.endpoints(config, found._processor, found._model)
         answer = tf.function(serve["serving_default"].function)(
-            **asked(["A 🙂 漢"], config.decoding)
+            **request(["A 🙂 漢"], config.decoding)
         )
         savedmodel.write(tmp_path / "m", found._model, serve, found._processor.resources())
     finally:
@@ -342,7 +346,7 @@ def test_the_keys_of_a_config_have_their_effect():
 def test_the_keys_of_decoding_have_their_effect(keys, lengths):
     model = small().model_dump() | {"level": "character"}
     config = config_of(model=model, decoding={"beam_width": 64, "max_length": 8} | keys)
-    answer = interpreter(config).translate(**asked([p.input for p in PAIRS], config.decoding))
+    answer = interpreter(config).answer(**request([p.input for p in PAIRS], config.decoding))
     assert {len(text.decode()) for text in answer["text"].numpy()} == lengths
 
 
@@ -353,7 +357,7 @@ def test_a_picture_of_what_was_not_looked_at_is_refused(tmp_path):
 
 def test_what_is_read_and_written():
     config = config_of()
-    processor = TASK.prepare(config, Splits(PAIRS, PAIRS, PAIRS, "", {}))
+    processor = TASK.fit_processor(config, Splits(PAIRS, PAIRS, PAIRS, "", {}))
     rows, targets = processor.encode(["The  dog\tsleeps. "], ["Der Hund schläft."])
     assert processor.input.detokenize(rows["read"][0][None]).numpy()[0] == b"The dog sleeps."
     assert rows["read"][0][-1] == rows["written"][0][0] == targets[0][-1] == END
@@ -363,12 +367,12 @@ def test_what_is_read_and_written():
 
 def test_one_vocabulary_for_both_sides(tmp_path):
     config = config_of(text={"vocabulary": 320, "shared": True})
-    processor = TASK.prepare(config, Splits(PAIRS, PAIRS, PAIRS, "", {}))
+    processor = TASK.fit_processor(config, Splits(PAIRS, PAIRS, PAIRS, "", {}))
     assert processor.input.vocabulary == processor.output.vocabulary
     processor.save(tmp_path)
-    again = TASK.load_processor(tmp_path)
+    again = TASK.processor.load(tmp_path)
     assert again.input.vocabulary == processor.input.vocabulary
-    separate = TASK.prepare(config_of(), Splits(PAIRS, PAIRS, PAIRS, "", {}))
+    separate = TASK.fit_processor(config_of(), Splits(PAIRS, PAIRS, PAIRS, "", {}))
     assert separate.input.vocabulary != separate.output.vocabulary
 
 

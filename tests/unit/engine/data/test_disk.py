@@ -215,7 +215,7 @@ def test_a_task_has_the_same_data_from_disk(task, tmp_path):
         overrides += ["data.validation=0.2", "data.test=0.2", "data.max_bad_rows=0.5"]
         config = configs.load(find_config(task, None), get_config(task), overrides)
         splits = kind.load(config)
-        processor = kind.prepare(config, splits)
+        processor = kind.fit_processor(config, splits)
         found[keep] = splits, processor, kind.feed(config, processor, splits)
     (left, one, feed), (right, two, fed) = found["memory"], found["disk"]
     assert isinstance(right.train, disk.DiskRecords)

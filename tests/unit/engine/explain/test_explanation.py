@@ -185,7 +185,7 @@ def test_feed_forward_model_has_only_curves() -> None:
 
 def untrained(task: Task, config: Any, splits: Any) -> tuple[Any, Any, Any]:
     """Config, processor and untrained model."""
-    processor = task.prepare(config, splits)
+    processor = task.fit_processor(config, splits)
     return config, processor, task.build(config, processor)
 
 
@@ -271,7 +271,7 @@ def test_generated_text_is_explained_character_by_character() -> None:
     assert to_dict(explanation)["parts"][0]["curves"]["this token"][0] is None
     for tokens, token, p in zip(segment.top_tokens[1:], segment.tokens[1:], curve[1:], strict=True):
         assert dict(tokens).get(token, p) == pytest.approx(p)
-    assert GENERATION.to_explain(config, splits, 2) == [documents[0].text]
+    assert GENERATION.explanation_examples(config, splits, 2) == [documents[0].text]
 
 
 @pytest.mark.parametrize("decode", ["direct", "autoregressive"])
@@ -300,7 +300,7 @@ def test_forecast_is_explained_step_by_step(decode: str, tmp_path: Path) -> None
     model.reader.set_weights(
         [w + 0.1 * rng.normal(size=w.shape) for w in model.reader.get_weights()]
     )
-    one, other = FORECASTING.to_explain(config, splits, 5)
+    one, other = FORECASTING.explanation_examples(config, splits, 5)
     assert (one.name, other.name, len(one)) == ("AAA", "BBB", 12)
     explanation = FORECASTING.explain(config, processor, model, one)
     (segment,) = explanation.segments

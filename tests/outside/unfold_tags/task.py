@@ -93,14 +93,13 @@ class Tags(Task):
                 return f"{len(words)} words, but {len(tags)} tags"
             return Sentence(" ".join(words), " ".join(tags), row.place)
 
-        return loading.load(
-            data,
-            [data.text, data.tags],
-            parse,
+        spec = loading.RecordSpec[Sentence](
+            columns=[data.text, data.tags],
+            parse=parse,
+            content=lambda sentence: (sentence.text, sentence.tags),
             key=lambda sentence: sentence.text,
-            parts=lambda sentence: (sentence.text, sentence.tags),
-            seed=config.seed,
         )
+        return loading.load(data, spec, seed=config.seed)
 
     def fit_processor(self, config: TagsConfig, splits: Splits) -> WordTags:
         words = build_vocabulary(

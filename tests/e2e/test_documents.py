@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import ROOT, lines, pairs, prices, reviews
 from tests.support.commands import ok, unfold
-from tests.support.documents import blocks, commands, unfold_arguments
+from tests.support.documents import Command, blocks, commands, unfold_arguments
 from tests.support.servers import Server, serving
 from tests.support.trained import Trained
 
@@ -64,8 +64,6 @@ def own_data() -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("words", list(own_data()), ids=lambda words: words[1])
 def test_own_data_are_trained_on_as_shown(words, desk, environment):
-    from tests.support.documents import Command
-
     (arguments,) = unfold_arguments(Command("README.md", tuple(words)), environment)
     task = arguments[1]
     small = [a for pair in SMALL[task] for a in ("--set", pair)]

@@ -59,7 +59,8 @@ class Command:
         root = str(ROOT)
         with mock.patch.dict(os.environ, {"PYTHONPATH": root, "KERAS_BACKEND": "tensorflow"}):
             self.process = _forked.Process(
-                target=_become, args=(arguments, wanted, source, self.out, self.err, largest_file)
+                target=_become,
+                args=(arguments, Path.cwd(), wanted, source, self.out, self.err, largest_file),
             )
             self.process.start()
 
@@ -73,6 +74,7 @@ class Command:
 
 def _become(
     arguments: Sequence[str],
+    folder: Path,
     environment: dict[str, str],
     given: Path,
     out: Path,
@@ -82,6 +84,7 @@ def _become(
     """What a forked process does: nothing else than the command."""
     if largest_file is not None:  # what is longer fails as it does on a disk that is full
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    os.chdir(folder)
     # What the modules have set when they were imported stays.
     set_by_us = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     os.environ.clear()

@@ -18,6 +18,7 @@ import tensorflow as tf
 import layers  # noqa: F401 (registers the layers)
 from tests.support import ROOT
 from tests.support.commands import ok, unfold_in_process
+from tests.support.servers import serving
 
 ARCHIVE = ROOT / "tests/fixtures/version-0.1.tar.xz"
 TASKS = ("sentiment", "captioning", "translation", "forecasting", "generation")
@@ -80,6 +81,34 @@ def test_a_run_is_exported_again(task, at_home):
     older = first.signatures["serving_default"]
     assert again.structured_outputs.keys() == older.structured_outputs.keys()
     assert again.structured_input_signature[1].keys() == older.structured_input_signature[1].keys()
+
+
+def test_exports_are_served_as_before(written, answers):
+    requests = {
+        "sentiment": {"text": answers["sentiment"]["input"]},
+        "translation": {
+            "text": answers["translation"]["input"], "beam_width": 5, "max_length": 12,
+        },
+        "generation": {
+            "prompt": answers["generation"]["input"], "temperature": 0, "max_length": 3, "seed": 1,
+        },
+    }  # fmt: skip
+    with serving(written) as server:
+        for task, request in requests.items():
+            reply = server.post({"instances": [request]}, f"/v1/models/{task}:predict")
+            assert reply.status_code == 200, reply.text
+            (found,) = reply.json()["predictions"]
+            expected = answers[task]["predict"]
+            if task == "sentiment":
+                assert found["label"] == expected["label"]
+                assert found["score"] == pytest.approx(expected["score"], rel=1e-4)
+            elif task == "translation":
+                assert found["text"] == expected["text"]
+            else:
+                assert found["text"] if isinstance(found, dict) else found
+        models = server.get("/v1/models/forecasting/metadata")
+        assert models.status_code == 200
+        assert server.get("/v1/models/captioning").json()["model_version_status"]
 
 
 def test_layers_load_and_answer_as_before(written):

@@ -13,7 +13,7 @@ import tensorflow as tf
 from pipelines.demo.models import errors_on_page, find_model
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.export.stateful import STATE
-from pipelines.generation import abc_notation
+from pipelines.generation import playback, tunes
 
 #: Tokens between two updates of the page.
 _TOKENS_PER_UPDATE = 8
@@ -52,7 +52,7 @@ def compose(
         text = prompt
         for text in _write(prompt, temperature, int(max_tokens), int(seed)):
             yield text, "", None
-        if abc_notation.judge(text).parses:
+        if tunes.check(text).valid:
             yield text, _score(text), _sound(text)
 
 
@@ -83,7 +83,7 @@ def _score(tune: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "score.svg"
         try:
-            abc_notation.write_score(tune, path)
+            playback.write_score(tune, path)
         except UserError as error:
             return f"<p>{html.escape(str(error))}</p>"
         return path.read_text(encoding="utf-8")
@@ -92,5 +92,5 @@ def _score(tune: str) -> str:
 def _sound(tune: str) -> str:
     """Write a tune as a WAV file, and return its path."""
     path = Path(tempfile.mkdtemp(prefix="unfold-")) / "tune.wav"
-    abc_notation.write_wav(tune, path)
+    playback.write_wav(tune, path)
     return str(path)

@@ -1,4 +1,4 @@
-"""How good a language model is: its surprise at held-out text, and what it writes itself."""
+"""Scores of a language model on held-out text, and plots."""
 
 from __future__ import annotations
 
@@ -15,88 +15,105 @@ from pipelines.engine.data.token_streams import TokenStreams
 from pipelines.engine.text.tokenizer import END
 from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.engine.training.losses import TokenLosses
-from pipelines.generation.model import LanguageModel, read_on
+from pipelines.generation.model import LanguageModel, run_network
 
-#: Steps of a window, and documents read side by side, when texts are scored.
-_WINDOW, _ROWS = 128, 64
-#: Scores of all tokens of the vocabulary at all steps of a window: 64 MB.
-_SCORES = 2**24
+#: Steps in a window, and maximum number of documents in a batch.
+_WINDOW, _MAX_ROWS = 128, 64
+#: Maximum number of logits in a window: 64 MB.
+_MAX_LOGITS = 2**24
 
 
-def surprise(model: LanguageModel, documents: Ragged) -> tuple[np.ndarray, np.ndarray]:
-    """−log p of every token, the end of each document included, given all before it.
+def token_losses(model: LanguageModel, documents: Ragged) -> tuple[np.ndarray, np.ndarray]:
+    """Compute −log p of every token given all earlier tokens of its document.
 
-    The state is carried through each document from its beginning to its end.
+    The end mark of each document counts as a token. The state is kept from the beginning of a
+    document to its end.
+
+    Args:
+        model: A trained model.
+        documents: Token ids of each document.
 
     Returns:
-        ``<float64>[tokens]`` in nats, and ``<int>[tokens]``, the place in its document; in no
-        particular order of documents.
+        The losses in nats ``<float64>[tokens]``, and the position of each token in its document
+        ``<int64>[tokens]``. The order of the documents is unspecified.
     """
-    # As many rows as the longest document leaves work for, and as scores have room for.
-    work = -(-int(documents.lengths.sum()) // max(1, int(documents.lengths.max())))
-    room = _SCORES // (_WINDOW * model.network.outputs[0].shape[-1])
-    rows = max(1, min(len(documents), _ROWS, work, room))
+    # More rows than the total length divided by the longest document would run empty; fewer keep
+    # the logits within memory.
+    useful = -(-int(documents.lengths.sum()) // max(1, int(documents.lengths.max())))
+    affordable = _MAX_LOGITS // (_WINDOW * model.network.outputs[0].shape[-1])
+    rows = max(1, min(len(documents), _MAX_ROWS, useful, affordable))
     windows = TokenStreams(documents, rows=rows, window=_WINDOW, end=END, cut=False).arrange()
     scorer = _scorer(model.network)
     states = [np.zeros((rows, s.shape[-1]), np.float32) for s in model.network.inputs[1:]]
-    begun = np.zeros(rows, np.int64)
-    losses, places = [], []
+    starts = np.zeros(rows, np.int64)
+    losses, positions = [], []
     for inputs, targets, fresh in windows:
         states = [np.where(fresh[:, None], np.float32(0), s) for s in states]
-        begun = np.where(fresh, 0, begun)
-        answer = scorer.predict_on_batch([inputs, targets, *states])
-        loss, *states = (np.asarray(a) for a in (answer if states else [answer]))
+        starts = np.where(fresh, 0, starts)
+        outputs = scorer.predict_on_batch([inputs, targets, *states])
+        loss, *states = (np.asarray(a) for a in (outputs if states else [outputs]))
         real = targets != PADDING
         losses.append(loss[real].astype(np.float64))
-        places.append((begun[:, None] + np.arange(_WINDOW))[real])
-        begun += _WINDOW
-    return np.concatenate(losses), np.concatenate(places)
+        positions.append((starts[:, None] + np.arange(_WINDOW))[real])
+        starts += _WINDOW
+    return np.concatenate(losses), np.concatenate(positions)
 
 
 def _scorer(network: keras.Model) -> keras.Model:
-    """``[ids, targets, state…]`` → ``[−log p of the targets, state…]``."""
+    """Build a model ``[ids, targets, state…]`` → ``[−log p of the targets, state…]``."""
     targets = keras.Input((None,), dtype="int32", name="targets")
-    logits, after = read_on(network, network.inputs[0], network.inputs[1:])
+    logits, final = run_network(network, network.inputs[0], network.inputs[1:])
     losses = TokenLosses(dtype="float32")(targets, logits)
-    return keras.Model([network.inputs[0], targets, *network.inputs[1:]], [losses, *after])
+    return keras.Model([network.inputs[0], targets, *network.inputs[1:]], [losses, *final])
 
 
-def scores(losses: np.ndarray, documents: Ragged, level: str) -> dict[str, float]:
-    """
+def summarize_losses(losses: np.ndarray, documents: Ragged, level: str) -> dict[str, float]:
+    """Summarize the losses of `token_losses`.
+
     Args:
-        losses: nats of each token of ``documents``.
-        level: at ``character`` only is a token a character, and its bits told.
+        losses: Loss of each token of ``documents``, in nats.
+        documents: Token ids of each document.
+        level: ``character``, ``subword`` or ``word``.
+
+    Returns:
+        ``cross_entropy`` (nats per token), ``perplexity``, ``unknown_share``, and at the level
+        ``character`` also ``bits_per_character``.
     """
     nats = float(losses.mean())
-    found = {"cross_entropy": nats, "perplexity": math.exp(nats)}
+    scores = {"cross_entropy": nats, "perplexity": math.exp(nats)}
     if level == "character":
-        found["bits_per_character"] = nats / math.log(2)
-    # What is unknown costs little: a perplexity is worth what this is small.
-    found["unknown_share"] = float((documents.values == UNKNOWN).mean()) if len(losses) else 0.0
-    return found
+        scores["bits_per_character"] = nats / math.log(2)
+    # Unknown tokens are easy to predict, so a perplexity is only meaningful if they are few.
+    scores["unknown_share"] = float((documents.values == UNKNOWN).mean()) if len(losses) else 0.0
+    return scores
 
 
-def by_place(losses: np.ndarray, places: np.ndarray) -> Figure:
-    """What having read more is worth: the mean surprise by how much of the text is known."""
+def plot_loss_by_position(losses: np.ndarray, positions: np.ndarray) -> Figure:
+    """Plot the mean loss against the position in the document.
+
+    Args:
+        losses: ``<float64>[tokens]`` in nats.
+        positions: ``<int64>[tokens]``, 0 for the first token of a document.
+    """
     figure, ax = plotting.new_figure()
-    edges = np.unique(np.logspace(0, math.log2(places.max() + 2), 24, base=2).astype(int)) - 1
-    which = np.digitize(places, edges) - 1
-    filled = np.unique(which)
-    ax.plot([edges[b] + 1 for b in filled], [losses[which == b].mean() for b in filled], "o-",
+    edges = np.unique(np.logspace(0, math.log2(positions.max() + 2), 24, base=2).astype(int)) - 1
+    bins = np.digitize(positions, edges) - 1
+    filled = np.unique(bins)
+    ax.plot([edges[b] + 1 for b in filled], [losses[bins == b].mean() for b in filled], "o-",
             color=plotting.BLUE, ms=3)  # fmt: skip
     ax.axhline(losses.mean(), color=plotting.GREY, lw=1, ls="--")
-    ax.set(xscale="log", xlabel="place in the document", ylabel="nats a token",
-           title="Surprise by how much was read before")  # fmt: skip
+    ax.set(xscale="log", xlabel="position in the document", ylabel="nats per token",
+           title="Loss by position")  # fmt: skip
     return figure
 
 
-def lengths(written: Sequence[int], held_out: Sequence[int]) -> Figure:
-    """How long texts are, the model's own beside real ones."""
+def plot_lengths(generated: Sequence[int], held_out: Sequence[int]) -> Figure:
+    """Plot the lengths of generated and of held-out texts, in characters."""
     figure, ax = plotting.new_figure()
-    highest = max(*written, *held_out, 1)
+    highest = max(*generated, *held_out, 1)
     for values, name, color in (
         (held_out, "held out", plotting.GREY),
-        (written, "written", plotting.BLUE),
+        (generated, "generated", plotting.BLUE),
     ):
         ax.hist(
             values, bins=20, range=(0, highest), density=True, alpha=0.5, label=name, color=color

@@ -1,4 +1,4 @@
-"""The language model: embedding → cells → V, and the state that it carries along a text."""
+"""The language model: embedding → recurrent layers → V, with its state kept between windows."""
 
 from __future__ import annotations
 
@@ -13,17 +13,32 @@ from pipelines.generation.config import GenerationModelConfig
 
 
 def build(config: GenerationModelConfig, *, vocabulary: int, rows: int, seed: int) -> LanguageModel:
-    """A model over ``rows`` parallel streams."""
+    """Build an untrained model.
+
+    Args:
+        config: The ``model`` section of the config.
+        vocabulary: Number of tokens.
+        rows: Number of parallel streams.
+        seed: Seed of initial weights and dropout.
+    """
     return LanguageModel(network(config, vocabulary=vocabulary, seed=seed), rows)
 
 
 def network(config: GenerationModelConfig, *, vocabulary: int, seed: int) -> keras.Model:
-    """``[ids <int32>[batch, time], state…]`` → ``[logits [batch, time, vocabulary], state…]``.
+    """Build the network that maps tokens and states to logits and states.
 
-    Any batch, any number of steps, 0 being padding on the right. A state is
-    ``<float>[batch, units]``: h, and for the LSTM c, of each layer; zeros before a text begins.
+    Args:
+        config: The ``model`` section of the config.
+        vocabulary: Number of tokens.
+        seed: Seed of initial weights and dropout.
+
+    Returns:
+        A model ``[ids <int32>[batch, time], state…]`` →
+        ``[logits <float32>[batch, time, vocabulary], state…]`` for any batch size and number of
+        steps. Id 0 is padding on the right. The states ``<float>[batch, units]`` are h, and for the
+        LSTM c, of each layer; they are zeros at the start of a text.
     """
-    # One seed a layer: equal seeds would draw equal dropout masks.
+    # Each layer needs its own seed: equal seeds would draw equal dropout masks.
     seeds = iter(range(seed, seed + 10))
     ids = keras.Input((None,), dtype="int32", name="ids")
     states = [
@@ -40,7 +55,7 @@ def network(config: GenerationModelConfig, *, vocabulary: int, seed: int) -> ker
         states=states,
     )
     hidden = keras.layers.Dropout(config.dropout, seed=next(seeds), name="dropout")(hidden)
-    # Scores are float32 whatever the precision: half of it loses small probabilities.
+    # Logits are float32 in any precision, because float16 loses small probabilities.
     hidden = ops.cast(hidden, "float32")
     if config.tied:
         if config.units[-1] != config.embedding:
@@ -54,33 +69,41 @@ def network(config: GenerationModelConfig, *, vocabulary: int, seed: int) -> ker
     return keras.Model([ids, *states], [logits, *after], name="network")
 
 
-def read_on(
+def run_network(
     network: keras.Model, ids: Any, states: list[Any], *, training: bool = False
 ) -> tuple[Any, list[Any]]:
-    """``(logits, states)`` of a `network`; without memory it has no states, and Keras no list."""
+    """Run a `network` and return ``(logits, states)``.
+
+    A network of feedforward cells has no states, and Keras then returns no list.
+    """
     logits, *after = keras.tree.flatten(network([ids, *states], training=training))
     return logits, after
 
 
 @keras.saving.register_keras_serializable(package="unfold")
 class LanguageModel(keras.Model):
-    """Trains a `network` on streams: the state after a window is where the next one starts.
+    """A `network` with state, for training on windows of parallel streams.
 
-    The state is a value when the next window reads it, so no gradient goes back further than
-    the window: backpropagation through time, truncated (Williams & Peng 1990).
+    The state after a window is the initial state of the next one. It enters the next window as a
+    constant, so that gradients do not flow back beyond the window: truncated backpropagation
+    through time (Williams & Peng 1990).
 
     Args:
-        network: what `network` returns; it holds every weight, and no state.
-        rows: streams, the batch size of every call.
+        network: A `network`, which holds all trainable weights and no state.
+        rows: Number of streams, the batch size of every call.
 
-    Call: ``{"ids": <int32>[rows, window], "fresh": <bool>[rows]}`` → logits. Where ``fresh`` a
-    row starts from zeros.
+    Call arguments:
+        inputs: ``{"ids": <int32>[rows, window], "fresh": <bool>[rows]}``. A row where ``fresh`` is
+            true starts from a state of zeros.
+
+    Output shape:
+        Logits ``<float32>[rows, window, vocabulary]``.
     """
 
     def __init__(self, network: keras.Model, rows: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.network, self.rows = network, rows
-        self.carried = [
+        self.stream_states = [
             self.add_weight(
                 shape=(rows, state.shape[-1]),
                 initializer="zeros",
@@ -91,14 +114,14 @@ class LanguageModel(keras.Model):
         ]
 
     def build(self, input_shape: Any = None) -> None:
-        self.built = True  # the network is
+        self.built = True  # the network is already built
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        goes_on = ops.logical_not(inputs["fresh"])[:, None]
-        before = [s * ops.cast(goes_on, s.dtype) for s in self.carried]
-        logits, after = read_on(self.network, inputs["ids"], before, training=training)
-        for carried, state in zip(self.carried, after, strict=True):
-            carried.assign(ops.cast(ops.stop_gradient(state), carried.dtype))
+        continues = ops.logical_not(inputs["fresh"])[:, None]
+        initial = [s * ops.cast(continues, s.dtype) for s in self.stream_states]
+        logits, final = run_network(self.network, inputs["ids"], initial, training=training)
+        for variable, state in zip(self.stream_states, final, strict=True):
+            variable.assign(ops.cast(ops.stop_gradient(state), variable.dtype))
         return logits
 
     def get_config(self) -> dict[str, Any]:

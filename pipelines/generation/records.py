@@ -1,4 +1,4 @@
-"""From rows to documents: read, cleaned, split."""
+"""Documents: reading, cleaning and splitting."""
 
 from __future__ import annotations
 
@@ -7,30 +7,37 @@ from dataclasses import dataclass, replace
 from pipelines.engine.data import loading
 from pipelines.engine.data.sources.rows import Row
 from pipelines.engine.data.splits import Splits
-from pipelines.generation import abc_notation
+from pipelines.generation.abc_notation import FIELD
 from pipelines.generation.config import GenerationConfig
+from pipelines.generation.tunes import melody_key
 
 
 @dataclass(frozen=True)
 class Document:
-    """One text; ``place`` (file:line) is for messages."""
+    """A text.
+
+    Attributes:
+        text: The whole text.
+        place: Where the text was read, as ``file:line``, for messages.
+    """
 
     text: str
     place: str
 
 
-#: Reference number, title, rhythm, metre, unit of length, key: what a player needs.
+#: Headers that are kept: reference number, title, rhythm, metre, unit note length and key.
 _HEADERS = "XTRMLK"
 
 
 def load(config: GenerationConfig) -> Splits:
-    """Read every source of the config; equal documents, or melodies, fall on one side only.
+    """Read and split the documents of all sources.
 
-    A source of fewer than 20 documents is cut by position instead, tunes excepted: each one's
-    beginning trains.
+    Equal documents, and tunes with equal melodies, fall into the same split. If there are fewer
+    than 20 documents, and they are not tunes, each is cut by position instead: its beginning goes
+    to the training split.
 
     Raises:
-        UserError: a source cannot be read, has too many unusable rows, or is too small.
+        UserError: A source cannot be read, has too many unusable rows, or is too small.
     """
     data, is_abc = config.data, config.text.format == "abc"
 
@@ -39,8 +46,8 @@ def load(config: GenerationConfig) -> Splits:
         if not isinstance(text, str):
             return f"{data.text!r} is not text"
         if is_abc:
-            if not abc_notation.melody_key(text):
-                return "no tune in ABC notation"
+            if not melody_key(text):
+                return "not a tune in ABC notation"
             text = tidy_tune(text)
         return Document(text, row.place) if text.strip() else "empty text"
 
@@ -50,29 +57,32 @@ def load(config: GenerationConfig) -> Splits:
             columns=[data.text],
             parse=parse,
             content=lambda d: [d.text],
-            key=(lambda d: abc_notation.melody_key(d.text)) if is_abc else (lambda d: d.text),
-            cut=None if is_abc else piece,
+            key=(lambda d: melody_key(d.text)) if is_abc else (lambda d: d.text),
+            cut=None if is_abc else excerpt,
         ),
         seed=config.seed,
     )
 
 
-def piece(document: Document, start: float, stop: float) -> Document | None:
-    """The part of a document between two shares of its length; None where nothing is."""
+def excerpt(document: Document, start: float, stop: float) -> Document | None:
+    """Return the part of a document between two fractions of its length; None if it is empty."""
     length = len(document.text)
     text = document.text[round(start * length) : round(stop * length)]
     return replace(document, text=text) if text else None
 
 
 def tidy_tune(text: str) -> str:
-    """An ABC tune with one line for each header a player needs, and its music.
+    """Reduce an ABC tune to the headers that a player needs and its music.
 
-    Collections put remarks, sources and layout between; each numbers its tunes anew.
+    Remarks, sources and layout are removed, and every tune gets the number 1.
+
+    Returns:
+        The tune with one line for each header; an empty string if it has no music.
     """
     headers: dict[str, str] = {}
     music = []
     for line in text.splitlines():
-        field = abc_notation.FIELD.match(line)
+        field = FIELD.match(line)
         if field is None:
             if line.strip() and not line.startswith("%"):
                 music.append(" ".join(line.split()))  # collections align bars under each other
@@ -81,7 +91,7 @@ def tidy_tune(text: str) -> str:
         if "K" not in headers:  # the key is the last header
             if name in _HEADERS:
                 headers.setdefault(name, "1" if name == "X" else value)
-        elif name in "MLK":  # between lines of music, what changes how they are read
+        elif name in "MLK":  # between lines of music, fields that change how notes are read
             music.append(f"{name}:{value}")
     lines = [f"{name}:{headers[name]}" for name in _HEADERS if name in headers]
     return "\n".join([*lines, *music, ""]) if music else ""

@@ -28,7 +28,7 @@ from pipelines.engine.text.tokenizer import END, DocumentTokenizer
 from pipelines.engine.text.vocabulary import RESERVED
 from pipelines.engine.training import loop
 from pipelines.engine.training.losses import next_token
-from pipelines.generation import abc_notation, evaluation, records
+from pipelines.generation import evaluation, playback, records, tunes
 from pipelines.generation import model as models
 from pipelines.generation.config import (
     MAX_LENGTH,
@@ -52,8 +52,8 @@ class Generation(Task):
     processor = DocumentTokenizer
     carries_state = True
     writers: ClassVar = {
-        "midi": lambda prediction, path: abc_notation.write_midi(prediction.json["text"], path),
-        "score": lambda prediction, path: abc_notation.write_score(prediction.json["text"], path),
+        "midi": lambda prediction, path: playback.write_midi(prediction.json["text"], path),
+        "score": lambda prediction, path: playback.write_score(prediction.json["text"], path),
     }
 
     def load(self, config: GenerationConfig) -> Splits:
@@ -107,8 +107,8 @@ class Generation(Task):
     ) -> Evaluation:
         held_out = [d.text for d in splits.test]
         documents = processor.encode(held_out)
-        losses, places = evaluation.surprise(model, documents)
-        scores = evaluation.scores(losses, documents, config.model.level)
+        losses, places = evaluation.token_losses(model, documents)
+        scores = evaluation.summarize_losses(losses, documents, config.model.level)
         count = config.sampling.count
         answer = served.signatures["serving_default"](
             **sampling_request([""] * count, config.sampling)
@@ -117,17 +117,19 @@ class Generation(Task):
         drawings: dict[str, Callable[[Path], None]] = {}
         if config.text.format == "abc":
             training_tunes = [d.text for d in splits.train]
-            for name, tunes in (("", written), ("held_out_", held_out)):
-                scores |= {f"{name}{k}": v for k, v in abc_notation.summary(tunes).items()}
-                scores[f"{name}copied"] = abc_notation.copied_share(tunes, training_tunes)
-            tune = next((t for t in written if abc_notation.judge(t).adds_up), None)
+            for prefix, texts in (("", written), ("held_out_", held_out)):
+                scores |= {f"{prefix}{k}": v for k, v in tunes.summarize(texts).items()}
+                scores[f"{prefix}copied"] = tunes.copied_share(texts, training_tunes)
+            tune = next((t for t in written if tunes.check(t).all_bars_complete), None)
             if tune is not None and importlib.util.find_spec("verovio"):
-                drawings["tune.svg"] = lambda path: abc_notation.write_score(tune, path)
+                drawings["tune.svg"] = lambda path: playback.write_score(tune, path)
         return Evaluation(
             scores=scores,
             figures={
-                "surprise_by_place": evaluation.by_place(losses, places),
-                "lengths": evaluation.lengths(list(map(len, written)), list(map(len, held_out))),
+                "surprise_by_place": evaluation.plot_loss_by_position(losses, places),
+                "lengths": evaluation.plot_lengths(
+                    list(map(len, written)), list(map(len, held_out))
+                ),
             },
             tables={"written": Table(["text"], [[t] for t in written])},
             drawings=drawings,
@@ -196,7 +198,7 @@ class Generation(Task):
         known = len(processor(tf.constant([prompt])).values)
         states = [np.zeros((1, s.shape[-1]), np.float32) for s in model.network.inputs[1:]]
         with Recorder().recording() as recorder:
-            logits, _ = models.read_on(model.network, ids[None], states)
+            logits, _ = models.run_network(model.network, ids[None], states)
         found = decoder_steps.token_probabilities(logits[0])
         came = found[np.arange(len(ids) - 1), ids[1:]]
         part = Segment(
@@ -375,7 +377,7 @@ class GenerationServing:
         return tf.where(written, logits[:, -1], -1e9), states
 
     def _on(self, ids: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        logits, states = models.read_on(self._network, ids, states)
+        logits, states = models.run_network(self._network, ids, states)
         # Cells of half precision give halves, and the state is of one dtype throughout.
         return logits, [tf.cast(s, tf.float32) for s in states]
 

@@ -20,7 +20,7 @@ from pipelines.engine.text.tokenizer import END, DocumentTokenizer
 from pipelines.engine.training.losses import MaskedCrossentropy, PerToken
 from pipelines.generation import evaluation
 from pipelines.generation.config import CONFIG, GenerationModelConfig, GenerationTextConfig
-from pipelines.generation.model import LanguageModel, build, network, read_on
+from pipelines.generation.model import LanguageModel, build, network, run_network
 from pipelines.generation.records import tidy_tune
 from pipelines.generation.task import TASK, Feed, GenerationServing, sampling_request
 from tests.support import ROOT
@@ -63,7 +63,7 @@ def test_tunes_are_never_cut_and_prose_is_no_tune(tmp_path):
     assert all(t.startswith("X:1\nT:") and t.endswith("\nG:|\n") for t in tunes)
     for i in range(30):
         (tmp_path / f"{i}.txt").write_text(f"Это {i} не музыка\n")
-    with pytest.raises(UserError, match="no tune in ABC notation"):
+    with pytest.raises(UserError, match="not a tune in ABC notation"):
         load(source=str(tmp_path), text={"format": "abc"})
 
 
@@ -133,7 +133,7 @@ def test_windows_with_the_state_carried_are_one_long_pass(cell, known):
     run = tf.function(lambda inputs: model(inputs), input_signature=[signature])
     ids = np.random.default_rng(0).integers(3, 9, (3, 12)).astype("int32")
     zeros = [np.zeros((3, s.shape[-1]), "float32") for s in model.network.inputs[1:]]
-    whole = read_on(model.network, ids, zeros)[0].numpy()
+    whole = run_network(model.network, ids, zeros)[0].numpy()
     for start in range(0, 12, 4):
         inputs = {"ids": tf.constant(ids[:, start : start + 4]), "fresh": tf.fill([3], start == 0)}
         np.testing.assert_allclose(run(inputs), whole[:, start : start + 4], atol=1e-5)
@@ -221,24 +221,24 @@ def test_surprise_is_that_of_every_document_read_from_its_beginning(cell):
     rng = np.random.default_rng(2)
     lengths = np.array([300, 0, 5, 129])
     rows = Ragged(rng.integers(3, 9, lengths.sum()).astype("int32"), lengths)
-    losses, places = evaluation.surprise(model, rows)
+    losses, places = evaluation.token_losses(model, rows)
     expected = []
     zeros = [np.zeros((1, s.shape[-1]), "float32") for s in model.network.inputs[1:]]
     for i in range(4):
         whole = np.array([[END, *rows[i], END]], "int32")
-        logits = read_on(model.network, whole[:, :-1], zeros)[0].numpy()[0]
+        logits = run_network(model.network, whole[:, :-1], zeros)[0].numpy()[0]
         logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         expected.append(-np.take_along_axis(logp, whole[0, 1:, None], -1)[:, 0])
     np.testing.assert_allclose(np.sort(losses), np.sort(np.concatenate(expected)), atol=1e-4)
     assert np.bincount(places)[:7].tolist() == [4, 3, 3, 3, 3, 3, 2]
     at_first = losses[places == 0]
     np.testing.assert_allclose(np.sort(at_first), np.sort([e[0] for e in expected]), atol=1e-4)
-    found = evaluation.scores(losses, rows, "character")
+    found = evaluation.summarize_losses(losses, rows, "character")
     assert found["perplexity"] == pytest.approx(math.exp(losses.mean()))
     assert found["bits_per_character"] == pytest.approx(losses.mean() / math.log(2))
     assert found["unknown_share"] == 0
     for level in ("word", "subword"):
-        assert "bits_per_character" not in evaluation.scores(losses, rows, level)
+        assert "bits_per_character" not in evaluation.summarize_losses(losses, rows, level)
 
 
 # Writing

@@ -50,7 +50,7 @@ def write_midi(text: str, path: Path) -> None:
     from music21 import chord, note, stream, tempo
     from music21.midi.translate import streamToMidiFile
 
-    part: Any = stream.Part([tempo.MetronomeMark(number=_TEMPO)])
+    part: Any = stream.Part([tempo.MetronomeMark(number=_TEMPO)])  # type: ignore[no-untyped-call]
     for sound in sounds:
         element = chord.Chord(sound.pitches) if sound.pitches else note.Rest()
         element.quarterLength = 4 * sound.length

@@ -1,51 +1,41 @@
-"""The generation task, assembled."""
+"""The generation task: continue a text character by character, or word by word."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from layers.recorder import Recorder
 from pipelines.engine.core.tables import Table
 from pipelines.engine.data import disk
-from pipelines.engine.data.ragged import PADDING
 from pipelines.engine.data.splits import Splits
-from pipelines.engine.data.token_streams import TokenStreams
 from pipelines.engine.explain import decoder_steps
 from pipelines.engine.explain.explanation import Explanation, Segment
 from pipelines.engine.export import stateful
 from pipelines.engine.export.savedmodel import Endpoint
-from pipelines.engine.models import decoding
 from pipelines.engine.tasks.base import Evaluation, Prediction, Task
 from pipelines.engine.tasks.endpoints import can_run_endpoints, compile_endpoint
 from pipelines.engine.text.tokenizer import END, DocumentTokenizer
-from pipelines.engine.text.vocabulary import RESERVED
 from pipelines.engine.training import loop
 from pipelines.engine.training.losses import next_token
 from pipelines.generation import evaluation, playback, records, tunes
 from pipelines.generation import model as models
-from pipelines.generation.config import (
-    MAX_LENGTH,
-    MAX_TEMPERATURE,
-    GenerationConfig,
-    SamplingConfig,
-)
+from pipelines.generation.config import GenerationConfig
+from pipelines.generation.feed import StreamFeed
 from pipelines.generation.model import LanguageModel
+from pipelines.generation.serving import GenerationServing, sampling_request
 
-#: How many of the likeliest next tokens are told.
-NEXT = 10
-#: Characters of a test document that is explained; tokens that a prompt is continued by.
+#: Characters of an explained test document, and tokens by which its explanation continues it.
 _SHOWN = 80
 
 
 class Generation(Task):
-    """What comes next: a character, a word or a part of one."""
+    """Predict the next character, word or sub-word of a text."""
 
     name = "generation"
     config = GenerationConfig
@@ -74,8 +64,10 @@ class Generation(Task):
     def objective(self, config: GenerationConfig) -> loop.Objective:
         return next_token()
 
-    def feed(self, config: GenerationConfig, processor: DocumentTokenizer, splits: Splits) -> Feed:
-        return Feed(config, processor, splits)
+    def feed(
+        self, config: GenerationConfig, processor: DocumentTokenizer, splits: Splits
+    ) -> StreamFeed:
+        return StreamFeed(config, processor, splits)
 
     def examples(
         self,
@@ -107,7 +99,7 @@ class Generation(Task):
     ) -> Evaluation:
         held_out = [d.text for d in splits.test]
         documents = processor.encode(held_out)
-        losses, places = evaluation.token_losses(model, documents)
+        losses, positions = evaluation.token_losses(model, documents)
         scores = evaluation.summarize_losses(losses, documents, config.model.level)
         count = config.sampling.count
         answer = served.signatures["serving_default"](
@@ -126,7 +118,7 @@ class Generation(Task):
         return Evaluation(
             scores=scores,
             figures={
-                "surprise_by_place": evaluation.plot_loss_by_position(losses, places),
+                "surprise_by_place": evaluation.plot_loss_by_position(losses, positions),
                 "lengths": evaluation.plot_lengths(
                     list(map(len, written)), list(map(len, held_out))
                 ),
@@ -138,25 +130,25 @@ class Generation(Task):
     def endpoints(
         self, config: GenerationConfig, processor: DocumentTokenizer, model: LanguageModel
     ) -> dict[str, Endpoint]:
-        writer = GenerationServing(config, processor, model.network)
+        serving = GenerationServing(config, processor, model.network)
         prompt = tf.TensorSpec([None], tf.string, name="prompt")
-        how = {
+        arguments = {
             "temperature": tf.TensorSpec([None], tf.float32, name="temperature"),
             "max_length": tf.TensorSpec([None], tf.int32, name="max_length"),
             "seed": tf.TensorSpec([None], tf.int32, name="seed"),
         }
         return {
-            "serving_default": Endpoint(writer.write, {"prompt": prompt} | how),
-            "next": Endpoint(writer.next, {"prompt": prompt}),
+            "serving_default": Endpoint(serving.write, {"prompt": prompt} | arguments),
+            "next": Endpoint(serving.next, {"prompt": prompt}),
             **stateful.endpoints(
-                writer.start,
-                writer.go_on,
-                {"text": tf.TensorSpec([None], tf.string, name="text")} | how,
+                serving.initial_state,
+                serving.step,
+                {"text": tf.TensorSpec([None], tf.string, name="text")} | arguments,
             ),
         }
 
     def request(self, config: GenerationConfig, example: Any) -> dict[str, tf.Tensor]:
-        """A record has no prompt: its request is for a text from the beginning."""
+        """Return a request to continue a prompt. A record has no prompt and requests a new text."""
         prompt = _unescape(example) if isinstance(example, str) else ""
         return sampling_request([prompt], config.sampling)
 
@@ -165,7 +157,7 @@ class Generation(Task):
     ) -> Prediction:
         prompt, written = _unescape(example), answer["text"].decode()
         following = served.signatures["next"](prompt=tf.constant([prompt]))
-        # A sub-word may be a byte that is no text by itself: it is written \xc3.
+        # A sub-word may be a byte that is not a character by itself; it is shown as \xc3.
         tokens = [raw.decode(errors="backslashreplace") for raw in following["tokens"].numpy()[0]]
         ranked = dict(zip(tokens, map(float, following["probabilities"].numpy()[0]), strict=True))
         return Prediction(
@@ -192,8 +184,8 @@ class Generation(Task):
         prompt = _unescape(given)
         limits = {"max_length": min(config.sampling.max_length, _SHOWN)}
         sampling = config.sampling.model_copy(update=limits)
-        writer = GenerationServing(config, processor, model.network)
-        answer = writer.write(**sampling_request([prompt], sampling))["text"].numpy()[0]
+        serving = GenerationServing(config, processor, model.network)
+        answer = serving.write(**sampling_request([prompt], sampling))["text"].numpy()[0]
         ids = np.array([END, *processor(tf.constant([answer])).values.numpy()], np.int32)
         known = len(processor(tf.constant([prompt])).values)
         states = [np.zeros((1, s.shape[-1]), np.float32) for s in model.network.inputs[1:]]
@@ -217,212 +209,6 @@ class Generation(Task):
 def _unescape(text: str) -> str:
     """Return a text with line ends, which a command line has as ``\\n``."""
     return text.replace("\\n", "\n")
-
-
-def sampling_request(prompts: Sequence[str], sampling: SamplingConfig) -> dict[str, tf.Tensor]:
-    """The inputs of the serving signature; each prompt has a seed of its own."""
-    seeds = (sampling.seed + np.arange(len(prompts))) % 2**31
-    return {
-        "prompt": tf.constant(list(prompts)),
-        "temperature": tf.constant([sampling.temperature], tf.float32),
-        "max_length": tf.constant([sampling.max_length], tf.int32),
-        "seed": tf.constant(seeds, tf.int32),
-    }
-
-
-class GenerationServing:
-    """The language model as it is served: a prompt in, a text out."""
-
-    def __init__(
-        self, config: GenerationConfig, processor: DocumentTokenizer, network: keras.Model
-    ) -> None:
-        self._sampling, self._processor, self._network = config.sampling, processor, network
-
-    def write(
-        self, prompt: tf.Tensor, temperature: tf.Tensor, max_length: tf.Tensor, seed: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        """Each prompt and what follows it, up to an end mark or ``max_length`` tokens.
-
-        The other arguments have one entry for each prompt, or one for all. They may come from
-        anybody: what is no number or out of bounds is brought to the nearest that is in them.
-        """
-        prompt = tf.strings.unicode_transcode(prompt, "UTF-8", "UTF-8", errors="replace")
-        rows = tf.shape(prompt)
-        temperature, max_length, seed = _bounded(rows, temperature, max_length, seed)
-        ids = decoding.sample(
-            self._step,
-            *self._read(self._nothing(rows[0]), self._begun(prompt)),
-            end=END,
-            max_length=max_length,
-            temperature=temperature,
-            seed=seed,
-            top_k=self._sampling.top_k,
-            top_p=self._sampling.top_p,
-        ).ids
-        return {"text": self._processor.detokenize(ids, prefix=prompt)}
-
-    def next(self, prompt: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The likeliest tokens after each prompt, and their probabilities."""
-        scores, _ = self._read(self._nothing(tf.shape(prompt)[0]), self._begun(prompt))
-        return self._likeliest(scores)
-
-    def start(self) -> stateful.State:
-        """What `go_on` begins with."""
-        scores, states = self._step(tf.constant([END]), self._nothing(1))
-        return {
-            **{f"cells_{i}": state for i, state in enumerate(states)},
-            "scores": scores,
-            "open": tf.constant([""]),
-            "before": tf.constant([""]),
-            "drawn": tf.constant([0]),
-            "ended": tf.constant([False]),
-        }
-
-    def go_on(
-        self, given: dict[str, tf.Tensor], state: stateful.State
-    ) -> tuple[dict[str, tf.Tensor], stateful.State]:
-        """Each text goes on with ``text``, which may be empty, and with what is written then: up to
-        ``max_length`` tokens, none at 0.
-
-        Gives what was written, ``text``; ``ended``, whether an end mark was met, after which
-        nothing is written until there is more to read; and the likeliest next ``tokens``.
-
-        A word that is not ended is read when more comes, or when something is to be written. Behind
-        what was written a new word begins.
-        """
-        read = state["open"] + given["text"]
-        temperature, most, seed = _bounded(
-            tf.shape(read), given["temperature"], given["max_length"], given["seed"]
-        )
-        ended = state["ended"] & (given["text"] == "")
-        most = tf.where(ended, 0, most)
-        settled, open_ = self._processor.split_pending(read)
-        settled = tf.where(most > 0, read, settled)
-        open_ = tf.where(most > 0, "", open_)
-
-        fresh = (state["before"] == "") & (state["drawn"] == 0)
-        cells = [state[f"cells_{i}"] for i in range(len(self._network.inputs) - 1)]
-        scores, cells = self._read_on(state["scores"], cells, settled, fresh)
-        written = decoding.sample(
-            self._step,
-            scores,
-            cells,
-            end=END,
-            max_length=most,
-            temperature=temperature,
-            seed=seed,
-            drawn=state["drawn"] % MAX_LENGTH,
-            top_k=self._sampling.top_k,
-            top_p=self._sampling.top_p,
-        )
-        count = tf.math.count_nonzero(written.ids, axis=1, dtype=tf.int32)
-        before = _last_character(state["before"] + settled)
-        text = self._processor.detokenize(written.ids, prefix=before)
-        text = tf.strings.substr(text, tf.strings.length(before), tf.strings.length(text))
-        ended |= count < most
-        following, _ = self._read_on(written.logits, written.states, open_, fresh & (settled == ""))
-        return {"text": text, "ended": ended} | self._likeliest(following), {
-            **{f"cells_{i}": cell for i, cell in enumerate(written.states)},
-            "scores": written.logits,
-            "open": open_,
-            "before": _last_character(before + text),
-            "drawn": state["drawn"] + count,
-            "ended": ended,
-        }
-
-    def _likeliest(self, scores: tf.Tensor) -> dict[str, tf.Tensor]:
-        best = tf.math.top_k(tf.nn.softmax(scores), min(NEXT, self._processor.size - RESERVED))
-        return {"tokens": self._processor.ids_to_tokens(best.indices), "probabilities": best.values}
-
-    def _nothing(self, rows: tf.Tensor | int) -> list[tf.Tensor]:
-        """The states before anything was read."""
-        return [tf.zeros([rows, s.shape[-1]]) for s in self._network.inputs[1:]]
-
-    def _begun(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """The ids of texts, behind the token that stands before every text."""
-        ids = self._processor(texts)
-        return tf.concat([tf.fill([ids.nrows(tf.int32), 1], END), ids], axis=1)
-
-    def _read(
-        self, states: list[tf.Tensor], ids: tf.RaggedTensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The scores of what comes next once ``ids`` were read, and the states then; the scores of
-        a row without ids mean nothing."""
-
-        # All but the last token for the states only: of so many steps no scores are computed.
-        def before() -> list[tf.Tensor]:
-            return self._on(ids[:, :-1].to_tensor(PADDING), states)[1]
-
-        if states:
-            states = tf.cond(tf.reduce_max(ids.row_lengths()) > 1, before, lambda: states)
-        last = ids[:, -1:].to_tensor(PADDING, shape=[None, 1])
-        return self._step(last[:, 0], states)
-
-    def _read_on(
-        self, scores: tf.Tensor, states: list[tf.Tensor], texts: tf.Tensor, fresh: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Scores and states once the next pieces of texts were read, too, which may be empty."""
-
-        def read() -> tuple[tf.Tensor, list[tf.Tensor]]:
-            ids = self._processor.encode_continuation(texts, fresh)
-            found, after = self._read(states, ids)
-            return tf.where(ids.row_lengths()[:, None] > 0, found, scores), after
-
-        return tf.cond(tf.reduce_any(texts != ""), read, lambda: (scores, states))
-
-    def _step(self, ids: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        logits, states = self._on(ids[:, None], states)
-        # Padding and unknown are never written.
-        written = tf.range(self._processor.size) >= RESERVED
-        return tf.where(written, logits[:, -1], -1e9), states
-
-    def _on(self, ids: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        logits, states = models.run_network(self._network, ids, states)
-        # Cells of half precision give halves, and the state is of one dtype throughout.
-        return logits, [tf.cast(s, tf.float32) for s in states]
-
-
-def _bounded(
-    rows: tf.Tensor, temperature: tf.Tensor, max_length: tf.Tensor, seed: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """One of each for every row, and within bounds."""
-    temperature, max_length, seed = (
-        tf.broadcast_to(a, rows) for a in (temperature, max_length, seed)
-    )
-    temperature = tf.where(tf.math.is_nan(temperature), 0.0, temperature)
-    temperature = tf.clip_by_value(temperature, 0.0, MAX_TEMPERATURE)
-    return temperature, tf.clip_by_value(max_length, 0, MAX_LENGTH), seed
-
-
-def _last_character(texts: tf.Tensor) -> tf.Tensor:
-    return tf.strings.regex_replace(texts, r"^(?s:.*)((?s:.))$", r"\1")
-
-
-class Feed:
-    """Windows of parallel streams: ``({ids, fresh}, the next ids)``."""
-
-    def __init__(
-        self, config: GenerationConfig, processor: DocumentTokenizer, splits: Splits
-    ) -> None:
-        self._seed = config.seed
-        train, validation = (
-            TokenStreams(
-                processor.encode(disk.map_records(lambda d: d.text, documents)),
-                rows=config.train.batch_size,
-                window=config.train.window,
-                end=END,
-            )
-            for documents in (splits.train, splits.validation)
-        )
-        self._train, self._validation = train, validation
-        self.steps, self.tokens = train.windows, train.tokens
-        self.padded_tokens = train.padded_tokens
-
-    def train(self, epoch: int) -> tf.data.Dataset:
-        return self._train.arrange(np.random.default_rng([self._seed, epoch])).dataset()
-
-    def validation(self) -> tf.data.Dataset:
-        return self._validation.arrange().dataset()
 
 
 TASK = Generation()

@@ -20,9 +20,11 @@ from pipelines.engine.text.tokenizer import END, DocumentTokenizer
 from pipelines.engine.training.losses import MaskedCrossentropy, PerToken
 from pipelines.generation import evaluation
 from pipelines.generation.config import CONFIG, GenerationModelConfig, GenerationTextConfig
+from pipelines.generation.feed import StreamFeed
 from pipelines.generation.model import LanguageModel, build, network, run_network
 from pipelines.generation.records import tidy_tune
-from pipelines.generation.task import TASK, Feed, GenerationServing, sampling_request
+from pipelines.generation.serving import GenerationServing, sampling_request
+from pipelines.generation.task import TASK
 from tests.support import ROOT
 
 TEXTS = [
@@ -422,7 +424,7 @@ def test_the_feed_is_what_the_model_is_built_for():
     texts = [d("abcdefghij"[:n] * n) for n in range(1, 11)]
     splits = Splits(texts, texts[:1], texts[:1], fingerprint="", report={})
     processor = TASK.fit_processor(config, splits)
-    feed = Feed(config, processor, splits)
+    feed = StreamFeed(config, processor, splits)
     model = TASK.build(config, processor)
     batches = list(feed.train(0))
     assert len(batches) == feed.steps

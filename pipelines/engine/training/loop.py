@@ -182,9 +182,11 @@ def fit(
     while state.epoch < config.epochs and not state.is_out_of_patience(config):
         record = _run_epoch(model, feed, validation, config, strategy, console, state.epoch)
         state.epoch += 1
-        record |= optimizer.pop_metrics()
-        if evaluation_model is not model:
-            assign(evaluation_model.variables, to_arrays(model.variables), evaluation_model.name)
+        with strategy.scope():
+            record |= optimizer.pop_metrics()
+            weights = to_arrays(model.variables) if evaluation_model is not model else None
+        if weights is not None:
+            assign(evaluation_model.variables, weights, evaluation_model.name)
         state.history.append(record | (diagnose(state.epoch) if strategy.is_main_process else {}))
         is_best = state.update_best(objective)
         if strategy.is_main_process:
@@ -236,8 +238,9 @@ def _run_epoch(
     seconds = time.perf_counter() - started
     with strategy.scope():
         scores = model.evaluate(validation, verbose=0, return_dict=True)
-    record = {name: float(values[-1]) for name, values in logs.items()}
-    record |= {f"val_{name}": float(value) for name, value in scores.items()}
+        # JAX reports a lost process only where a number is needed: here, inside the scope.
+        record = {name: float(values[-1]) for name, values in logs.items()}
+        record |= {f"val_{name}": float(value) for name, value in scores.items()}
     record |= {
         "epoch_seconds": seconds,
         "tokens_per_second": feed.tokens / seconds,

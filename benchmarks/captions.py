@@ -1,11 +1,11 @@
-"""How long captions take and how good they are by beam: the test pictures of a run.
+"""Measure the speed and scores of captioning by beam width on a run's test images.
 
     python -m benchmarks.captions [--run ID]
     python -m benchmarks.captions --scores ID ID ...
 
-1,000 pictures of the latest captioning run through its SavedModel, from the bytes of a file to
-the caption: seconds, pictures a second and scores. Batches of 32 pictures; and one at a time.
-Or the scores alone, of several runs, from the features that their trainings have kept.
+Caption 1,000 test images with the SavedModel of the latest run, from the bytes of a file to the
+caption, in batches of 32 and one at a time; report seconds, images per second and scores. With
+``--scores``, report only the scores of several runs, from the features cached during training.
 """
 
 import argparse
@@ -21,7 +21,7 @@ BEAMS = [1, 3, 5]
 
 
 def captions(run, pictures, beam):
-    """What the run's model says of pictures whose features are kept."""
+    """Return the captions of a run's model for images with cached features."""
     import keras
     import tensorflow as tf
 
@@ -50,7 +50,7 @@ def captions(run, pictures, beam):
 
 
 def scores(runs):
-    """The scores of several runs by beam."""
+    """Print the scores of several runs by beam width."""
     from benchmarks.measure import Table, report
     from pipelines.captioning import evaluation, records
 
@@ -66,7 +66,7 @@ def scores(runs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", metavar="ID", help="default: the latest finished run")
-    parser.add_argument("--scores", metavar="ID", nargs="+", help="several runs, their scores")
+    parser.add_argument("--scores", metavar="ID", nargs="+", help="score only, for these runs")
     options = parser.parse_args()
 
     from pipelines.engine.runs.run import Run

@@ -1,9 +1,10 @@
-"""How long a translation takes: the test texts of a run through its SavedModel.
+"""Measure the speed of translation on a run's test texts.
 
     python -m benchmarks.decoding [--run ID]
 
-1,000 texts of the latest translation run, greedy and with wider beams: seconds, texts a second
-and BLEU. Batches of 64 texts of like length, as scoring does; and one text at a time.
+Translate 1,000 test texts with the SavedModel of the latest run, greedily and with wider beams, in
+batches of 64 texts of similar length (as in scoring) and one at a time; report seconds, texts per
+second and BLEU.
 """
 
 import argparse

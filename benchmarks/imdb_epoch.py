@@ -1,16 +1,16 @@
-"""One epoch of the same sentiment model, trained three ways on the same 22,500 IMDb reviews.
+"""Compare three implementations of one epoch of a sentiment model on 22,500 IMDb reviews.
 
     python -m benchmarks.imdb_epoch
 
-Embedding 100 → bidirectional LSTM 64 → maximum over the valid steps → two classes; 400 tokens of
-a review at most, batches of 32, Adam at 1e-3.
+Embedding 100 → bidirectional LSTM 64 → maximum over the valid steps → two classes; at most 400
+tokens per review, batches of 32, Adam with learning rate 1e-3.
 
-- unfold: this suite's layers and batches of like length;
-- keras, padded: ``keras.layers`` on reviews padded to 400 tokens with a mask, as tutorials have it;
-- torch, packed: ``torch.nn.LSTM`` on packed sequences, where torch is installed.
+- unfold: this suite's layers and batches of similar length;
+- keras, padded: ``keras.layers`` on reviews padded to 400 tokens with a mask, as in tutorials;
+- torch, packed: ``torch.nn.LSTM`` on packed sequences, if torch is installed.
 
-Each is compiled and warm before its epoch is timed; the better of two rounds, the ways taking
-turns. Accuracy is on 2,500 reviews held out.
+Each implementation is compiled and warmed up before its epoch is timed. The result is the better of
+two interleaved rounds. Accuracy is on 2,500 held-out reviews.
 """
 
 import importlib.util
@@ -44,7 +44,7 @@ ROUNDS = 2
 
 
 def load():
-    """The reviews of the default config as ids, training and held out."""
+    """Return the reviews of the default config as ids: training and held-out."""
     # No validation split is needed, and none is allowed to be empty.
     overrides = [
         f"text.vocabulary={VOCABULARY}",
@@ -83,7 +83,7 @@ def padded(rows: Ragged) -> np.ndarray:
 
 
 def timed_fit(model, warm, data, held_out):
-    """Seconds of one epoch, compiled before and from the first weights on, and the accuracy."""
+    """Return the seconds of one epoch (compiled, from the initial weights) and the accuracy."""
     warm, data, held_out = (loop.without_autotune(d) for d in (warm, data, held_out))
     start = model.get_weights()
     model.fit(warm, verbose=0)
@@ -120,7 +120,7 @@ def keras_padded(train, test):
 
 
 def torch_packed(train, test):
-    """In a process without TensorFlow: torch's compiler and XLA's cannot share one."""
+    """Run torch in a process without TensorFlow: its compiler and XLA's cannot share one."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data.npz"
         arrays = {}

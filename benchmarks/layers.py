@@ -1,16 +1,16 @@
-"""Training steps and inference of one recurrent layer, beside the layers it competes with.
+"""Compare training steps and inference of one recurrent layer across libraries.
 
-    make bench                      # all subjects
+    make bench                      # all benchmarks
     python -m benchmarks.layers     # this one
-    python -m benchmarks.layers --quick  # of it, what training on full-length batches takes
+    python -m benchmarks.layers --quick  # only training on full-length batches
 
-One row for each shape (batch, T, inputs, units): milliseconds, the best of interleaved rounds,
-so that a slow moment of the machine hits all alike. The peers: ``keras.layers`` in a TensorFlow
-graph and compiled as a whole by XLA; torch.nn and a ``jax.lax.scan`` under ``jax.jit`` where they
-are installed; and the GEMM limit, which is the six matrix products of a training step (two of
-inference), each of all steps at once, and nothing else.
+One row per shape (batch, T, inputs, units), in milliseconds: the best of interleaved rounds, so
+that a slow moment of the machine affects all alike. Contenders: ``keras.layers`` in a TensorFlow
+graph and compiled as a whole by XLA; torch.nn and a ``jax.lax.scan`` under ``jax.jit`` if they
+are installed; and the GEMM limit: only the six matrix products of a training step (two of
+inference), each over all steps at once.
 
-A training step is the forward pass and all gradients: of the inputs, U, W and b.
+A training step is the forward pass and all gradients, with respect to the inputs, U, W and b.
 """
 
 import argparse
@@ -38,7 +38,7 @@ GATES = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
 
 
 def inputs_of(shape, ragged):
-    """x, the gradient that arrives at the outputs, and lengths (uniform in 1…T) or None."""
+    """Return x, the gradient of the outputs, and lengths (uniform in 1…T) or None."""
     batch, time, inputs, units = shape
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, time, inputs)).astype("float32")
@@ -48,7 +48,7 @@ def inputs_of(shape, ragged):
 
 
 def of_keras(module, cell, shape, lengths, train, xla=False, bidirectional=False):
-    """A step of ``layers`` or ``keras.layers``."""
+    """Return a step function of ``layers`` or ``keras.layers``."""
     layer = getattr(module, cell)(shape[3], return_sequences=True)
     if bidirectional:
         layer = module.Bidirectional(layer, merge_mode="sum")
@@ -111,7 +111,7 @@ def of_torch(cell, shape, lengths, train, bidirectional=False):
 
 
 def of_jax(cell, shape, lengths, train):
-    """An LSTM as JAX's own documentation would have it written: a scan, and its gradient."""
+    """Return a step of an LSTM in idiomatic JAX: a scan and its gradient."""
     import jax
     import jax.numpy as jnp
 
@@ -152,7 +152,7 @@ def of_jax(cell, shape, lengths, train):
 
 
 def gemm_limit(cell, shape, train):
-    """The products alone: x·U, h·W and, training, dz·Uᵀ, dz·Wᵀ, xᵀ·dz, hᵀ·dz."""
+    """Return only the products: x·U, h·W and, in training, dz·Uᵀ, dz·Wᵀ, xᵀ·dz, hᵀ·dz."""
     batch, time, inputs, units = shape
     wide, rows = GATES[cell] * units, batch * time
     x, h, dz = (tf.random.normal((rows, n)) for n in (inputs, units, wide))
@@ -179,7 +179,7 @@ def installed(name):
 
 
 def contenders(cell, shape, lengths, train, bidirectional):
-    """By name; those that are not installed are left out."""
+    """Return the contenders by name; libraries that are not installed are left out."""
     both = {"bidirectional": True} if bidirectional else {}
     made = {
         "unfold": of_keras(layers, cell, shape, lengths, train, **both),
@@ -215,7 +215,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", default="LSTM,GRU,SimpleRNN")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="training steps, full length")
+    parser.add_argument("--quick", action="store_true", help="training steps, full length only")
     options = parser.parse_args()
     cells = options.cells.split(",")
     if options.quick:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing, tables, and where results are kept."""
+"""Time calls, print tables and store results: shared by the benchmarks."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ RESULTS = Path(__file__).parent / "results"
 def best_of(
     calls: dict[str, Callable[[], object]], rounds: int, seconds: float = 0.25
 ) -> dict[str, float]:
-    """Milliseconds of the quickest call of each, the calls taking turns."""
+    """Return the fastest time of each call in milliseconds, with the calls interleaved."""
     best = dict.fromkeys(calls, math.inf)
     for call in calls.values():
-        call()  # compiled, and warm
+        call()  # compile and warm up
         call()
     for _ in range(rounds):
         for name, call in calls.items():
@@ -44,7 +44,7 @@ def geometric_mean(values: list[float]) -> float:
 
 
 class Table:
-    """Times by shape and contender, and how ``unfold`` compares where it is one of them."""
+    """Times by shape and contender, compared with ``unfold`` if it is one of them."""
 
     def __init__(self, title: str, keys: list[object]) -> None:
         self.title, self.keys = title, keys
@@ -58,7 +58,7 @@ class Table:
                 self.note(name, [row[name] for row in self.rows if name in row])
 
     def note(self, name: str, times: list[float]) -> None:
-        """How many times as long as ``unfold`` another one takes, row by row."""
+        """Record how many times as long as ``unfold`` a contender takes, row by row."""
         self.ratios[name] = [
             other / row["unfold"] for other, row in zip(times, self.rows, strict=True)
         ]
@@ -105,7 +105,7 @@ def machine() -> dict[str, object]:
 
 
 def report(subject: str, tables: list[Table]) -> None:
-    """Print the tables and keep them, with the machine and the date, in ``results/``."""
+    """Print the tables and store them in ``results/`` with the machine and the date."""
     console = Console(width=120)
     for table in tables:
         table.show(console)

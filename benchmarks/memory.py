@@ -1,11 +1,10 @@
-"""Peak memory of LSTM training steps.
+"""Measure the peak memory of LSTM training steps.
 
     python -m benchmarks.memory
 
-One process for each shape and contender. A step: how far the resident set rises in one training
-step, once compiled, from a heap that has given back what it does not use (the median of seven).
-Growth: how far its peak rose in the first ten steps, which is that, what was kept, and tracing
-and compiling. Linux only.
+Each shape and contender runs in its own process. "Step" is the rise of the resident set in one
+compiled training step, from a trimmed heap (median of seven). "Growth" is the rise of its peak in
+the first ten steps, including retained memory, tracing and compilation. Linux only.
 """
 
 import argparse
@@ -25,13 +24,13 @@ PROCESS = Path("/proc/self")
 
 
 def megabytes(key):
-    """VmRSS, the resident set, or VmHWM, its peak."""
+    """Return VmRSS (the resident set) or VmHWM (its peak) in megabytes."""
     lines = (PROCESS / "status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 
 
 def measured(name, shape):
-    """Megabytes of a step and of the first ten, in this process."""
+    """Return the megabytes of one step and of the first ten, in this process."""
     import keras
 
     import layers
@@ -39,7 +38,7 @@ def measured(name, shape):
 
     x, upstream, _ = inputs_of(shape, ragged=False)
     module, xla = (layers if name == "unfold" else keras.layers), name == "keras XLA"
-    # A small layer first, so that what every process needs once is not counted.
+    # Run a small layer first, so that one-time costs of a process are not counted.
     small = (8, 4, 4, 4)
     step, convert = of_keras(module, "LSTM", small, None, train=True, xla=xla)
     step(*(convert(a) for a in inputs_of(small, ragged=False)[:2]))
@@ -52,7 +51,7 @@ def measured(name, shape):
     rises = []
     for _ in range(7):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-        (PROCESS / "clear_refs").write_text("5")  # the peak is what it is now
+        (PROCESS / "clear_refs").write_text("5")  # reset the peak to the current value
         before = megabytes("VmRSS")
         step(x, upstream)
         rises.append(megabytes("VmHWM") - before)

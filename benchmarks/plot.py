@@ -1,4 +1,4 @@
-"""The plot of docs/speed.md, of the kept results of `benchmarks.layers`.
+"""Draw the plot of docs/speed.md from the stored results of `benchmarks.layers`.
 
 python -m benchmarks.plot benchmarks/results/layers-cpu2.json docs/images/speed.png
 """

@@ -1,11 +1,11 @@
-"""How the time of a training step grows with rows, steps, units and processes, on JAX.
+"""Measure how the time of a training step grows with rows, steps, units and processes on JAX.
 
     python -m benchmarks.scaling             # one process, then 1, 2, 4 … up to the cores
     python -m benchmarks.scaling --processes 2
 
-One LSTM layer and V, by the same layers and the same division of a batch as a training. Between
-processes the batch is the same (each has a share of it): what is gained, and what the exchange of
-gradients costs, is seen in one table.
+The model is one LSTM layer and V, with the layers and batch distribution used in training. The
+global batch does not depend on the number of processes, so one table shows both the gain and the
+cost of exchanging gradients.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import subprocess
 import sys
 import time
 
-#: Rows, steps, units: one that is varied, the others as in the middle.
+#: Rows, steps and units: one is varied while the others keep their middle value.
 BASE = {"rows": 64, "steps": 64, "units": 64}
 GRID = {"rows": [16, 64, 256], "steps": [16, 64, 256], "units": [16, 64, 256]}
 CLASSES = 16
 
 
 def parameters(units: int) -> int:
-    """Of an LSTM that reads as many numbers as it has units, and V."""
+    """Return the parameters of V and an LSTM with as many inputs as units."""
     return 4 * units * (2 * units + 1) + (units + 1) * CLASSES
 
 
 def step_ms(shape: dict[str, int], count: int) -> float:
-    """Milliseconds of a training step (fastest of three passes of ``count``), in this process."""
+    """Return the milliseconds of a training step (fastest of three passes of ``count`` steps)."""
     import keras
     import numpy as np
 

@@ -1,12 +1,13 @@
-"""A server under load, asked by clients on the same machine.
+"""Measure a server under load from clients on the same machine.
 
     python -m benchmarks.serve_load             # sentiment, beside `mlflow models serve`
-    python -m benchmarks.serve_load --soak 30   # minutes of all that UNFOLD_HOME/exports has
+    python -m benchmarks.serve_load --soak 30   # minutes, on all models in UNFOLD_HOME/exports
 
-The load: 32 clients, each of which asks for the class of a text of 50 words, waits for the answer
-and asks again; the default config's model, with random weights (they do not change the time).
-Then the same while new versions come and old ones go. The soak mixes all tasks that are exported,
-streams, malformed requests, clients that leave and new versions, and watches the server's memory.
+The load is 32 clients, each repeatedly requesting the class of a text of 50 words and waiting for
+the answer. The model is the default config's, with random weights (they do not affect times). The
+load is then repeated while new versions replace old ones. The soak mixes requests to all exported
+models, streams, malformed requests, disconnecting clients and new versions, and records the
+server's memory.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def request(path: str, value: Any, port: int) -> bytes:
 
 
 async def ask(connection: Any, raw: bytes) -> tuple[int, bytes]:
-    """Status and body of the answer to a request."""
+    """Send a request; return the status and body of the response."""
     reader, writer = connection
     writer.write(raw)
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -67,7 +68,7 @@ async def ask(connection: Any, raw: bytes) -> tuple[int, bytes]:
 
 
 async def load(port: int, requests: list[bytes], seconds: float) -> dict[str, float]:
-    """Clients that ask one after the other, for so long: times of the answers, and how many."""
+    """Run clients for ``seconds``; return the response times and their number."""
     times: list[float] = []
     failed = 0
     until = time.perf_counter() + seconds
@@ -100,7 +101,7 @@ async def load(port: int, requests: list[bytes], seconds: float) -> dict[str, fl
 
 @contextlib.contextmanager
 def server(command: list[str], path: str, **environment: str) -> Iterator[tuple[int, Any]]:
-    """A server process that is ready; its port, and the process."""
+    """Start a server and wait until it is ready; return its port and process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -137,7 +138,7 @@ async def _ready(process: Any, port: int, path: str) -> None:
 
 
 def texts(count: int) -> list[str]:
-    """Of 50 words of reviews each."""
+    """Return texts of 50 words from reviews."""
     from pipelines.engine.config import loader as configs
     from pipelines.sentiment.task import TASK
 
@@ -148,7 +149,7 @@ def texts(count: int) -> list[str]:
 
 
 def export_sentiment(folder: Path) -> None:
-    """The default config's model with random weights, as a run would be exported."""
+    """Export the default config's model with random weights, as for a run."""
     from pipelines.engine.config import loader as configs
     from pipelines.engine.export import savedmodel
     from pipelines.sentiment.task import TASK
@@ -160,7 +161,7 @@ def export_sentiment(folder: Path) -> None:
 
 
 def again(folder: Path) -> Path:
-    """The newest version below a folder, as the next one."""
+    """Copy the newest version in a folder as the next version and remove older ones."""
     versions = sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
     target = folder / str(versions[-1] + 1)
     with new_folder(target) as work:
@@ -238,7 +239,7 @@ def _mlflow_model(exports: Path, target: Path) -> None:
 
 
 async def soak(port: int, process: psutil.Process, exports: Path, minutes: float) -> list[Table]:
-    """Mixed load: answers by task, and the server's memory."""
+    """Run a mixed load; report the responses by task and the server's memory."""
     rng = random.Random(1)
     some = texts(64)
     tasks = [p.name for p in sorted(exports.iterdir()) if p.name in ASKED]
@@ -301,7 +302,7 @@ async def soak(port: int, process: psutil.Process, exports: Path, minutes: float
         table.add(
             kind, {"requests": len(times), "p50 ms": p50, "p99 ms": p99, "failed": failed[kind]}
         )
-    # Growth once everything has been asked, and has been replaced once: over the last two thirds.
+    # Measure growth over the last two thirds, after each model was called and replaced once.
     at, size = np.array(memory[len(memory) // 3 :]).T
     slope = np.polyfit(at / 3600, size, 1)[0]
     grown = Table("Memory of the server", ["MB"])
@@ -313,7 +314,7 @@ async def soak(port: int, process: psutil.Process, exports: Path, minutes: float
 
 
 async def streamed(port: int) -> bool:
-    """Compose a few notes over a stream; whether each had its answer."""
+    """Generate a few notes over a stream; return whether each request was answered."""
     async with connect(f"ws://127.0.0.1:{port}/v1/models/generation:stream") as socket:
         for note in "GABcd":
             await socket.send(
@@ -325,7 +326,7 @@ async def streamed(port: int) -> bool:
 
 
 def _picture(rng: random.Random) -> str:
-    """A picture of one colour, as base64."""
+    """Return an image of one color as base64."""
     from PIL import Image
 
     out = io.BytesIO()
@@ -333,7 +334,7 @@ def _picture(rng: random.Random) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-#: A request of each task, as a client would send it.
+#: One request for each task, as a client would send it.
 ASKED: dict[str, Callable[[random.Random, list[str]], Any]] = {
     "sentiment": lambda rng, some: {"instances": rng.choices(some, k=rng.choice([1, 1, 1, 8]))},
     "generation": lambda rng, some: {
@@ -358,7 +359,7 @@ ASKED: dict[str, Callable[[random.Random, list[str]], Any]] = {
             {"image": {"b64": _picture(rng)}, "beam_width": rng.choice([1, 3]), "max_length": 15}
         ]
     },
-    # The default config reads the price, and the day's highest and lowest.
+    # The default config reads the closing price and the day's high and low.
     "forecasting": lambda rng, some: {
         "instances": [
             {

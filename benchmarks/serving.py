@@ -1,10 +1,10 @@
-"""Latency of the exported sentiment model: strings in, labels out, batches of 1, 8 and 64.
+"""Measure the latency of the exported sentiment model for batches of 1, 8 and 64 strings.
 
     python -m benchmarks.serving
 
-The default config's model with random weights, exported as a run is, and called
+The default config's model with random weights is exported like a run and called
 
-- through the SavedModel's signature, as a server calls it;
+- through the SavedModel's signature, as a server does;
 - through ``model.predict`` on the same texts, tokenized by the same tokenizer.
 """
 

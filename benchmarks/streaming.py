@@ -1,10 +1,10 @@
-"""Seconds of a step of a stream: inside the server, and as a client sees it.
+"""Measure the time of a streaming step in the server and at the client.
 
     python -m benchmarks.streaming
 
-Models of the size that the configs train (sentiment `live`, generation and forecasting `default`)
-with random weights, exported as a run is, in a real server process. A client sends one word, asks
-for one note, or tells one price at a time, and waits for the answer; then 16 clients do so at once.
+The models have the sizes of the configs (sentiment `live`, generation and forecasting `default`)
+and random weights; they are exported like runs and served by a real server process. A client sends
+one word, note request or price at a time and waits for the answer; then 16 clients do so at once.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ TUNE = "X:1\nT:A tune\nM:4/4\nL:1/8\nK:G\nABcd efga|BAGF EDCB|\n"
 
 
 def models():
-    """``(config, processor, model)`` of each task that has a ``step``."""
+    """Return ``(config, processor, model)`` for each task with a ``step`` signature."""
     config = configs.load(CONFIGS / "sentiment/live.yaml", get_config("sentiment"), [])
     processor = TextClasses(config.text, WORDS, ["negative", "positive"])
     yield config, processor, get_task("sentiment").build(config, processor)
@@ -58,7 +58,7 @@ def models():
 
 
 def row(task, specs, step):
-    """The next inputs of a stream."""
+    """Return the next inputs of a stream."""
     price = [[100.0 + np.sin(step)] * (specs["history"].shape[-1] if "history" in specs else 1)]
     known = {
         "text": WORDS[step % 500] + " " if task == "sentiment" else "",
@@ -93,7 +93,7 @@ async def together(address, task, specs):
 
 
 def inside(address, task):
-    """Sum and number of the server's own seconds, and how many were up to 1 ms."""
+    """Return the sum and count of the server's step times, and how many took up to 1 ms."""
     with urllib.request.urlopen(f"http://{address}/metrics") as answer:
         text = answer.read().decode()
 

@@ -1,4 +1,4 @@
-"""The torch part of `benchmarks.imdb_epoch`: seconds of an epoch, and accuracy after it."""
+"""Run the torch part of `benchmarks.imdb_epoch`: seconds of an epoch and accuracy after it."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def main(path, vocabulary, embedding, units, size):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
-    # Batches of like length in random order, as the suite's are.
+    # Batches of similar length in random order, as in the suite.
     order = np.random.default_rng(1).permutation(len(train[1]))
     chunks = np.array_split(order, max(1, len(order) // (50 * size)))
     order = np.concatenate([c[np.argsort(train[1][c], kind="stable")] for c in chunks])

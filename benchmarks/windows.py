@@ -1,10 +1,10 @@
-"""Full against truncated backpropagation through time: what a longer window costs and brings.
+"""Compare full and truncated backpropagation through time by window length.
 
     python -m benchmarks.windows
 
-The default config of generation with fewer units, one process for each window: seconds an epoch,
-how far the process grew while it trained, and the validation loss after a few epochs. A shorter
-window means more updates; gradients reach no further than the window, the state does.
+Train the default config of generation with fewer units, in one process per window; report seconds
+per epoch, the growth of the process, and the validation loss after a few epochs. A shorter window
+means more updates. Gradients flow back at most one window; the state is kept across windows.
 """
 
 import argparse
@@ -26,7 +26,7 @@ EPOCHS = 2
 
 
 def trained(window):
-    """Seconds an epoch, MB and nats a character, in this process."""
+    """Return seconds per epoch, MB and nats per character, in this process."""
     import keras
 
     from pipelines.engine.config import loader as configs

@@ -41,6 +41,8 @@ def filled_in(command: Command) -> Command:
 @pytest.mark.parametrize("command", sorted(set(commands())), ids=str)
 def test_a_command_can_be_typed_as_it_is_shown(command, environment, monkeypatch):
     monkeypatch.chdir(ROOT)
+    # The page on adding a task has a pipeline of another package.
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "outside"))
     for arguments in unfold_arguments(filled_in(command), environment):
         if len(arguments) == 1 or "--help" in arguments:
             assert f" {arguments[0]} " in make_parser().format_help()  # only named

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -14,7 +15,8 @@ from pipelines.engine.tasks.catalog import BUILT_IN, get_config
 from pipelines.serving.config import ServingConfig
 from tests.support import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
 
 
 ROW = re.compile(r"^\| `([a-z_.]+)` \| .*? \| (.*?) \| .+ \|$", re.MULTILINE)
@@ -104,3 +106,32 @@ def test_every_config_opens_with_its_command():
         head = [line for line in file.read_text().splitlines() if line.startswith("#")]
         assert any(f"make train-{file.parent.name}" in line for line in head), file
         assert YAML(typ="safe").load(file.read_text())["name"] == file.stem
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as they are made from their words."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    plain = (re.sub(r"[`*]|\]\([^)]*\)|\[", "", heading).lower() for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_anchors_of_links_exist(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", text):
+        if target.startswith(("http:", "https:")):
+            continue
+        assert anchor in anchors(page.parent / target if target else page), f"{target}#{anchor}"
+
+
+def test_the_architecture_names_files_that_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:layers|engine|workflows|serving|cli|lab|demo)/[\w/.]*)`", text))
+    assert len(named) > 20
+    for name in named:
+        assert any((ROOT / base / name).exists() for base in ("", "pipelines")), name
+
+
+def test_the_readme_fits_on_a_few_screens():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120

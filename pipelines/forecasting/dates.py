@@ -1,7 +1,7 @@
-"""Dates of a series: read from cells, kept as instants with their zone, written as they came.
+"""Dates of a series: parsing, time zones and formatting.
 
-An instant is a whole number of microseconds since 1970 in UTC. A date without a zone is kept as if
-it were in UTC and is written without one.
+Times are whole microseconds since 1970 in UTC. A date without a zone is stored as if it were in UTC
+and formatted without a zone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipelines.forecasting.frequency import Frequency, infer
 SECOND = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FINER = re.compile(r"[.,]\d{6}\d*[1-9]")
-#: Zones that are tried first where a history has the offsets of several.
+#: Zones that are tried first if several zones have the offsets of a history.
 _COMMON = (
     "Europe/London", "Europe/Berlin", "Europe/Athens", "America/New_York", "America/Chicago",
     "America/Denver", "America/Los_Angeles", "America/Sao_Paulo", "Australia/Sydney",
@@ -30,11 +30,11 @@ _COMMON = (
 
 
 class Moment(NamedTuple):
-    """A date that was read.
+    """A parsed date.
 
     Attributes:
-        time: microseconds since 1970, UTC.
-        zone: None for a date without a zone.
+        time: Microseconds since 1970, UTC.
+        zone: The time zone; None for a date without one.
     """
 
     time: int
@@ -42,7 +42,7 @@ class Moment(NamedTuple):
 
     @property
     def wall(self) -> int:
-        """What a clock in the zone shows, as if it were in UTC."""
+        """The local time in the zone, in microseconds as if it were UTC."""
         if self.zone is None:
             return self.time
         offset = (_EPOCH + timedelta(microseconds=self.time)).astimezone(self.zone).utcoffset()
@@ -50,25 +50,25 @@ class Moment(NamedTuple):
         return self.time + offset // timedelta(microseconds=1)
 
 
-def read(value: Any, form: str | None = None) -> Moment | str:
-    """Read the date in a cell.
+def parse(value: Any, pattern: str | None = None) -> Moment | str:
+    """Parse the date in a cell.
 
     Args:
-        value: a string, a ``date``, a ``datetime`` or a ``numpy.datetime64``.
-        form: how strings are written, as for `datetime.strptime`; None for ISO 8601.
+        value: A string, a ``date``, a ``datetime`` or a ``numpy.datetime64``.
+        pattern: The format of strings, as for `datetime.strptime`; None for ISO 8601.
 
     Returns:
-        The date, or why it cannot be used.
+        The date, or the reason why it cannot be used.
     """
-    unreadable = f"is not a date as {form!r}" if form else "is not a date as YYYY-MM-DD"
+    unreadable = f"is not a date as {pattern!r}" if pattern else "is not a date as YYYY-MM-DD"
     if isinstance(value, str):
         if _FINER.search(value):
             return "is finer than a microsecond"
         text = value.strip()
         try:
-            value = datetime.strptime(text, form) if form else datetime.fromisoformat(text)
+            value = datetime.strptime(text, pattern) if pattern else datetime.fromisoformat(text)
         except ValueError:
-            return unreadable if form else f"{unreadable} (data.date_format)"
+            return unreadable if pattern else f"{unreadable} (data.date_format)"
     elif isinstance(value, np.datetime64 | pd.Timestamp):
         stamp = pd.Timestamp(value)
         if stamp is pd.NaT:
@@ -85,14 +85,15 @@ def read(value: Any, form: str | None = None) -> Moment | str:
     return "is missing" if value is None else unreadable
 
 
-def zone_of(zones: Sequence[tzinfo | None], times: Sequence[int]) -> tuple[tzinfo | None, bool]:
-    """The zone of a series whose dates have these.
+def find_zone(zones: Sequence[tzinfo | None], times: Sequence[int]) -> tuple[tzinfo | None, bool]:
+    """Find the time zone of a series from the zones of its dates.
 
-    A history with the offsets of summer and of winter gets a zone that has them at the same times;
-    without such a zone it is shown in UTC.
+    For dates with several UTC offsets, such as those of summer and winter, this is a zone that has
+    the same offsets at the same times, or UTC if there is none.
 
     Args:
-        times: microseconds since 1970.
+        zones: The zone of each date.
+        times: The time of each date, in microseconds since 1970.
 
     Returns:
         The zone, and whether it has the offsets of all dates.
@@ -100,62 +101,63 @@ def zone_of(zones: Sequence[tzinfo | None], times: Sequence[int]) -> tuple[tzinf
     named = {getattr(zone, "key", None) for zone in zones}
     if len(named) == 1 and None not in named:
         return zones[0], True
-    found = [
+    offsets = [
         None if zone is None else _offset(zone, time)
         for zone, time in zip(zones, times, strict=True)
     ]
-    distinct = set(found)
+    distinct = set(offsets)
     if distinct == {None}:
         return None, True
     if len(distinct) == 1:
         (offset,) = distinct
         assert offset is not None
         return timezone(offset), True
-    # Where the offset changes, and a few dates between: enough to tell zones apart.
-    edges = {i for i in range(1, len(found)) if found[i] != found[i - 1]}
-    some = sorted({0, len(found) - 1} | edges | {i - 1 for i in edges})
+    # The dates around each change of the offset suffice to distinguish zones.
+    edges = {i for i in range(1, len(offsets)) if offsets[i] != offsets[i - 1]}
+    checked = sorted({0, len(offsets) - 1} | edges | {i - 1 for i in edges})
     for name in (*_COMMON, *sorted(zoneinfo.available_timezones())):
         zone = zoneinfo.ZoneInfo(name)
-        if all(_offset(zone, times[i]) == found[i] for i in some):
+        if all(_offset(zone, times[i]) == offsets[i] for i in checked):
             return zone, True
     return UTC, False
 
 
-def index(times: np.ndarray, zone: tzinfo | None) -> pd.DatetimeIndex:
-    """``<int64>[steps]``, microseconds since 1970, as dates in their zone."""
-    found = pd.DatetimeIndex(np.asarray(times, np.int64).astype("datetime64[us]"))
-    return found if zone is None else found.tz_localize(UTC).tz_convert(zone)
+def to_index(times: np.ndarray, zone: tzinfo | None) -> pd.DatetimeIndex:
+    """Convert times ``<int64>[steps]``, in microseconds, to dates in a zone."""
+    dates = pd.DatetimeIndex(np.asarray(times, np.int64).astype("datetime64[us]"))
+    return dates if zone is None else dates.tz_localize(UTC).tz_convert(zone)
 
 
-def instants(dates: pd.DatetimeIndex) -> np.ndarray:
-    """The opposite of `index`."""
+def to_microseconds(dates: pd.DatetimeIndex) -> np.ndarray:
+    """Convert dates to times ``<int64>[steps]``, in microseconds; the inverse of `to_index`."""
     utc = dates if dates.tz is None else dates.tz_convert(UTC).tz_localize(None)
-    return utc.as_unit("us").to_numpy().astype("datetime64[us]").astype(np.int64)
+    times: np.ndarray = utc.as_unit("us").to_numpy().astype("datetime64[us]").astype(np.int64)
+    return times
 
 
-def at_wall(wall: int, zone: tzinfo | None) -> int:
-    """The instant at which a clock in ``zone`` shows ``wall``."""
+def from_wall_time(wall: int, zone: tzinfo | None) -> int:
+    """Return the time at which the local time in ``zone`` is ``wall``; both in microseconds."""
     if zone is None:
         return wall
     local = pd.DatetimeIndex([np.datetime64(wall, "us")])
-    found = local.tz_localize(zone, nonexistent="shift_forward", ambiguous=np.array([True]))
-    return int(instants(found)[0])
+    date = local.tz_localize(zone, nonexistent="shift_forward", ambiguous=np.array([True]))
+    return int(to_microseconds(date)[0])
 
 
 def frequency(times: np.ndarray, zone: tzinfo | None) -> Frequency:
-    """The `Frequency` of a history."""
+    """Infer the `Frequency` of the times ``<int64>[steps]`` of a history."""
     return _frequency(np.asarray(times, np.int64).tobytes(), zone)
 
 
 @lru_cache(maxsize=1024)
 def _frequency(times: bytes, zone: tzinfo | None) -> Frequency:
-    # Many series often have the same dates.
-    return infer(index(np.frombuffer(times, np.int64), zone))
+    # Cached, because many series often have the same dates.
+    return infer(to_index(np.frombuffer(times, np.int64), zone))
 
 
-def written(times: np.ndarray, zone: tzinfo | None) -> list[str]:
-    """ISO 8601, with the offset of the zone where there is one."""
-    return [stamp.isoformat() for stamp in index(times, zone)]
+def isoformat(times: np.ndarray, zone: tzinfo | None) -> list[str]:
+    """Format times in ISO 8601, with the UTC offset if there is a zone."""
+    return [stamp.isoformat() for stamp in to_index(times, zone)]
 
 
 def _offset(zone: tzinfo, time: int) -> timedelta | None:

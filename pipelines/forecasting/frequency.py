@@ -1,9 +1,8 @@
-"""The frequency of a series' dates, inferred from its history, and the dates that come next.
+"""Inference of the frequency of dates, and continuation of the dates.
 
-A history may have holes (holidays, missing months): what counts is that all its dates lie on one
-grid, and that most of its steps are a step of that grid. The grids are those of pandas: days,
-days of some weekdays, months, quarters and years from any day of theirs, and fixed steps, whole
-days long or only at some hours.
+A history may have gaps (holidays, missing months): its dates must be on one grid, and most of its
+steps must be single steps of that grid. The grids are those of pandas: days, some weekdays, months,
+quarters and years starting on any day, and fixed steps, during all hours or some hours of the day.
 """
 
 from __future__ import annotations
@@ -17,65 +16,65 @@ from pandas.tseries import offsets
 
 _DAY = pd.Timedelta(days=1)
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-#: Share of the steps of a history that must be a single step of its grid.
-_MOST = 0.5
-#: Share of the dates of a history with a zone that must have the same time of day.
-_SAME_HOUR = 0.95
-#: Share of the days of a history that must have the same hours.
-_ALIKE = 0.7
+#: Minimum fraction of steps that must be single steps of the grid.
+_MIN_SINGLE_STEPS = 0.5
+#: Minimum fraction of dates with a zone that must have the same time of day.
+_MIN_SAME_HOUR = 0.95
+#: Minimum fraction of days that must have the same hours.
+_MIN_SAME_HOURS = 0.7
 
 
 @dataclass(frozen=True)
 class Frequency:
-    """How the dates of a series follow each other.
+    """The frequency of the dates of a series.
 
     Attributes:
-        name: pandas' alias where there is one, else in words.
-        regular: whether the dates lie on a grid; if not, they go on by the median step.
-        after: ``(last, steps)`` → the next dates.
+        name: The alias of pandas if there is one, else a description.
+        regular: Whether the dates are on a grid; if not, the median step continues them.
+        after: A function ``(last date, number of steps)`` → next dates.
     """
 
     name: str
     regular: bool
     after: Callable[[pd.Timestamp, int], pd.DatetimeIndex]
 
-    def on_the_wall(self) -> Frequency:
-        """The same for dates with a zone: computed on its clock, as if no hour were skipped."""
+    def in_local_time(self) -> Frequency:
+        """Return this frequency for dates with a zone, continued in local time."""
 
         def after(date: pd.Timestamp, count: int) -> pd.DatetimeIndex:
-            found = self.after(date.tz_localize(None), count)
+            dates = self.after(date.tz_localize(None), count)
             if date.tz is None:
-                return found
-            summer = np.ones(len(found), bool)
-            return found.tz_localize(date.tz, nonexistent="shift_forward", ambiguous=summer)
+                return dates
+            summer = np.ones(len(dates), bool)
+            return dates.tz_localize(date.tz, nonexistent="shift_forward", ambiguous=summer)
 
         return Frequency(self.name, self.regular, after)
 
 
 def infer(index: pd.DatetimeIndex) -> Frequency:
-    """Infer the frequency of rising, distinct dates.
+    """Infer the frequency of increasing dates.
 
     Args:
-        index: with or without a zone. Days, weeks and months are those of its wall clock; steps
-            below a day are absolute, as in pandas.
+        index: Dates with or without a zone. Days, weeks and months are in local time; steps below a
+            day are absolute, as in pandas.
     """
     if len(index) < 2:
         return _of_offset(offsets.Day(1))
     wall = _wall(index)
     days = wall.normalize()
     hours = (wall - days).value_counts(normalize=True)
-    # A clock that skips an hour once a year shifts one date of a daily series.
-    if hours.iloc[0] >= (1.0 if index.tz is None else _SAME_HOUR) and days.is_unique:
+    # The change to summer time may shift one date of a daily series.
+    if hours.iloc[0] >= (1.0 if index.tz is None else _MIN_SAME_HOUR) and days.is_unique:
         found = _of_days(days)
-        return found.on_the_wall() if found else _irregular(index)
+        return found.in_local_time() if found else _irregular(index)
     if found := _of_fixed_step(index):
         return found
     found = _of_hours(wall)
-    return found.on_the_wall() if found else _irregular(index)
+    return found.in_local_time() if found else _irregular(index)
 
 
 def _of_days(days: pd.DatetimeIndex) -> Frequency | None:
-    """The grid of dates that have the same time of day."""
+    """Return the grid of dates that have the same time of day."""
     steps = np.diff(days.to_numpy()).astype("timedelta64[D]").astype(int)
     if (steps == steps[0]).all() and (steps[0] < 28 or not _in_months(days)):
         weekly = steps[0] % 7 == 0
@@ -94,23 +93,23 @@ def _of_days(days: pd.DatetimeIndex) -> Frequency | None:
         mask = np.isin(np.arange(7), weekdays)
         counts = np.diff(np.busday_count(days[0].date(), _dates(days), weekmask=mask))
         step = _mode(counts)
-        if (counts == step).mean() >= _MOST:
+        if (counts == step).mean() >= _MIN_SINGLE_STEPS:
             if weekdays == [0, 1, 2, 3, 4]:
                 return _of_offset(offsets.BusinessDay(step))
             names = " ".join(_DAYS[day] for day in weekdays)
             offset = offsets.CustomBusinessDay(step, weekmask=names)
             return _of_offset(offset, names if step == 1 else f"every {step} of {names}")
     step = _mode(steps)
-    if (steps == step).mean() >= _MOST and (steps % step == 0).all():
+    if (steps == step).mean() >= _MIN_SINGLE_STEPS and (steps % step == 0).all():
         return _of_offset(offsets.Day(step))
     return None
 
 
 def _in_months(days: pd.DatetimeIndex) -> Frequency | None:
-    """The grid of dates that are alike in their months: the first, the last business day, …"""
+    """Return the grid of dates on the same day of a month: the first, the last business day, …"""
     steps = np.diff(days.year * 12 + days.month)
     step = _mode(steps)
-    if step < 1 or (steps % step).any() or (steps == step).mean() < _MOST:
+    if step < 1 or (steps % step).any() or (steps == step).mean() < _MIN_SINGLE_STEPS:
         return None
     last, day = days.days_in_month, int(days.day.max())
     nth, weekday = (days.day - 1) // 7, int(days[0].dayofweek)
@@ -128,7 +127,7 @@ def _in_months(days: pd.DatetimeIndex) -> Frequency | None:
         if fits:
             return _of_offset(offset)
     if (days.day == np.minimum(day, last)).all():
-        # From a month that has the day: 31 January, 28 February, 31 March.
+        # Shorter months use their last day: 31 January, 28 February, 31 March.
         def after(date: pd.Timestamp, count: int) -> pd.DatetimeIndex:
             months = np.arange(1, count + 1) * step
             first = date.replace(day=1)
@@ -141,7 +140,7 @@ def _in_months(days: pd.DatetimeIndex) -> Frequency | None:
 
 
 def _in_half_months(days: pd.DatetimeIndex) -> Frequency | None:
-    """Twice a month: on the first and another day, or on a day and the last."""
+    """Return the grid of two days a month: the first and another, or another and the last."""
     first, last = days.day == 1, days.day == days.days_in_month
     for edge, kind in ((first, offsets.SemiMonthBegin), (last, offsets.SemiMonthEnd)):
         others = days.day[~edge].unique()
@@ -151,10 +150,10 @@ def _in_half_months(days: pd.DatetimeIndex) -> Frequency | None:
 
 
 def _of_fixed_step(index: pd.DatetimeIndex) -> Frequency | None:
-    """A fixed step, day and night, whatever clocks do."""
+    """Return the grid of a fixed absolute step."""
     steps = np.diff(index.asi8)
     step = _mode(steps)
-    if (steps % step).any() or (steps == step).mean() < _MOST:
+    if (steps % step).any() or (steps == step).mean() < _MIN_SINGLE_STEPS:
         return None
     delta = pd.Timedelta(step, unit=index.unit)
     if delta < _DAY:
@@ -162,35 +161,36 @@ def _of_fixed_step(index: pd.DatetimeIndex) -> Frequency | None:
         hours = (wall - wall.normalize()).nunique()
         gaps = bool((steps != step).any())
         if gaps and (hours < _DAY // delta or len(_weekdays(wall.normalize().unique())) < 7):
-            return None  # open at some hours or on some days only
+            return None  # only some hours or some days
     return _of_offset(pd.tseries.frequencies.to_offset(delta))
 
 
 def _of_hours(wall: pd.DatetimeIndex) -> Frequency | None:
-    """The same times on each day, or on each day of some weekdays: a market that closes."""
+    """Return the grid of the same times on each day or on some weekdays, as of a market."""
     days = wall.normalize()
     times = pd.Series(wall - days).groupby(days.to_numpy()).agg(tuple)
     if len(times) < 3:
         return None
-    usual = times.mode().iloc[0]
-    if (times == usual).mean() < _ALIKE or len(usual) < 2:
+    common = times.mode().iloc[0]
+    if (times == common).mean() < _MIN_SAME_HOURS or len(common) < 2:
         return None
     weekdays = _weekdays(pd.DatetimeIndex(times.index))
     names = " ".join(_DAYS[day] for day in weekdays)
     next_day = offsets.CustomBusinessDay(weekmask=names)
 
     def after(date: pd.Timestamp, count: int) -> pd.DatetimeIndex:
-        day, found = date.normalize(), list[pd.Timestamp]()
-        while len(found) < count:
-            found += [day + time for time in usual if day + time > date]
+        day, dates = date.normalize(), list[pd.Timestamp]()
+        while len(dates) < count:
+            dates += [day + time for time in common if day + time > date]
             day += next_day
-        return pd.DatetimeIndex(found[:count])
+        return pd.DatetimeIndex(dates[:count])
 
-    hours = f"{len(usual)} times a day"
+    hours = f"{len(common)} times a day"
     return Frequency(hours if len(weekdays) == 7 else f"{hours}, {names}", True, after)
 
 
 def _irregular(index: pd.DatetimeIndex) -> Frequency:
+    """Return the frequency of dates without a grid: the median step."""
     step = pd.Timedelta(int(np.median(np.diff(index.asi8))), unit=index.unit)
 
     def after(date: pd.Timestamp, count: int) -> pd.DatetimeIndex:
@@ -201,9 +201,9 @@ def _irregular(index: pd.DatetimeIndex) -> Frequency:
 
 def _of_offset(offset: offsets.BaseOffset, name: str | None = None) -> Frequency:
     def after(date: pd.Timestamp, count: int) -> pd.DatetimeIndex:
-        # A date between two of the grid goes on with the next one.
-        found = pd.date_range(date, periods=count + 1, freq=offset)
-        return found[found > date][:count]
+        # A date between two grid points continues with the later one.
+        dates = pd.date_range(date, periods=count + 1, freq=offset)
+        return dates[dates > date][:count]
 
     return Frequency(name or offset.freqstr, True, after)
 
@@ -213,7 +213,10 @@ def _wall(index: pd.DatetimeIndex) -> pd.DatetimeIndex:
 
 
 def _weekdays(days: pd.DatetimeIndex) -> list[int]:
-    """The weekdays of a history, and those that it is too short to have: 0 is Monday."""
+    """Return the weekdays of a history, 0 for Monday.
+
+    Weekdays that a short history does not cover are included.
+    """
     whole = pd.date_range(days[0], days[-1], freq="D")
     return sorted(set(range(7)) - (set(whole.dayofweek) - set(days.dayofweek)))
 
@@ -223,10 +226,11 @@ def _all_on(days: pd.DatetimeIndex, offset: offsets.BaseOffset) -> bool:
 
 
 def _dates(days: pd.DatetimeIndex) -> np.ndarray:
-    return days.to_numpy().astype("datetime64[D]")
+    dates: np.ndarray = days.to_numpy().astype("datetime64[D]")
+    return dates
 
 
 def _mode(values: np.ndarray) -> int:
-    """The most frequent value, of several the least."""
-    found, counts = np.unique(values, return_counts=True)
-    return int(found[np.argmax(counts)])
+    """Return the most frequent value; if there are several, the smallest one."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return int(distinct[np.argmax(counts)])

@@ -1,4 +1,4 @@
-"""From rows to series, and from one time to another: what came first trains."""
+"""Time series: reading, and splitting by time."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from pipelines.engine.data.splits import Splits, fingerprint
 from pipelines.forecasting import dates
 from pipelines.forecasting.config import ForecastingConfig, ForecastingDataConfig
 from pipelines.forecasting.dates import Moment
-from pipelines.forecasting.series import Part, Series, Step, assemble, names_of
+from pipelines.forecasting.series import Series, SeriesSlice, Step, assemble, column_names
 
 
 def load(config: ForecastingConfig) -> Splits:
-    """Read every source of the config; all series are divided at the same two moments.
+    """Read all sources and split them by time; all series are divided at the same two dates.
 
     Raises:
-        UserError: a source cannot be read, has too many unusable rows, or is too short.
+        UserError: A source cannot be read, has too many unusable rows, or is too short.
     """
     data, report = config.data, dict[str, Any]()
-    series = read(data, data.source, report)
-    begins = _begins(data, series)
-    splits: dict[str, list[Part]] = {"train": [], "validation": [], "test": []}
-    for one in series:
-        edges = np.searchsorted(one.times, [_instant(m, one.zone) for m in begins.values()])
-        for name, start, stop in zip(splits, (0, *edges), (*edges, len(one)), strict=True):
-            # What is scored has something before it that it can be forecast from.
+    series = read_series(data, data.source, report)
+    begins = _split_dates(data, series)
+    splits: dict[str, list[SeriesSlice]] = {"train": [], "validation": [], "test": []}
+    for s in series:
+        edges = np.searchsorted(s.times, [_time_of(m, s.zone) for m in begins.values()])
+        for name, start, stop in zip(splits, (0, *edges), (*edges, len(s)), strict=True):
+            # Validation and test slices need steps before them to forecast from.
             start = start if name == "train" else max(start, data.min_steps)
             if stop > start:
-                splits[name].append(Part(one, int(start), int(stop)))
+                splits[name].append(SeriesSlice(s, int(start), int(stop)))
     for name, parts in splits.items():
         steps = sum(p.stop - p.start for p in parts)
         need = config.model.horizon if name == "test" else 1
         if name == "train":
-            need += 2  # a change is two steps, and one to forecast
+            need += 2  # two steps for a change, and one to forecast
         if max((p.stop - p.start for p in parts), default=0) < need:
             raise UserError(
-                f"{', '.join(as_list(data.source))}: the {name} split has {steps} steps, and no "
-                f"series with {need} or more of them; give longer series, or other dates in "
+                f"{', '.join(as_list(data.source))}: the {name} split has {steps} steps, but no "
+                f"series has {need} or more of them; give longer series, or other dates in "
                 "data.validation and data.test"
             )
     report["records"] = {
@@ -55,12 +55,12 @@ def load(config: ForecastingConfig) -> Splits:
     report["series"] = {name: len(parts) for name, parts in splits.items()}
     zone = series[0].zone
     report["begins"] = {
-        name: dates.written(np.array([_instant(moment, zone)]), zone)[0]
+        name: dates.isoformat(np.array([_time_of(moment, zone)]), zone)[0]
         for name, moment in begins.items()
     }
     _note_frequencies(series, report)
     digest = fingerprint(
-        part for one in series for part in (one.name, _hex(one.times), one.values.tobytes().hex())
+        text for s in series for text in (s.name, _hex(s.times), s.values.tobytes().hex())
     )
     tested = fingerprint(
         text
@@ -75,54 +75,62 @@ def load(config: ForecastingConfig) -> Splits:
 
 
 def _note_frequencies(series: Sequence[Series], report: dict[str, Any]) -> None:
-    """Say how the dates of the series follow each other, and of which that cannot be said."""
-    report["frequencies"] = dict(Counter(one.frequency.name for one in series))
-    irregular = [one for one in series if not one.frequency.regular]
+    """Add the frequencies of the series to the report, with a note for irregular ones."""
+    report["frequencies"] = dict(Counter(s.frequency.name for s in series))
+    irregular = [s for s in series if not s.frequency.regular]
     report["notes"] += [
-        f"{one.place}: {one.name}: its dates are irregular; forecasts continue with the median step"
-        for one in irregular[:5]
+        f"{s.place}: {s.name}: its dates are irregular; forecasts continue with the median step"
+        for s in irregular[:5]
     ]
 
 
 def _hex(times: np.ndarray) -> str:
-    """Of whole seconds as such, so that fingerprints are those of earlier versions."""
+    """Return times in hexadecimal, for fingerprints.
+
+    Whole seconds are written in seconds, as in earlier versions.
+    """
     whole = not (times % dates.SECOND).any()
     return (times // dates.SECOND if whole else times).tobytes().hex()
 
 
-def read(
+def read_series(
     data: ForecastingDataConfig, sources: str | list[str], report: dict[str, Any]
 ) -> list[Series]:
-    """The series of one or more sources, in the order of their names.
+    """Read the series of one or several sources, ordered by name.
 
-    Rows are put in the order of time; a row that stands there twice counts once. Missing cells
-    of further columns are those of the step before.
+    Rows are ordered by time, and repeated rows are dropped. Missing cells of further columns are
+    filled with the previous value.
+
+    Args:
+        data: The ``data`` section of the config.
+        sources: Files or other sources.
+        report: Gets counts of rows and steps, and notes.
 
     Raises:
-        UserError: a source cannot be read, has too many unusable rows, or no series that is long
-            enough.
+        UserError: A source cannot be read, has too many unusable rows, or has no series that is
+            long enough.
     """
     targets = as_list(data.target)
-    wanted = [data.date, *([data.series] if data.series else []), *targets, *names_of(data)]
+    columns = [data.date, *([data.series] if data.series else []), *targets, *column_names(data)]
     parser = loading.RowParser[Step](
-        columns=list(dict.fromkeys(wanted)),
+        columns=list(dict.fromkeys(columns)),
         parse=_parser(data),
         content=lambda s: s[:4],
-        exclude=_outside(data),
+        exclude=_outside_dates(data),
     )
     steps = [
         step for source in as_list(sources) for step in loading.read(source, parser, data, report)
     ]
-    found: defaultdict[str, list[Step]] = defaultdict(list)
+    steps_of: defaultdict[str, list[Step]] = defaultdict(list)
     for step in steps:
-        found[step.series].append(step)
+        steps_of[step.series].append(step)
     counts: Counter[str] = Counter()
     notes: list[str] = []
     series = []
-    for name in sorted(found):
+    for name in sorted(steps_of):
         for i, target in enumerate(targets):
             label = name if len(targets) == 1 else f"{name} {target}".strip()
-            series += assemble(label or str(targets[0]), found[name], i, data, counts, notes)
+            series += assemble(label or str(targets[0]), steps_of[name], i, data, counts, notes)
     if not series:
         raise UserError(
             f"{', '.join(as_list(sources))}: no series has data.min_steps ({data.min_steps}) steps "
@@ -134,22 +142,22 @@ def read(
 
 
 def _parser(data: ForecastingDataConfig) -> Callable[[Row], Step | str]:
-    """What makes a step of a row, or says why it cannot be one."""
+    """Return a function that parses a row into a step, or returns why it is unusable."""
     targets = as_list(data.target)
-    further_names = names_of(data)
-    read_as = {**dict.fromkeys(further_names, "log_returns"), **data.columns}
+    covariate_names = column_names(data)
+    transforms = {**dict.fromkeys(covariate_names, "log_returns"), **data.columns}
     moments: dict[str, Moment | str] = {}
     zoned: list[bool] = []
-    seen: dict[tuple[str, int], tuple[Any, ...]] = {}
+    values_at: dict[tuple[str, int], tuple[Any, ...]] = {}
 
     def parse(row: Row) -> Step | str:
-        written = row.fields[data.date]
-        if isinstance(written, str) and written in moments:
-            moment = moments[written]
+        cell = row.fields[data.date]
+        if isinstance(cell, str) and cell in moments:
+            moment = moments[cell]
         else:
-            moment = dates.read(written, data.date_format)
-            if isinstance(written, str):
-                moments[written] = moment
+            moment = dates.parse(cell, data.date_format)
+            if isinstance(cell, str):
+                moments[cell] = moment
         if isinstance(moment, str):
             return f"{data.date!r} {moment}"
         if not zoned:
@@ -168,29 +176,29 @@ def _parser(data: ForecastingDataConfig) -> Callable[[Row], Step | str]:
             if number is None:
                 return f"{column!r} is not a number"
             if data.values == "log_returns" and number <= 0:
-                return f"{column!r} is zero or less, and has no logarithm"
+                return f"{column!r} is zero or less and has no logarithm"
             numbers.append(number)
         if all(math.isnan(n) for n in numbers):
             return f"{targets[0]!r} is missing"
-        further = []
-        for column in further_names:
+        covariates = []
+        for column in covariate_names:
             number = _number(row.fields[column])
             if number is None:
                 return f"{column!r} is not a number"
-            if read_as[column] == "log_returns" and number <= 0:
-                number = math.nan  # no trade, no news
-            further.append(number)
-        step = Step(name, moment, tuple(numbers), tuple(further), row.place)
-        numbered = (step.targets, step.further)
-        if seen.setdefault((name, moment.time), numbered) != numbered:
-            return "another row has the same date, and other numbers"
+            if transforms[column] == "log_returns" and number <= 0:
+                number = math.nan  # as a volume of zero
+            covariates.append(number)
+        step = Step(name, moment, tuple(numbers), tuple(covariates), row.place)
+        values = (step.targets, step.covariates)
+        if values_at.setdefault((name, moment.time), values) != values:
+            return "another row has the same date but other numbers"
         return step
 
     return parse
 
 
 def _number(value: Any) -> float | None:
-    """NaN for a cell that is empty, None for one that holds no number."""
+    """Parse a cell as a number: NaN if it is empty, None if it is not a number."""
     if value is None:
         return math.nan
     if isinstance(value, bool):
@@ -206,21 +214,27 @@ def _number(value: Any) -> float | None:
     return None if math.isinf(number) else number
 
 
-def _moment(key: str, value: str) -> Moment:
-    moment = dates.read(value)
+def _config_date(key: str, value: str) -> Moment:
+    """Parse a date of the config.
+
+    Raises:
+        UserError: The value is not a date.
+    """
+    moment = dates.parse(value)
     if isinstance(moment, str):
-        raise UserError(f"data.{key}: {value!r} is neither a share nor a date as YYYY-MM-DD")
+        raise UserError(f"data.{key}: {value!r} is neither a fraction nor a date as YYYY-MM-DD")
     return moment
 
 
-def _instant(moment: Moment, zone: tzinfo | None) -> int:
-    """A date of the config; without a zone, it is one of the data's own."""
-    return moment.time if moment.zone is not None else dates.at_wall(moment.time, zone)
+def _time_of(moment: Moment, zone: tzinfo | None) -> int:
+    """Return the time of a date of the config; without a zone, it is in the zone of the data."""
+    return moment.time if moment.zone is not None else dates.from_wall_time(moment.time, zone)
 
 
-def _outside(data: ForecastingDataConfig) -> Callable[[Step], bool]:
+def _outside_dates(data: ForecastingDataConfig) -> Callable[[Step], bool]:
+    """Return a predicate for steps outside ``data.start`` and ``data.end``."""
     start, end = (
-        None if value is None else _moment(key, value)
+        None if value is None else _config_date(key, value)
         for key, value in (("start", data.start), ("end", data.end))
     )
 
@@ -234,24 +248,27 @@ def _outside(data: ForecastingDataConfig) -> Callable[[Step], bool]:
     )
 
 
-def _begins(data: ForecastingDataConfig, series: Sequence[Series]) -> dict[str, Moment]:
-    """The first moments of validation and test; shares are of all moments."""
-    times = np.unique(np.concatenate([one.times for one in series]))
+def _split_dates(data: ForecastingDataConfig, series: Sequence[Series]) -> dict[str, Moment]:
+    """Return the first dates of the validation and test splits.
+
+    Fractions are of all distinct times of all series.
+    """
+    times = np.unique(np.concatenate([s.times for s in series]))
     zone = series[0].zone
-    shares = 0.0
-    found: dict[str, Moment] = {}
-    for name, where in (("test", data.test), ("validation", data.validation)):
-        if isinstance(where, float):
-            shares += where
-            first = min(max(round((1 - shares) * len(times)), 0), len(times) - 1)
-            if name == "validation" and "test" in found and not isinstance(data.test, float):
-                before = int(np.searchsorted(times, _instant(found["test"], zone)))
-                first = max(round(before - where * len(times)), 0)
-            found[name] = Moment(int(times[first]), zone or UTC)
+    fractions = 0.0
+    begins: dict[str, Moment] = {}
+    for name, setting in (("test", data.test), ("validation", data.validation)):
+        if isinstance(setting, float):
+            fractions += setting
+            first = min(max(round((1 - fractions) * len(times)), 0), len(times) - 1)
+            if name == "validation" and "test" in begins and not isinstance(data.test, float):
+                before = int(np.searchsorted(times, _time_of(begins["test"], zone)))
+                first = max(round(before - setting * len(times)), 0)
+            begins[name] = Moment(int(times[first]), zone or UTC)
         else:
-            found[name] = _moment(name, str(where))
-    if shares >= 1 or _instant(found["validation"], zone) > _instant(found["test"], zone):
+            begins[name] = _config_date(name, str(setting))
+    if fractions >= 1 or _time_of(begins["validation"], zone) > _time_of(begins["test"], zone):
         raise UserError(
-            "data.validation comes before data.test, and leaves something before it to train on"
+            "data.validation must begin before data.test and leave earlier steps for training"
         )
-    return {"validation": found["validation"], "test": found["test"]}
+    return {"validation": begins["validation"], "test": begins["test"]}

@@ -1,4 +1,4 @@
-"""Series of numbers: steps in the order of time, without a wide gap."""
+"""Time series: ordered steps without long gaps."""
 
 from __future__ import annotations
 
@@ -16,20 +16,27 @@ from pipelines.forecasting.config import ForecastingDataConfig
 from pipelines.forecasting.dates import Moment
 from pipelines.forecasting.frequency import Frequency
 
-#: A change within this share of a whole ratio, and so many times as large as is usual, looks like
-#: a split of the stock.
-_LIKE_A_SPLIT, _RATIOS, _RARE = 0.03, np.array([2, 3, 4, 5, 7, 10, 20]), 10
+#: A price change looks like a stock split if its ratio is within 3 % of one of these, and its
+#: logarithm is more than 10 times as large as the median.
+_SPLIT_RATIOS = np.array([2, 3, 4, 5, 7, 10, 20])
+_SPLIT_TOLERANCE, _SPLIT_SIZE = 0.03, 10
 
 
 class Step(NamedTuple):
-    """One usable row: the numbers of one series (of a wide table: of several) at one time."""
+    """One usable row: the values of one series at one time, or of several in a wide table.
+
+    Attributes:
+        series: Name of the series.
+        moment: The date.
+        targets: The value of each target; NaN if missing in a wide table.
+        covariates: The value of each further column; NaN if missing.
+        place: Where the row was read, as ``file:line``.
+    """
 
     series: str
     moment: Moment
-    #: One for each target; NaN where a wide table has no number.
     targets: tuple[float, ...]
-    #: One for each further column; NaN where there is none yet.
-    further: tuple[float, ...]
+    covariates: tuple[float, ...]
     place: str
 
     @property
@@ -39,16 +46,17 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Series:
-    """Steps of one series in the order of time, none of them far from the next.
+    """Consecutive steps of one series, ordered by time.
 
     Attributes:
+        name: Name of the series.
         times: ``<int64>[steps]``, microseconds since 1970, UTC.
-        values: ``<float64>[steps, 1 + columns + 2 · ratios]``, raw: the target, the further
+        values: Raw values, ``<float64>[steps, 1 + columns + 2 · ratios]``: the target, the further
             columns, and the numerator and denominator of each ratio.
-        place: where the first step stands.
-        zone: None if the dates have no zone.
-        history: ``<int64>[all]``, the times of the whole series, which its frequency is inferred
-            from; ``times`` by default.
+        place: Where the first step was read, as ``file:line``.
+        zone: The time zone; None if the dates have no zone.
+        history: The times of the whole series, ``<int64>[all steps]``, from which its frequency is
+            inferred; ``times`` by default.
     """
 
     name: str
@@ -63,7 +71,7 @@ class Series:
 
     @property
     def seconds(self) -> np.ndarray:
-        """``<int64>[steps]``, seconds since 1970, UTC."""
+        """The times in seconds since 1970, UTC, ``<int64>[steps]``."""
         return self.times // dates.SECOND
 
     @property
@@ -73,14 +81,20 @@ class Series:
         return dates.frequency(history, self.zone)
 
     def following(self, steps: int) -> np.ndarray:
-        """The times of the next steps, ``<int64>[steps]``: they continue the series' dates."""
-        last = dates.index(self.times[-1:], self.zone)[0]
-        return dates.instants(self.frequency.after(last, steps))
+        """Return the times of the next steps, ``<int64>[steps]`` in microseconds."""
+        last = dates.to_index(self.times[-1:], self.zone)[0]
+        return dates.to_microseconds(self.frequency.after(last, steps))
 
 
 @dataclass(frozen=True)
-class Part:
-    """The steps ``start … stop`` of a series are what a split asks for; all before is known."""
+class SeriesSlice:
+    """The steps of a series that belong to a split.
+
+    Attributes:
+        series: The whole series. Steps before the slice may be used as inputs.
+        start: Index of the first step of the slice.
+        stop: Index after the last step of the slice.
+    """
 
     series: Series
     start: int
@@ -91,55 +105,64 @@ class Part:
         return self.series.place
 
 
-def names_of(data: ForecastingDataConfig) -> list[str]:
-    """The columns of ``Series.values``, the target apart."""
+def column_names(data: ForecastingDataConfig) -> list[str]:
+    """Return the names of the columns of ``Series.values`` after the target."""
     return [*data.columns, *(name for pair in data.ratios.items() for name in pair)]
 
 
 def assemble(
-    name: str, steps: list[Step], which: int, data: ForecastingDataConfig, counts: Counter[str],
+    name: str,
+    steps: list[Step],
+    target: int,
+    data: ForecastingDataConfig,
+    counts: Counter[str],
     notes: list[str],
-) -> list[Series]:  # fmt: skip
-    """Put the steps of one series in order and divide it at its wide gaps.
+) -> list[Series]:
+    """Order the steps of one series and divide it at its long gaps.
 
     Args:
-        which: the number of the target.
-        counts, notes: get what had to be done.
+        name: Name of the series.
+        steps: Its steps in any order.
+        target: Index of the target.
+        data: The ``data`` section of the config.
+        counts: Counts of the changes made; updated in place.
+        notes: Messages about the series; updated in place.
 
     Returns:
-        The pieces that are long enough.
+        The parts that are at least ``data.min_steps`` long.
     """
     counts["out_of_order"] += sum(b.time < a.time for a, b in pairwise(steps))
-    ordered = {step.time: step for step in reversed(steps)}  # the first of equal ones stays
+    ordered = {step.time: step for step in reversed(steps)}  # the first of equal times is kept
     steps = [ordered[time] for time in sorted(ordered)]
-    zone, consistent = dates.zone_of([s.moment.zone for s in steps], [s.time for s in steps])
+    zone, consistent = dates.find_zone([s.moment.zone for s in steps], [s.time for s in steps])
     if not consistent:
         notes.append(
-            f"{steps[0].place}: {name}: no time zone has all its UTC offsets; shown in UTC"
+            f"{steps[0].place}: {name}: no time zone has all its UTC offsets; its dates are "
+            "shown in UTC"
         )
-    whole = [s for s in steps if not math.isnan(s.targets[which])]
-    counts["missing"] += len(steps) - len(whole)
-    if not whole:
+    complete = [s for s in steps if not math.isnan(s.targets[target])]
+    counts["missing"] += len(steps) - len(complete)
+    if not complete:
         return []
-    values = np.array([(s.targets[which], *s.further) for s in whole])
+    values = np.array([(s.targets[target], *s.covariates) for s in complete])
     if filled := _fill_forward(values):
         counts["filled_forward"] += filled
-    # Before a column's first number there is nothing that could be known.
+    # Steps before the first value of a covariate cannot be filled.
     known = ~np.isnan(values).any(axis=1)
     counts["before_the_first_number"] += int((~known).sum())
     values = values[known]
-    times = np.array([s.time for s in whole], np.int64)[known]
-    places = [s.place for s, k in zip(whole, known, strict=True) if k]
+    times = np.array([s.time for s in complete], np.int64)[known]
+    places = [s.place for s, k in zip(complete, known, strict=True) if k]
     if data.values == "log_returns" and len(values) > 1:
-        notes += _splits_of_stock(name, values[:, 0], times, zone)
-    usual = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-    ends = [*np.flatnonzero(np.diff(times) > data.max_gap * usual) + 1, len(times)]
+        notes += _find_stock_splits(name, values[:, 0], times, zone)
+    usual_step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    ends = [*np.flatnonzero(np.diff(times) > data.max_gap * usual_step) + 1, len(times)]
     counts["gaps"] += len(ends) - 1
-    pieces, start = [], 0
+    parts, start = [], 0
     for end in ends:
         if end - start >= data.min_steps:
-            here = slice(start, end)
-            pieces.append(Series(name, times[here], values[here], places[start], zone, times))
+            part = slice(start, end)
+            parts.append(Series(name, times[part], values[part], places[start], zone, times))
         elif end > start:
             counts["too_short"] += 1
             if counts["too_short"] <= 5:
@@ -148,11 +171,11 @@ def assemble(
                     f"data.min_steps ({data.min_steps}): left out"
                 )
         start = end
-    return pieces
+    return parts
 
 
 def _fill_forward(values: np.ndarray) -> int:
-    """Give each missing number that of the step before; how many there were to give."""
+    """Replace missing values by the previous one in place, and return their number."""
     missing = np.isnan(values)
     last = np.where(missing, 0, np.arange(len(values))[:, None])
     np.maximum.accumulate(last, axis=0, out=last)
@@ -160,25 +183,26 @@ def _fill_forward(values: np.ndarray) -> int:
     return int(missing.sum() - np.isnan(values).sum())
 
 
-def _splits_of_stock(
+def _find_stock_splits(
     name: str, prices: np.ndarray, times: np.ndarray, zone: tzinfo | None
 ) -> list[str]:
-    """Overnight changes that look like a split of the stock, not like news."""
+    """Return messages about price changes that look like unadjusted stock splits."""
     change = prices[1:] / prices[:-1]
     ratio = np.maximum(change, 1 / change)
-    rare = np.log(ratio) > _RARE * np.median(np.log(ratio))
-    near = np.abs(ratio[:, None] / _RATIOS - 1).min(axis=1) < _LIKE_A_SPLIT
+    large = np.log(ratio) > _SPLIT_SIZE * np.median(np.log(ratio))
+    near = np.abs(ratio[:, None] / _SPLIT_RATIOS - 1).min(axis=1) < _SPLIT_TOLERANCE
     return [
         f"{name}: {prices[i]:g} to {prices[i + 1]:g} on {date} looks like a split; choose a column "
         "with adjusted prices"
-        for i in np.flatnonzero(rare & near)[:2]
-        for date in dates.written(times[i + 1 : i + 2], zone)
+        for i in np.flatnonzero(large & near)[:2]
+        for date in dates.isoformat(times[i + 1 : i + 2], zone)
     ]
 
 
-def latest(series: list[Series], steps: int) -> list[Series]:
-    """The last ``steps`` of each series: of one in several pieces, its last piece."""
-    last = {one.name: one for one in series}
+def latest_steps(series: list[Series], steps: int) -> list[Series]:
+    """Return the last ``steps`` of each series; for a divided series, of its last part."""
+    last = {part.name: part for part in series}
     return [
-        replace(one, times=one.times[-steps:], values=one.values[-steps:]) for one in last.values()
+        replace(part, times=part.times[-steps:], values=part.values[-steps:])
+        for part in last.values()
     ]

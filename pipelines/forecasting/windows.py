@@ -1,4 +1,4 @@
-"""Series cut into windows: what a model reads, and at which steps it is asked."""
+"""Windows into series: the steps that a model reads, its forecast origins and its targets."""
 
 from __future__ import annotations
 
@@ -12,41 +12,50 @@ import tensorflow as tf
 from pipelines.engine.data.bucketing import shuffled
 from pipelines.forecasting.config import ForecastingConfig
 from pipelines.forecasting.processor import Scales, levels_of
-from pipelines.forecasting.series import Part
+from pipelines.forecasting.series import SeriesSlice
 
-#: Windows scored side by side.
-_ROWS = 1024
-#: Steps that a forecast has before it at least, where a series begins.
-_LEAST = 10
+#: Windows in a batch of `Windows.batches`.
+_BATCH_SIZE = 1024
+#: Minimum number of steps before the first origin of a training series.
+_MIN_CONTEXT = 10
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows into series that are laid one behind the other.
+    """Windows into series that are stored one after the other.
 
     Attributes:
-        levels: ``<float64>[steps]``, of all series.
-        values: ``<float32>[steps, columns]``, raw.
-        times: ``<int64>[steps]``, seconds since 1970.
-        rows: ``<int64>[windows, 5]``: first step of the window, how many there are; first origin,
-            how many there are; the end of the targets.
-        series: ``<int32>[windows]``.
-        length, origins, horizon: a window's steps, origins and targets, padding included.
+        levels: Levels of all series, ``<float64>[steps]``.
+        values: Raw values, ``<float32>[steps, columns]``.
+        times: Seconds since 1970, ``<int64>[steps]``.
+        starts: Index of the first step of each window, ``<int64>[windows]``.
+        lengths: Number of steps of each window, ``<int64>[windows]``.
+        first_origins: Index of the first origin of each window, ``<int64>[windows]``.
+        origin_counts: Number of origins of each window, ``<int64>[windows]``.
+        ends: Index after the last target of each window, ``<int64>[windows]``.
+        series: Number of the series of each window, ``<int32>[windows]``.
+        length: Number of steps of a window, padding included.
+        origins: Number of origins of a window, padding included.
+        horizon: Number of targets of an origin, padding included.
     """
 
     levels: np.ndarray
     values: np.ndarray
     times: np.ndarray
-    rows: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    first_origins: np.ndarray
+    origin_counts: np.ndarray
+    ends: np.ndarray
     series: np.ndarray
     length: int
     origins: int
     horizon: int
 
     @classmethod
-    def of(
+    def from_slices(
         cls,
-        parts: Sequence[Part],
+        slices: Sequence[SeriesSlice],
         config: ForecastingConfig,
         scales: Scales,
         *,
@@ -55,31 +64,49 @@ class Windows:
         horizon: int,
         whole: bool = False,
     ) -> Windows:
-        """The windows whose targets are in ``parts``.
+        """Return the windows whose targets are in ``slices``.
 
         Args:
-            origins: forecasts of one window, at most.
-            stride: steps between two windows.
-            whole: only origins whose targets are all there.
+            slices: Slices of series.
+            config: The config of the run.
+            scales: The scales, which number the series.
+            origins: Maximum number of forecast origins in a window.
+            stride: Steps between two windows.
+            horizon: Number of targets of an origin.
+            whole: Whether to use only origins whose targets all exist.
         """
-        history, rows, series, before = config.model.history, [], [], 0
-        for part in parts:
-            # The last origin has one target, or all of them; the first knows a few steps.
+        history, rows, series, offset = config.model.history, [], [], 0
+        for part in slices:
+            # The last origin has one target, or all of them if ``whole``.
             end = part.stop - (horizon if whole else 1)
-            begin = max(part.start - 1, 0 if whole else min(_LEAST, part.stop // 2))
+            begin = max(part.start - 1, 0 if whole else min(_MIN_CONTEXT, part.stop // 2))
             for first in range(begin, end, stride):
                 count = min(origins, end - first)
                 start = max(first - history + 1, 0)
-                rows.append((before + start, first + count - start, before + first, count,
-                             before + part.stop))  # fmt: skip
+                rows.append(
+                    (
+                        offset + start,
+                        first + count - start,
+                        offset + first,
+                        count,
+                        offset + part.stop,
+                    )
+                )
                 series.append(scales.number(part.series.name))
-            before += len(part.series)
+            offset += len(part.series)
+        starts, lengths, first_origins, origin_counts, ends = (
+            np.array(rows, np.int64).reshape(-1, 5).T
+        )
         empty = np.zeros((0, 1 + len(config.data.columns) + 2 * len(config.data.ratios)))
         return cls(
-            levels=np.concatenate([[], *(levels_of(p.series, config.data.values) for p in parts)]),
-            values=np.concatenate([empty, *(p.series.values for p in parts)]).astype(np.float32),
-            times=np.concatenate([np.zeros(0, np.int64), *(p.series.seconds for p in parts)]),
-            rows=np.array(rows, np.int64).reshape(-1, 5),
+            levels=np.concatenate([[], *(levels_of(p.series, config.data.values) for p in slices)]),
+            values=np.concatenate([empty, *(p.series.values for p in slices)]).astype(np.float32),
+            times=np.concatenate([np.zeros(0, np.int64), *(p.series.seconds for p in slices)]),
+            starts=starts,
+            lengths=lengths,
+            first_origins=first_origins,
+            origin_counts=origin_counts,
+            ends=ends,
             series=np.array(series, np.int32),
             length=history + origins - 1,
             origins=origins,
@@ -87,79 +114,102 @@ class Windows:
         )
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.starts)
 
     @property
     def tokens(self) -> int:
-        """Steps that are read, without padding."""
-        return int(self.rows[:, 1].sum())
+        """Number of steps in all windows, without padding."""
+        return int(self.lengths.sum())
 
     def batch(self, which: np.ndarray, scales: Scales) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """``(inputs of a Forecaster, targets <float32>[batch, origins, horizon])``.
+        """Return the inputs and targets of some windows.
 
-        A target is how far the level is above that of its origin; NaN where there is none.
+        Args:
+            which: Indices of the windows, ``<int64>[batch]``.
+            scales: The scales, which encode dates.
+
+        Returns:
+            The inputs of a `Forecaster`, and the targets ``<float32>[batch, origins, horizon]``. A
+            target is the change of the level from its origin; NaN where there is no target.
         """
-        start, steps, _, count, end = self.rows[which].T
-        places, origin, ahead = self._places(which)
-        there = ahead < end[:, None, None]
-        there &= (np.arange(self.origins) < count[:, None])[..., None]
+        steps, origins, targets = self._indices(which)
+        exists = targets < self.ends[which, None, None]
+        exists &= (np.arange(self.origins) < self.origin_counts[which, None])[..., None]
         last = len(self.levels) - 1
-        targets = self.levels[np.minimum(ahead, last)] - self.levels[origin][..., None]
+        changes = self.levels[np.minimum(targets, last)] - self.levels[origins][..., None]
         inputs = {
-            "history": self.values[places],
-            "lengths": steps.astype(np.int32),
+            "history": self.values[steps],
+            "lengths": self.lengths[which].astype(np.int32),
             "series": self.series[which],
-            "at": (origin - start[:, None]).astype(np.int32),
+            "origins": (origins - self.starts[which, None]).astype(np.int32),
         }
         if scales.calendar:
-            inputs["dates"] = scales.dates(self.times[places]).numpy()
-            inputs["ahead"] = scales.dates(self._dates(ahead)).numpy()
-        return inputs, np.where(there, targets, np.nan).astype(np.float32)
+            inputs["dates"] = scales.dates(self.times[steps]).numpy()
+            inputs["future_dates"] = scales.dates(self._seconds_at(targets)).numpy()
+        return inputs, np.where(exists, changes, np.nan).astype(np.float32)
 
-    def moments(self, which: np.ndarray) -> dict[str, np.ndarray]:
-        """Seconds of what is read ``time <int64>[batch, steps]``, and of what the first origin of
-        each window forecasts ``future <int64>[batch, horizon]``."""
-        places, _, ahead = self._places(which)
-        return {"time": self.times[places], "future": self._dates(ahead[:, 0])}
+    def seconds(self, which: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the times of some windows, in seconds since 1970.
 
-    def _places(self, which: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where the steps are that are read, the origins, and the steps after each."""
-        start, steps, first, count, _ = self.rows[which].T
-        places = start[:, None] + np.minimum(np.arange(self.length), steps[:, None] - 1)
-        origin = first[:, None] + np.minimum(np.arange(self.origins), count[:, None] - 1)
-        return places, origin, origin[..., None] + np.arange(1, self.horizon + 1)
+        Returns:
+            ``time <int64>[batch, length]`` of the steps, and ``future <int64>[batch, horizon]`` of
+            the targets of each window's first origin.
+        """
+        steps, _, targets = self._indices(which)
+        return {"time": self.times[steps], "future": self._seconds_at(targets[:, 0])}
 
-    def _dates(self, places: np.ndarray) -> np.ndarray:
-        """Seconds; behind the end of the data they do not matter, as nothing is asked there."""
-        return self.times[np.minimum(places, len(self.times) - 1)]
+    def _indices(self, which: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the indices of steps, origins and targets; padding repeats the last one.
 
-    def each(
-        self, scales: Scales, rows: int = _ROWS
+        Their shapes are ``[batch, length]``, ``[batch, origins]`` and ``[batch, origins,
+        horizon]``. Targets may be beyond the end of the data.
+        """
+        steps = self.starts[which, None] + np.minimum(
+            np.arange(self.length), self.lengths[which, None] - 1
+        )
+        origins = self.first_origins[which, None] + np.minimum(
+            np.arange(self.origins), self.origin_counts[which, None] - 1
+        )
+        return steps, origins, origins[..., None] + np.arange(1, self.horizon + 1)
+
+    def _seconds_at(self, indices: np.ndarray) -> np.ndarray:
+        """Return times; after the end of the data, where no target exists, the last time."""
+        seconds: np.ndarray = self.times[np.minimum(indices, len(self.times) - 1)]
+        return seconds
+
+    def batches(
+        self, scales: Scales, size: int = _BATCH_SIZE
     ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-        """All windows in order, ``rows`` side by side."""
-        for start in range(0, len(self), rows):
-            yield self.batch(np.arange(start, min(start + rows, len(self))), scales)
+        """Yield all windows in order, in batches of ``size``."""
+        for start in range(0, len(self), size):
+            yield self.batch(np.arange(start, min(start + size, len(self))), scales)
 
 
 class WindowFeed:
-    """The windows that a model is trained and validated on, in an order of each epoch's own."""
+    """Training and validation windows; the order of the training windows depends on the epoch.
+
+    Attributes:
+        steps: Batches in an epoch.
+        tokens: Steps in an epoch.
+        padded_tokens: Steps in an epoch, padding included.
+    """
 
     def __init__(
         self,
         config: ForecastingConfig,
         scales: Scales,
-        train: Sequence[Part],
-        validation: Sequence[Part],
+        train: Sequence[SeriesSlice],
+        validation: Sequence[SeriesSlice],
     ) -> None:
         self._config, self._scales = config, scales
         horizon = 1 if config.model.decode == "autoregressive" else config.model.horizon
         origins = config.train.origins
         known = [p for p in validation if scales.number(p.series.name)]
         self._train, self._validation = (
-            Windows.of(
-                parts, config, scales, origins=origins, stride=stride or origins, horizon=horizon
+            Windows.from_slices(
+                slices, config, scales, origins=origins, stride=stride or origins, horizon=horizon
             )
-            for parts, stride in ((train, config.train.stride), (known or validation, None))
+            for slices, stride in ((train, config.train.stride), (known or validation, None))
         )
         size = config.train.batch_size
         self.steps = -(-len(self._train) // size)
@@ -178,7 +228,7 @@ class WindowFeed:
     def _batches(self, windows: Windows, order: np.ndarray, unknown: np.ndarray) -> tf.data.Dataset:
         size = self._config.train.batch_size
 
-        def all_of_them() -> Iterator[Any]:
+        def generate() -> Iterator[Any]:
             for start in range(0, len(order), size):
                 which = order[start : start + size]
                 inputs, targets = windows.batch(which, self._scales)
@@ -189,6 +239,6 @@ class WindowFeed:
         spec = tf.nest.map_structure(
             lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), (inputs, targets)
         )
-        data = tf.data.Dataset.from_generator(all_of_them, output_signature=spec)
+        data = tf.data.Dataset.from_generator(generate, output_signature=spec)
         steps = -(-len(order) // size)
         return data.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)

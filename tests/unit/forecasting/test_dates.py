@@ -26,15 +26,15 @@ def load(tmp_path: Path, cells: list[str], **data: object) -> tuple[list[Series]
     settings = {"source": str(path), "target": "close", "min_steps": 3} | data
     config = ForecastingConfig.model_validate({"data": settings})
     report: dict = {"notes": []}
-    return records.read(config.data, str(path), report), report
+    return records.read_series(config.data, str(path), report), report
 
 
 @given(st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1)))
 def test_a_date_is_read_to_the_microsecond_and_written_back(value):
-    moment = dates.read(value.isoformat())
+    moment = dates.parse(value.isoformat())
     assert isinstance(moment, dates.Moment)
-    assert dates.read(value) == dates.read(np.datetime64(value, "us")) == moment
-    assert dates.written(np.array([moment.time]), moment.zone) == [value.isoformat()]
+    assert dates.parse(value) == dates.parse(np.datetime64(value, "us")) == moment
+    assert dates.isoformat(np.array([moment.time]), moment.zone) == [value.isoformat()]
 
 
 @given(
@@ -43,9 +43,9 @@ def test_a_date_is_read_to_the_microsecond_and_written_back(value):
 )
 def test_a_date_with_a_zone_keeps_its_instant_and_its_clock(instant, zone):
     value = instant.astimezone(ZoneInfo(zone))
-    moment = dates.read(value)
+    moment = dates.parse(value)
     assert isinstance(moment, dates.Moment)
-    assert datetime.fromisoformat(dates.written(np.array([moment.time]), moment.zone)[0]) == value
+    assert datetime.fromisoformat(dates.isoformat(np.array([moment.time]), moment.zone)[0]) == value
     shown = datetime(1970, 1, 1) + (moment.wall * np.timedelta64(1, "us")).item()
     assert shown == value.replace(tzinfo=None)
 
@@ -62,20 +62,20 @@ def test_a_date_with_a_zone_keeps_its_instant_and_its_clock(instant, zone):
     ],
 )
 def test_what_is_no_date_says_why(value, reason):
-    assert dates.read(value) == reason
+    assert dates.parse(value) == reason
 
 
 def test_a_fraction_of_zeros_is_no_finer_than_a_microsecond():
-    assert dates.read("2024-05-31 09:00:00.123000000") == dates.read("2024-05-31 09:00:00.123")
-    assert dates.read(date(1970, 1, 2)) == dates.Moment(86_400 * dates.SECOND, None)
+    assert dates.parse("2024-05-31 09:00:00.123000000") == dates.parse("2024-05-31 09:00:00.123")
+    assert dates.parse(date(1970, 1, 2)) == dates.Moment(86_400 * dates.SECOND, None)
 
 
 def test_ticks_within_one_second_are_all_there(tmp_path):
     stamps = [f"2024-05-31 09:00:00.{k:03}" for k in range(0, 900, 7)]
     (one,), _ = load(tmp_path, stamps)
     assert len(one) == len(stamps)
-    assert dates.written(one.times[1:2], one.zone) == ["2024-05-31T09:00:00.007000"]
-    assert dates.written(one.following(1), one.zone) == ["2024-05-31T09:00:00.903000"]
+    assert dates.isoformat(one.times[1:2], one.zone) == ["2024-05-31T09:00:00.007000"]
+    assert dates.isoformat(one.following(1), one.zone) == ["2024-05-31T09:00:00.903000"]
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Sydney"])
@@ -85,15 +85,15 @@ def test_offsets_go_on_through_daylight_saving(zone, alias, tmp_path):
     whole = pd.date_range("2021-01-04", periods=460, freq=alias, tz=zone)
     for end in (100, 287, 300, 451):
         (one,), _ = load(tmp_path, [stamp.isoformat() for stamp in whole[:end]])
-        shown = dates.written(one.following(5), one.zone)
+        shown = dates.isoformat(one.following(5), one.zone)
         assert shown == [stamp.isoformat() for stamp in whole[end : end + 5]]
 
 
 def test_one_offset_is_kept_as_it_is(tmp_path):
     cells = [f"2024-05-{day:02}T00:00:00+05:30" for day in range(1, 21)]
     (one,), _ = load(tmp_path, cells)
-    assert dates.written(one.times[:1], one.zone) == ["2024-05-01T00:00:00+05:30"]
-    assert dates.written(one.following(1), one.zone) == ["2024-05-21T00:00:00+05:30"]
+    assert dates.isoformat(one.times[:1], one.zone) == ["2024-05-01T00:00:00+05:30"]
+    assert dates.isoformat(one.following(1), one.zone) == ["2024-05-21T00:00:00+05:30"]
 
 
 def test_offsets_that_no_zone_has_are_said(tmp_path):
@@ -138,8 +138,8 @@ def load_splits(tmp_path: Path, cells: list[str], settings: dict) -> list[np.nda
 
 def test_a_share_and_a_date_that_is_none():
     config = ForecastingConfig.model_validate({"data": {"source": "x", "test": "soon"}})
-    with pytest.raises(UserError, match="neither a share nor a date"):
-        records._moment("test", str(config.data.test))
+    with pytest.raises(UserError, match="neither a fraction nor a date"):
+        records._config_date("test", str(config.data.test))
 
 
 def test_irregular_dates_are_said_and_go_on_by_the_median_step(tmp_path):
@@ -162,7 +162,7 @@ def test_irregular_dates_are_said_and_go_on_by_the_median_step(tmp_path):
 def test_days_that_a_month_has_not(cells, expected, tmp_path):
     stamps = [f"2023-{month:02}-{day}" for month, day in enumerate(cells, 1)]
     (one,), _ = load(tmp_path, stamps)
-    assert dates.written(one.following(1), None) == [expected]
+    assert dates.isoformat(one.following(1), None) == [expected]
 
 
 @pytest.mark.parametrize("weekdays", [[6, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5], [0, 2, 4], [1, 3]])
@@ -170,7 +170,7 @@ def test_any_weekdays_go_on(weekdays, tmp_path):
     days = pd.date_range("2024-01-01", periods=90, freq="D")
     days = days[np.isin(days.dayofweek, weekdays)]
     (one,), _ = load(tmp_path, [str(day.date()) for day in days[:-6]])
-    assert dates.written(one.following(6), None) == [day.isoformat() for day in days[-6:]]
+    assert dates.isoformat(one.following(6), None) == [day.isoformat() for day in days[-6:]]
 
 
 def test_a_market_that_closes_opens_again(tmp_path):
@@ -178,4 +178,4 @@ def test_a_market_that_closes_opens_again(tmp_path):
     hours = hours[(hours.dayofweek < 5) & (hours.hour >= 9) & (hours.hour < 17)]
     (one, *more), _ = load(tmp_path, [str(hour) for hour in hours[:-20]], max_gap=1000)
     assert not more
-    assert dates.written(one.following(20), None) == [hour.isoformat() for hour in hours[-20:]]
+    assert dates.isoformat(one.following(20), None) == [hour.isoformat() for hour in hours[-20:]]

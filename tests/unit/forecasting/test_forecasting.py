@@ -30,10 +30,12 @@ from pipelines.forecasting import (
 )
 from pipelines.forecasting import model as models
 from pipelines.forecasting.config import ForecastingConfig
-from pipelines.forecasting.model import ForecastLoss
+from pipelines.forecasting.losses import ForecastLoss
+from pipelines.forecasting.paths import sample_paths
 from pipelines.forecasting.predictive import Empirical, Parametric, pinball
 from pipelines.forecasting.processor import Scales, fit_ridge, levels_of
-from pipelines.forecasting.series import Part, Series
+from pipelines.forecasting.series import Series, SeriesSlice
+from pipelines.forecasting.serving import ForecastServing
 from pipelines.forecasting.windows import WindowFeed, Windows
 
 LEVELS = [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95]
@@ -53,9 +55,9 @@ def series(values, name: str = "A", start: int = 0) -> Series:
     return Series(name, (start + np.arange(len(values))) * DAY, values, f"{name}:1")
 
 
-def parts(one: Series, *edges: int) -> list[list[Part]]:
+def parts(one: Series, *edges: int) -> list[list[SeriesSlice]]:
     ends = (0, *edges, len(one))
-    return [[Part(one, a, b)] for a, b in pairwise(ends)]
+    return [[SeriesSlice(one, a, b)] for a, b in pairwise(ends)]
 
 
 def prices(steps: int, seed: int = 0, scale: float = 0.01) -> np.ndarray:
@@ -78,7 +80,7 @@ def daily(values, start: str = "2020-01-01") -> list[str]:
 
 def read(source: str, **data):
     report: dict = {}
-    found = records.read(config(source, {"min_steps": 3, **data}).data, source, report)
+    found = records.read_series(config(source, {"min_steps": 3, **data}).data, source, report)
     return found, report
 
 
@@ -97,10 +99,10 @@ def test_rows_are_put_in_order_and_counted_once(tmp_path):
     [
         ("2020-01-05,n.a.", "'close' is not a number"),
         ("2020-01-05,", "'close' is missing"),
-        ("2020-01-05,0", "'close' is zero or less, and has no logarithm"),
-        ("2020-01-05,-3", "'close' is zero or less, and has no logarithm"),
+        ("2020-01-05,0", "'close' is zero or less and has no logarithm"),
+        ("2020-01-05,-3", "'close' is zero or less and has no logarithm"),
         ("5.1.2020,3", "'date' is not a date as YYYY-MM-DD (data.date_format)"),
-        ("2020-01-04,77", "another row has the same date, and other numbers"),
+        ("2020-01-04,77", "another row has the same date but other numbers"),
         ("2020-01-05,inf", "'close' is not a number"),
     ],
 )
@@ -174,7 +176,7 @@ def test_a_split_of_a_stock_is_pointed_at(tmp_path):
 def test_dates_may_be_written_otherwise(tmp_path):
     source = write(tmp_path, "date,close\n1/4/1999,1\n1/5/1999,2\n12/31/1999,3\n")
     (one,), _ = read(source, date_format="%m/%d/%Y", max_gap=1000)
-    assert dates.written(one.times, one.zone) == [
+    assert dates.isoformat(one.times, one.zone) == [
         "1999-01-04T00:00:00", "1999-01-05T00:00:00", "1999-12-31T00:00:00",
     ]  # fmt: skip
 
@@ -194,9 +196,9 @@ def test_splits_are_by_time_for_all_series_alike(tmp_path):
         config(source, settings | {"validation": "2020-03-01", "test": "2020-04-01"})
     )
     assert by_date.report["begins"]["test"] == "2020-04-01T00:00:00"
-    with pytest.raises(UserError, match="neither a share nor a date"):
+    with pytest.raises(UserError, match="neither a fraction nor a date"):
         records.load(config(source, settings | {"test": "soon"}))
-    with pytest.raises(UserError, match=r"data\.validation comes before data\.test"):
+    with pytest.raises(UserError, match=r"data\.validation must begin before data\.test"):
         records.load(config(source, settings | {"validation": "2020-05-01", "test": "2020-03-01"}))
 
 
@@ -269,13 +271,15 @@ def test_windows_ask_each_origin_and_target_once(steps, origins, history, horizo
     values = prices(steps)
     train, validation = parts(series(values), steps - horizon - 5)
     scales = Scales.fit(settings, train, validation)
-    windows = Windows.of(train, settings, scales, origins=origins, stride=origins, horizon=horizon)
+    windows = Windows.from_slices(
+        train, settings, scales, origins=origins, stride=origins, horizon=horizon
+    )
     stop, levels, asked = train[0].stop, np.log(values), []
     for i in range(len(windows)):
         inputs, targets = windows.batch(np.array([i]), scales)
-        start, count = windows.rows[i, 0], windows.rows[i, 3]
+        start, count = windows.starts[i], windows.origin_counts[i]
         for j in range(count):
-            t = int(start + inputs["at"][0, j])
+            t = int(start + inputs["origins"][0, j])
             asked.append(t)
             for k in range(1, horizon + 1):
                 if t + k < stop:
@@ -314,8 +318,10 @@ def test_log_gamma_is_that_of_scipy():
 def test_losses_are_minus_log_p(head, law):
     rng = np.random.default_rng(0)
     z = rng.standard_normal((5, 4)).astype(np.float32)
-    raw = rng.standard_normal((5, 4, distributions.size(head, LEVELS))).astype(np.float32)
-    p = np.asarray(distributions.shape(raw, head, LEVELS))
+    raw = rng.standard_normal((5, 4, distributions.parameter_count(head, LEVELS))).astype(
+        np.float32
+    )
+    p = np.asarray(distributions.to_parameters(raw, head, LEVELS))
     shapes = [p[..., 2]] if head == "student_t" else []
     expected = -law.logpdf(z, *shapes, loc=p[..., 0], scale=p[..., 1])
     np.testing.assert_allclose(distributions.losses(z, p, head, LEVELS), expected, rtol=2e-4)
@@ -340,8 +346,8 @@ def test_the_pinball_loss_is_least_at_the_quantiles():
 @given(st.lists(st.floats(-30, 30, width=32), min_size=7, max_size=7))
 def test_quantiles_never_cross(raw):
     for head in HEADS:
-        n = distributions.size(head, LEVELS)
-        p = distributions.shape(np.array([raw[:n]], np.float32), head, LEVELS)
+        n = distributions.parameter_count(head, LEVELS)
+        p = distributions.to_parameters(np.array([raw[:n]], np.float32), head, LEVELS)
         q = np.asarray(distributions.quantiles_of(p, head, LEVELS))[0]
         assert np.all(np.diff(q) >= 0)
         assert np.isfinite(q).all()
@@ -357,18 +363,18 @@ def test_quantiles_of_student_t(freedom):
 @pytest.mark.parametrize("head", HEADS)
 def test_draws_have_the_distribution(head):
     u = np.random.default_rng(0).random((200_000, 2)).astype(np.float32)
-    raw = np.tile(distributions.start(head, LEVELS), (len(u), 1))
-    p = distributions.shape(raw, head, LEVELS)
-    drawn = np.asarray(distributions.draw(u, p, head, LEVELS))
+    raw = np.tile(distributions.initial_output(head, LEVELS), (len(u), 1))
+    p = distributions.to_parameters(raw, head, LEVELS)
+    drawn = np.asarray(distributions.sample(u, p, head, LEVELS))
     expected = np.asarray(distributions.quantiles_of(p, head, LEVELS))[0]
     np.testing.assert_allclose(np.quantile(drawn, LEVELS), expected, atol=0.02)
 
 
 def test_before_it_has_learned_a_head_knows_the_scale():
     for head in HEADS:
-        raw = distributions.start(head, LEVELS)[None]
+        raw = distributions.initial_output(head, LEVELS)[None]
         q = np.asarray(
-            distributions.quantiles_of(distributions.shape(raw, head, LEVELS), head, LEVELS)
+            distributions.quantiles_of(distributions.to_parameters(raw, head, LEVELS), head, LEVELS)
         )[0]
         np.testing.assert_allclose(q[[1, 5]], [-1.28, 1.28], atol=0.12)
 
@@ -411,7 +417,9 @@ def test_crps_of_quantiles_nears_the_integral():
     np.testing.assert_allclose(dense.crps(truth), exact.crps(truth), rtol=0.01)
     np.testing.assert_allclose(dense.cdf(truth), exact.cdf(truth), atol=0.011)
     sample = np.random.default_rng(0).standard_normal((3, 4000, 1))
-    np.testing.assert_allclose(Empirical.of_paths(sample).crps(truth), exact.crps(truth), rtol=0.06)
+    np.testing.assert_allclose(
+        Empirical.from_paths(sample).crps(truth), exact.crps(truth), rtol=0.06
+    )
     assert pinball(truth, exact.quantiles([0.5]), [0.5]) == pytest.approx(np.abs(truth) / 2)
 
 
@@ -533,7 +541,7 @@ def built(settings: ForecastingConfig, values=None, edges=(300, 350)):
 
 
 def asked(settings, scales, some, **more):
-    windows = Windows.of(
+    windows = Windows.from_slices(
         some, settings, scales, origins=1, stride=1, horizon=settings.model.horizon, whole=True
     )
     return windows, *windows.batch(np.arange(len(windows)), scales)
@@ -544,7 +552,7 @@ def test_untrained_it_is_the_ewma_volatility():
     settings = small(model={"head": "gaussian", "half_lives": [half_life], "history": 200})
     model, scales, (train, validation, test) = built(settings)
     _, inputs, _ = asked(settings, scales, test)
-    found = task._direct(model(inputs), settings)
+    found = backtest.to_predictive(model(inputs), settings)
     rule = baselines.forecasts(settings, train, validation, test)["ewma_volatility"]
     np.testing.assert_allclose(found.location, 0, atol=1e-9)
     # The filters begin elsewhere; 200 steps later it does not matter.
@@ -558,7 +566,7 @@ def test_untrained_the_linear_path_is_the_ridge():
     )  # fmt: skip
     model, scales, (train, validation, test) = built(settings)
     _, inputs, _ = asked(settings, scales, test)
-    found = task._direct(model(inputs), settings)
+    found = backtest.to_predictive(model(inputs), settings)
     rule = baselines.forecasts(settings, train, validation, test)["linear"]
     np.testing.assert_allclose(found.location, rule.location, rtol=1e-3, atol=1e-4)
 
@@ -568,7 +576,7 @@ def test_untrained_levels_are_those_of_training():
     values = prices(400)
     model, scales, (_, _, test) = built(settings, values)
     windows, inputs, _ = asked(settings, scales, test)
-    found = task._direct(model(inputs), settings)
+    found = backtest.to_predictive(model(inputs), settings)
     last = inputs["history"][:, -1, 0]
     mean = np.full((len(windows), 3), values[:300].mean())
     np.testing.assert_allclose(found.location + last[:, None], mean, rtol=1e-4)
@@ -641,11 +649,11 @@ def test_no_forecast_sees_the_future(decode, poison):
         answers = []
         for made in (values, spoiled):
             test = parts(series(made), 300, 350)[2]
-            windows = Windows.of(
+            windows = Windows.from_slices(
                 test, settings, scales, origins=origins, stride=origins, horizon=steps
             )
             inputs, _ = windows.batch(np.arange(len(windows)), scales)
-            at = windows.rows[:, :1] + inputs["at"]
+            at = windows.starts[:, None] + inputs["origins"]
             answers.append(np.asarray(model(inputs))[at < 370])
         assert np.isfinite(answers[0]).all()
         np.testing.assert_array_equal(answers[0], answers[1])
@@ -657,7 +665,7 @@ def test_scaling_round_trips():
     values = prices(400)
     for factor in (1.0, 100.0):
         model, scales, (_, _, test) = built(settings, factor * values)
-        server = task.Server(settings, scales, model)
+        server = ForecastServing(settings, scales, model)
         windows, inputs, _ = asked(settings, scales, test)
         given = {name: inputs[name] for name in ("history", "lengths")}
         given["series"] = tf.constant(["A"] * len(windows))
@@ -678,13 +686,13 @@ def test_a_path_is_fed_back():
     windows, inputs, _ = asked(settings, scales, test)
     # cos(2π/4) = 0: the draw is the median.
     still = np.full((len(windows), 2, 4, 2), 0.25, np.float32)
-    _, changes = model.paths(inputs, still)
+    _, changes = sample_paths(model, inputs, still)
     first = np.asarray(model(inputs))[:, 0, 0]
     step = first[:, 0] + first[:, 1] * first[:, 2]
     np.testing.assert_allclose(np.asarray(changes)[:, 0, 0], step, rtol=1e-4, atol=1e-6)
     last = inputs["history"][:, -1, 0]
     longer = np.concatenate([inputs["history"], (last * np.exp(step))[:, None, None]], axis=1)
-    more = {name: inputs[name] + 1 for name in ("lengths", "at")}
+    more = {name: inputs[name] + 1 for name in ("lengths", "origins")}
     more |= {"history": longer.astype(np.float32), "series": inputs["series"]}
     second = np.asarray(model(more))[:, 0, 0]
     expected = step + second[:, 0] + second[:, 1] * second[:, 2]
@@ -714,7 +722,7 @@ def trained(settings: ForecastingConfig, values, edges, folder, epochs: int = 12
         console=Console(),
     )
     _, inputs, targets = asked(settings, scales, test)
-    return task._direct(model.predict_on_batch(inputs), settings), targets[:, 0]
+    return backtest.to_predictive(model.predict_on_batch(inputs), settings), targets[:, 0]
 
 
 def test_it_recovers_an_autoregression(tmp_path):

@@ -21,7 +21,7 @@ from pipelines.forecasting import model as forecasters
 from pipelines.forecasting import task as forecasting
 from pipelines.forecasting.config import CONFIG as FORECASTING
 from pipelines.forecasting.processor import Scales
-from pipelines.forecasting.series import Part, Series
+from pipelines.forecasting.series import Series, SeriesSlice
 from pipelines.generation import task as generation
 from pipelines.generation.config import CONFIG as GENERATION
 from pipelines.sentiment import task as sentiment
@@ -297,7 +297,7 @@ def forecaster(**sections):
     rng = np.random.default_rng(3)
     values = 100 * np.exp(np.cumsum(rng.normal(size=(200, columns), scale=0.02), axis=0))
     series = Series("A", np.arange(200) * DAY, values, "A:1")
-    scales = Scales.fit(config, [Part(series, 0, 150)], [Part(series, 150, 200)])
+    scales = Scales.fit(config, [SeriesSlice(series, 0, 150)], [SeriesSlice(series, 150, 200)])
     model = shaken(forecasters.build(config, scales.arrays, seed=1))
     patient = config.model_copy(update={"model": config.model.model_copy(update={"history": 500})})
     return values, *(forecasting.TASK.endpoints(one, scales, model) for one in (config, patient))

@@ -49,12 +49,12 @@ def reading_network(
         config.features, activation="relu", kernel_initializer=init, name="P"
     )(grid)
     memory = keras.layers.Dropout(config.dropout, seed=seed, name="dropout")(memory)
-    states = seq2seq.first_states(decoder, [ops.mean(memory, axis=1)], as_is=False)
-    looked_at = []
+    states = seq2seq.initial_states(decoder, [ops.mean(memory, axis=1)], same_shape=False)
+    attended = []
     if decoder.attention == "additive":
         valid = ops.ones_like(memory[:, :, 0], dtype="bool")
-        looked_at = [seq2seq.keys(decoder, memory), memory, valid]
-    return keras.Model(grid, [*states, *looked_at], name="reader")
+        attended = [seq2seq.attention_keys(decoder, memory), memory, valid]
+    return keras.Model(grid, [*states, *attended], name="reader")
 
 
 @keras.saving.register_keras_serializable(package="unfold")
@@ -84,8 +84,8 @@ class Captioner(seq2seq.Seq2Seq):
         picture = inputs["picture"]
         if self.fine_tune:
             picture = self.see(ops.reshape(picture, (-1, *self.encoder.input_shape[1:])))
-        states, looked_at = self.read(picture, training=training)
-        return self.write(inputs["written"], states, looked_at, training=training)[0]
+        states, attended = self.encode(picture, training=training)
+        return self.decode(inputs["written"], states, attended, training=training)[0]
 
     def see(self, pictures: Any) -> Any:
         """``<float>[batch, size, size, 3]``, RGB from 0 to 255, to the grid ``<float>[batch,

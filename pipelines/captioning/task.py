@@ -28,7 +28,7 @@ from pipelines.engine.data.ragged import Ragged
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain import decoder_steps
 from pipelines.engine.explain.explanation import Explanation
-from pipelines.engine.models import decoding, image_encoders, seq2seq
+from pipelines.engine.models import beam_search, image_encoders, seq2seq
 from pipelines.engine.models.feature_cache import Features
 from pipelines.engine.tasks.base import Evaluation, Prediction
 from pipelines.engine.tasks.encoder_decoder import EncoderDecoderTask, n_best
@@ -102,7 +102,7 @@ class Captioning(EncoderDecoderTask):
                 self.predict(config, served, str(file)).json
             )
             for i, file in enumerate(files[:_DRAWN])
-            if seq2seq.attends(model.decoder)
+            if seq2seq.has_attention(model.decoder)
         }
         pairs = zip(test, outputs, strict=True)
         return Evaluation(
@@ -220,7 +220,7 @@ class CaptioningServing:
     """The model as it is served: files of pictures in, captions out.
 
     The other arguments have one entry for each picture, or one for all. A file that is no picture
-    has an empty caption with the score `decoding.NEVER`, and does not disturb the others.
+    has an empty caption with the score `beam_search.IMPOSSIBLE`, and does not disturb the others.
     """
 
     def __init__(
@@ -231,33 +231,34 @@ class CaptioningServing:
     def answer(
         self, image: tf.Tensor, beam_width: tf.Tensor, max_length: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """The best caption of each picture, and its log p by length (`decoding.search`); beside it
-        all of the beam, the best first: ``captions <string>[batch, beam]`` and ``scores``, which
-        are `decoding.NEVER` where no more were found.
+        """Return the best caption of each picture, and its log p by length.
+
+        The whole beam comes with it, the best first: ``captions <string>[batch, beam]`` and
+        ``scores``, which are `beam_search.IMPOSSIBLE` where no more were found.
 
         With attention also ``alignment <float>[batch, time, height, width]``, how much each token
         looked at each place of the picture, and the ``tokens``, "" behind the ends.
         """
-        readable, states, looked_at = self._look(image)
-        found = self.search(readable, states, looked_at, beam_width, max_length)
-        rows, beam, time, _ = tf.unstack(tf.shape(found.notes))
+        readable, states, attended = self._look(image)
+        found = self.search(readable, states, attended, beam_width, max_length)
+        rows, beam, time, _ = tf.unstack(tf.shape(found.annotations))
         names = self._processor.ids_to_tokens(found.ids)
         captions = self._processor.join_tokens(tf.reshape(names, [rows * beam, time]))
         captions = tf.reshape(captions, [rows, beam])
-        scores = tf.where(readable[:, None], found.scores, decoding.NEVER)
+        scores = tf.where(readable[:, None], found.scores, beam_search.IMPOSSIBLE)
         answer = {
             "caption": captions[:, 0],
             "score": scores[:, 0],
             "captions": captions,
             "scores": scores,
         }
-        if looked_at:
+        if attended:
             # The best of each picture; all may be shorter than other hypotheses.
             longest = tf.reduce_max(tf.math.count_nonzero(found.ids[:, 0], axis=1))
             places = self._model.encoder.output_shape[1:3]
             shape = tf.stack([rows, tf.cast(longest, tf.int32), *places])
             answer |= {
-                "alignment": tf.reshape(found.notes[:, 0, :longest], shape),
+                "alignment": tf.reshape(found.annotations[:, 0, :longest], shape),
                 "tokens": tf.strings.unicode_transcode(
                     names[:, 0, :longest], "UTF-8", "UTF-8", errors="replace"
                 ),
@@ -268,11 +269,11 @@ class CaptioningServing:
         """Return the steps of the decoder that generate the best caption of a file."""
         file = Path(given)
         limits = self._config.decoding
-        readable, states, looked_at = tf.function(self._look)(tf.constant([images.read(file)]))
+        readable, states, attended = tf.function(self._look)(tf.constant([images.read(file)]))
         if not readable[0]:
             raise UserError(f"{file}: a damaged picture")
         found = self.search(
-            readable, states, looked_at,
+            readable, states, attended,
             tf.constant([limits.beam_width]), tf.constant([limits.max_length]),
         )  # fmt: skip
         ids = found.ids[0, 0].numpy()
@@ -283,7 +284,7 @@ class CaptioningServing:
             self._model,
             self._processor,
             states,
-            looked_at,
+            attended,
             ids,
             decoder_steps.token_names(self._processor, ids),
             first=UNKNOWN + 1,
@@ -299,21 +300,21 @@ class CaptioningServing:
         # A convolution cannot go over no pictures at all: then it goes over a black one.
         none = tf.cast(tf.shape(image)[0] == 0, tf.int32)
         grids = self._model.see(tf.pad(pixels, [[0, none], [0, 0], [0, 0], [0, 0]]))
-        return readable, *self._model.read(grids[: tf.shape(image)[0]])
+        return readable, *self._model.encode(grids[: tf.shape(image)[0]])
 
     def search(
-        self, readable: tf.Tensor, states: list[tf.Tensor], looked_at: list[tf.Tensor],
+        self, readable: tf.Tensor, states: list[tf.Tensor], attended: list[tf.Tensor],
         beam_width: tf.Tensor, max_length: tf.Tensor,
-    ) -> decoding.Found:  # fmt: skip
+    ) -> beam_search.BeamSearchResult:  # fmt: skip
         """The likeliest captions of pictures that the model has been told of."""
-        return decoding.write(
-            self._model.write,
+        return beam_search.generate(
+            self._model.decode,
             states,
-            looked_at,
+            attended,
             self._config.decoding,
             end=END,
             first=UNKNOWN + 1,
-            something=readable,
+            has_input=readable,
             beam_width=beam_width,
             max_length=max_length,
         )

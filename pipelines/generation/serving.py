@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from pipelines.engine.data.ragged import PADDING
 from pipelines.engine.export import stateful
-from pipelines.engine.models import decoding
+from pipelines.engine.models import sampling
 from pipelines.engine.text.tokenizer import END, DocumentTokenizer
 from pipelines.engine.text.vocabulary import RESERVED
 from pipelines.generation.config import (
@@ -73,7 +73,7 @@ class GenerationServing:
         prompt = tf.strings.unicode_transcode(prompt, "UTF-8", "UTF-8", errors="replace")
         rows = tf.shape(prompt)
         temperature, max_length, seed = _clip_arguments(rows, temperature, max_length, seed)
-        ids = decoding.sample(
+        ids = sampling.sample(
             self._step,
             *self._read(self._initial_states(rows[0]), self._encode_prompts(prompt)),
             end=END,
@@ -140,7 +140,7 @@ class GenerationServing:
         fresh = (state["before"] == "") & (state["drawn"] == 0)
         cells = [state[f"cells_{i}"] for i in range(len(self._network.inputs) - 1)]
         scores, cells = self._read_continuation(state["scores"], cells, complete, fresh)
-        written = decoding.sample(
+        written = sampling.sample(
             self._step,
             scores,
             cells,

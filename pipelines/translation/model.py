@@ -49,13 +49,13 @@ def encoder_network(
         config, x, valid, seed=seed + 10, dropout=config.dropout, name="encoder"
     )
     same = not config.bidirectional and state_sizes(config) == state_sizes(decoder)
-    states = seq2seq.first_states(decoder, last, as_is=same)
-    looked_at = []
+    states = seq2seq.initial_states(decoder, last, same_shape=same)
+    attended = []
     if decoder.attention == "additive":
         memory = keras.layers.Dropout(config.dropout, seed=seed + 2, name="dropout")(hidden)
         memory = memory * ops.cast(valid, memory.dtype)[:, :, None]
-        looked_at = [seq2seq.keys(decoder, memory), memory, valid]
-    return keras.Model(ids, [*states, *looked_at], name="encoder")
+        attended = [seq2seq.attention_keys(decoder, memory), memory, valid]
+    return keras.Model(ids, [*states, *attended], name="encoder")
 
 
 @keras.saving.register_keras_serializable(package="unfold")
@@ -71,5 +71,5 @@ class Translator(seq2seq.Seq2Seq):
     """
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        states, looked_at = self.read(inputs["read"], training=training)
-        return self.write(inputs["written"], states, looked_at, training=training)[0]
+        states, attended = self.encode(inputs["read"], training=training)
+        return self.decode(inputs["written"], states, attended, training=training)[0]

@@ -20,7 +20,7 @@ from pipelines.engine.data.ragged import PADDING
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain import decoder_steps
 from pipelines.engine.explain.explanation import Explanation, Segment
-from pipelines.engine.models import decoding, seq2seq
+from pipelines.engine.models import beam_search, seq2seq
 from pipelines.engine.tasks.base import Evaluation, Prediction, shorten
 from pipelines.engine.tasks.encoder_decoder import EncoderDecoderTask, n_best
 from pipelines.engine.text.tokenizer import END
@@ -161,7 +161,7 @@ class TranslationServing:
 
     def __init__(self, config: TranslationConfig, processor: Pairs, model: Translator) -> None:
         self._config, self._processor, self._model = config, processor, model
-        self._attends = seq2seq.attends(model.decoder)
+        self._attends = seq2seq.has_attention(model.decoder)
         #: Only whole words can be unknown, and only attention says what stands in their place.
         self._copies = self._attends and config.model.level == "word"
         #: Padding is never written; unknown words are where the text has one to put there.
@@ -170,19 +170,19 @@ class TranslationServing:
     def answer(
         self, text: tf.Tensor, beam_width: tf.Tensor, max_length: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """The best translation of each text, and its log p by length (`decoding.search`); beside
+        """The best translation of each text, and its log p by length (`beam_search.search`); beside
         it all of the beam, the best first: ``texts <string>[batch, beam]`` and ``scores``, which
-        are `decoding.NEVER` where no more were found.
+        are `beam_search.IMPOSSIBLE` where no more were found.
 
         With attention also ``alignment <float>[batch, time, steps]``, how much each token of the
         answer looked at each token of the text, and the tokens, "" behind the ends.
         """
         read, found = self._search(text, beam_width, max_length)
-        rows, beam, time, size = tf.unstack(tf.shape(found.notes))
+        rows, beam, time, size = tf.unstack(tf.shape(found.annotations))
         names = self._names(
-            decoding.repeat([text], beam)[0],
+            beam_search.repeat_rows([text], beam)[0],
             tf.reshape(found.ids, [rows * beam, time]),
-            tf.reshape(found.notes, [rows * beam, time, size]),
+            tf.reshape(found.annotations, [rows * beam, time, size]),
         )
         texts = tf.reshape(self._processor.output.join_tokens(names), [rows, beam])
         answer = {
@@ -196,7 +196,7 @@ class TranslationServing:
             longest = tf.reduce_max(tf.math.count_nonzero(found.ids[:, 0], axis=1))
             best = tf.reshape(names, [rows, beam, time])[:, 0, :longest]
             answer |= {
-                "alignment": found.notes[:, 0, :longest],
+                "alignment": found.annotations[:, 0, :longest],
                 "input_tokens": _valid(self._processor.input.ids_to_tokens(read)),
                 "output_tokens": _valid(best),
             }
@@ -212,9 +212,9 @@ class TranslationServing:
         if read.shape[1] < 2:  # the end mark
             raise UserError(f"{given!r}: nothing in it to translate")
         with Recorder().recording() as recorder:
-            states, looked_at = self._model.read(read)
+            states, attended = self._model.encode(read)
         tokens = decoder_steps.token_names(self._processor.input, read[0].numpy())
-        names = self._names(text, found.ids[:, 0], found.notes[:, 0])
+        names = self._names(text, found.ids[:, 0], found.annotations[:, 0])
         answer = self._processor.output.join_tokens(names)[0].numpy().decode()
         ids = found.ids[0, 0].numpy()
         ids = ids[: np.count_nonzero(ids)]
@@ -228,7 +228,7 @@ class TranslationServing:
                     self._model,
                     self._processor.output,
                     states,
-                    looked_at,
+                    attended,
                     ids,
                     [name.decode("utf-8", "replace") for name in names[0, : len(ids)].numpy()],
                     first=self._first,
@@ -239,22 +239,22 @@ class TranslationServing:
 
     def _search(
         self, text: tf.Tensor, beam_width: tf.Tensor, max_length: tf.Tensor
-    ) -> tuple[tf.Tensor, decoding.Found]:
+    ) -> tuple[tf.Tensor, beam_search.BeamSearchResult]:
         """The ids that are read ``<int32>[batch, steps]``, and what is found for them; with it is
         noted what each token looked at ``<float>[batch, beam, time, steps]``."""
         ragged = self._processor.read(text)
         # Of no texts at all there would not be one step.
         steps = tf.maximum(ragged.bounding_shape(axis=1), 1)
         read = ragged.to_tensor(PADDING, shape=tf.stack([-1, steps]))
-        states, looked_at = self._model.read(read)
-        found = decoding.write(
-            self._model.write,
+        states, attended = self._model.encode(read)
+        found = beam_search.generate(
+            self._model.decode,
             states,
-            looked_at,
+            attended,
             self._config.decoding,
             end=END,
             first=self._first,
-            something=ragged.row_lengths() > 1,  # the end mark
+            has_input=ragged.row_lengths() > 1,  # the end mark
             beam_width=beam_width,
             max_length=max_length,
         )

@@ -18,7 +18,7 @@ from pipelines.engine.core.tables import Table
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain.explanation import Explanation
 from pipelines.engine.export.savedmodel import Endpoint
-from pipelines.engine.models.decoding import NEVER
+from pipelines.engine.models.beam_search import IMPOSSIBLE
 from pipelines.engine.models.seq2seq import Seq2Seq
 from pipelines.engine.tasks.base import EXAMPLES, Prediction, Task
 from pipelines.engine.tasks.endpoints import can_run_endpoints, compile_endpoint
@@ -60,11 +60,11 @@ def n_best(texts: np.ndarray, scores: np.ndarray, name: str) -> list[dict[str, A
 
     Args:
         texts: ``<bytes>[beam]``.
-        scores: ``<float>[beam]``, `decoding.NEVER` where there is no hypothesis.
+        scores: ``<float>[beam]``, `beam_search.IMPOSSIBLE` where there is no hypothesis.
         name: The key of the text in each result.
     """
     pairs = zip(texts, scores, strict=True)
-    return [{name: t.decode(), "score": float(s)} for t, s in pairs if s > NEVER]
+    return [{name: t.decode(), "score": float(s)} for t, s in pairs if s > IMPOSSIBLE]
 
 
 class EncoderDecoderTask(Task):

@@ -23,7 +23,7 @@ from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import images
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.export import savedmodel
-from pipelines.engine.models import decoding
+from pipelines.engine.models import beam_search
 from pipelines.engine.tasks.base import Prediction
 from pipelines.engine.tasks.encoder_decoder import decoding_request
 from pipelines.engine.text.tokenizer import END
@@ -96,10 +96,10 @@ def test_one_token_at_a_time_is_the_same_as_all_at_once(cell, attention):
     model = build(small(cell, attention, layers=2), eye(), vocabulary=15, seed=1)
     inputs, _ = batch(rows=2)
     whole = np.asarray(model(inputs))
-    states, looked_at = model.read(tf.constant(inputs["picture"]))
+    states, attended = model.encode(tf.constant(inputs["picture"]))
     for t in range(5):
         ids = tf.constant(inputs["written"][:, t : t + 1])
-        logits, states, weights = model.write(ids, states, looked_at)
+        logits, states, weights = model.decode(ids, states, attended)
         np.testing.assert_allclose(logits[0, 0], whole[0, t], rtol=1e-4, atol=1e-5)
         if attention == "none":
             assert weights is None
@@ -110,8 +110,8 @@ def test_one_token_at_a_time_is_the_same_as_all_at_once(cell, attention):
 def test_where_the_decoder_starts_from_is_the_mean_of_what_is_kept_of_the_places():
     model = build(small(attention="none"), eye(), vocabulary=15, seed=1)
     grid = batch()[0]["picture"]
-    states, looked_at = model.read(grid)
-    assert looked_at == []
+    states, attended = model.encode(grid)
+    assert attended == []
     P, *bridges = (model.reader.get_layer(n) for n in ("P", "bridge_0", "bridge_1"))
     kept = np.maximum(grid @ np.asarray(P.kernel) + np.asarray(P.bias), 0).mean(axis=1)
     for state, bridge in zip(states, bridges, strict=True):
@@ -162,7 +162,7 @@ def test_saved_and_loaded_it_says_the_same(tmp_path, fine_tune):
     assert isinstance(again, Captioner)
     assert again.encoder.trainable is fine_tune
     written = tf.constant(batch(rows=2)[0]["written"])
-    found = [m.write(written, *m.read(m.see(pictures)))[0].numpy() for m in (model, again)]
+    found = [m.decode(written, *m.encode(m.see(pictures)))[0].numpy() for m in (model, again)]
     np.testing.assert_allclose(*found, rtol=1e-6)
 
 
@@ -387,7 +387,7 @@ def test_no_caption_depends_on_the_other_pictures(few, attention, level):
             assert not together["alignment"][row][time:].any()
     for row in (1, 3):
         assert together["caption"][row] == b""
-        assert np.all(together["scores"][row] == np.float32(decoding.NEVER))
+        assert np.all(together["scores"][row] == np.float32(beam_search.IMPOSSIBLE))
     none = caption(**request([], config.decoding))
     assert all(value.shape[0] == 0 for value in none.values())
 

@@ -98,10 +98,10 @@ def test_one_token_at_a_time_is_the_same_as_all_at_once(cell, attention, two):
     model = build(small(cell, attention, two=two, layers=2), inputs=20, outputs=15, seed=1)
     inputs, _ = batch(rows=2)
     whole = np.asarray(model(inputs))
-    states, looked_at = model.read(tf.constant(inputs["read"]))
+    states, attended = model.encode(tf.constant(inputs["read"]))
     for t in range(5):
         ids = tf.constant(inputs["written"][:, t : t + 1])
-        logits, states, weights = model.write(ids, states, looked_at)
+        logits, states, weights = model.decode(ids, states, attended)
         np.testing.assert_allclose(logits[0, 0], whole[0, t], rtol=1e-4, atol=1e-5)
         if attention == "none":
             assert weights is None
@@ -117,8 +117,8 @@ def test_the_state_is_handed_over_as_the_chapter_draws_it_where_it_fits():
     lstm = next(layer for layer in fits.reader.layers if layer.name == "encoder_1")
     embedded = fits.reader.get_layer("embedding")(ids)
     _, h, c = lstm(embedded, mask=ids != 0)
-    states, looked_at = fits.read(ids)
-    assert looked_at == []
+    states, attended = fits.encode(ids)
+    assert attended == []
     np.testing.assert_allclose(states[0], h, rtol=1e-5)
     np.testing.assert_allclose(states[1], c, rtol=1e-5)
     other = build(small(attention="none", two=True), inputs=20, outputs=15, seed=1)

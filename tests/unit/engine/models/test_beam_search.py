@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.engine.models import decoding
+from pipelines.engine.models import beam_search, sampling
 
 END = 2
 #: Ids 0 (padding) and 1 (unknown) are never written; 3, 4, … are words.
@@ -54,7 +54,7 @@ def search(model, width, longest, *, shortest=0, alpha=1.0):
     rows = len(model.table)
     widths = tf.constant(np.broadcast_to(width, rows), tf.int32)
     run = tf.function(
-        lambda w: decoding.search(
+        lambda w: beam_search.search(
             model.step,
             model.states,
             end=END,
@@ -62,13 +62,15 @@ def search(model, width, longest, *, shortest=0, alpha=1.0):
             min_length=tf.fill([rows], shortest),
             max_length=tf.constant(np.broadcast_to(longest, rows), tf.int32),
             length_penalty=alpha,
-            note_size=1,
+            annotation_size=1,
         )
     )
     found = run(widths)
     # What was noted with each token is what its own hypothesis had before it.
     before = np.pad(found.ids, [[0, 0], [0, 0], [1, 0]], constant_values=END)[:, :, :-1]
-    np.testing.assert_array_equal(found.notes[..., 0], np.where(found.ids.numpy() > 0, before, 0))
+    np.testing.assert_array_equal(
+        found.annotations[..., 0], np.where(found.ids.numpy() > 0, before, 0)
+    )
     ids = [[[i for i in beam if i] for beam in row] for row in found.ids.numpy().tolist()]
     return ids, found.scores.numpy()
 
@@ -95,7 +97,7 @@ def test_a_beam_as_wide_as_the_space_finds_what_exhaustive_search_finds(alpha, s
         assert len(truth) < 32
         assert found[row][: len(truth)] == [text for _, text in truth]
         np.testing.assert_allclose(scores[row][: len(truth)], [s for s, _ in truth], rtol=1e-4)
-        assert np.all(scores[row][len(truth) :] == decoding.NEVER)
+        assert np.all(scores[row][len(truth) :] == beam_search.IMPOSSIBLE)
 
 
 @given(seed=st.integers(0, 10_000), width=st.integers(1, 6), longest=st.integers(0, 4))
@@ -104,7 +106,9 @@ def test_scores_are_those_of_the_texts_and_texts_differ(seed, width, longest):
     model = Table(rows=2, words=3, longest=4, seed=seed)
     found, scores = search(model, width, longest)
     for row in range(2):
-        real = [t for t, s in zip(found[row], scores[row], strict=True) if s > decoding.NEVER]
+        real = [
+            t for t, s in zip(found[row], scores[row], strict=True) if s > beam_search.IMPOSSIBLE
+        ]
         assert 1 <= len(real) <= width
         assert len({tuple(t) for t in real}) == len(real)
         assert all(len(t) <= longest for t in real)
@@ -123,7 +127,7 @@ def test_a_beam_of_one_is_greedy(seed, longest):
         return model.step(ids, states)[:2]
 
     logits, states = step(tf.fill([4], END), model.states)
-    greedy = decoding.sample(
+    greedy = sampling.sample(
         step,
         logits,
         states,

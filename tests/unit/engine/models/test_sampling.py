@@ -6,14 +6,14 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.engine.models import decoding
+from pipelines.engine.models import sampling
 
 END = 2
 
 
 def choose(logits, chance, temperature=1.0, **limits):
     rows = len(logits)
-    return decoding.choose(
+    return sampling.sample_token(
         tf.constant(logits, tf.float32),
         tf.fill([rows], chance) if np.isscalar(chance) else tf.constant(chance, tf.float32),
         tf.fill([rows], temperature),
@@ -98,7 +98,7 @@ def sample(model, max_length, temperature=0.0, seed=0, **limits):
 
     @tf.function
     def run():
-        return decoding.sample(
+        return sampling.sample(
             step,
             logits,
             states,
@@ -165,7 +165,7 @@ def test_a_longer_limit_does_not_change_the_beginning():
 def test_no_row_at_all():
     step, _, _ = chain(1)
     none = tf.zeros([0], tf.int32)
-    found = decoding.sample(
+    found = sampling.sample(
         step, tf.zeros([0, 12]), [], end=END, max_length=none, temperature=tf.zeros([0]), seed=none
     )
     assert found.ids.shape[0] == 0

@@ -155,6 +155,19 @@ def assemble(
     places = [s.place for s, k in zip(complete, known, strict=True) if k]
     if data.values == "log_returns" and len(values) > 1:
         notes += _find_stock_splits(name, values[:, 0], times, zone)
+    whole = Series(name, times, values, places[0] if places else "", zone, times)
+    return _divide_at_gaps(whole, places, data, counts, notes)
+
+
+def _divide_at_gaps(
+    series: Series,
+    places: list[str],
+    data: ForecastingDataConfig,
+    counts: Counter[str],
+    notes: list[str],
+) -> list[Series]:
+    """The parts of a series between its long gaps that have enough steps; see `assemble`."""
+    times = series.times
     usual_step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
     ends = [*np.flatnonzero(np.diff(times) > data.max_gap * usual_step) + 1, len(times)]
     counts["gaps"] += len(ends) - 1
@@ -162,12 +175,14 @@ def assemble(
     for end in ends:
         if end - start >= data.min_steps:
             part = slice(start, end)
-            parts.append(Series(name, times[part], values[part], places[start], zone, times))
+            parts.append(
+                replace(series, times=times[part], values=series.values[part], place=places[start])
+            )
         elif end > start:
             counts["too_short"] += 1
             if counts["too_short"] <= 5:
                 notes.append(
-                    f"{places[start]}: {name} has {end - start} steps in a row, fewer than "
+                    f"{places[start]}: {series.name} has {end - start} steps in a row, fewer than "
                     f"data.min_steps ({data.min_steps}): left out"
                 )
         start = end

@@ -154,10 +154,9 @@ class GenerationServing:
         )
         count = tf.math.count_nonzero(written.ids, axis=1, dtype=tf.int32)
         context = _last_character(state["before"] + complete)
-        continuation = self._processor.detokenize(written.ids, prefix=context)
-        continuation = tf.strings.substr(
-            continuation, tf.strings.length(context), tf.strings.length(continuation)
-        )
+        whole = self._processor.detokenize(written.ids, prefix=context)
+        size = tf.strings.length(context)
+        continuation = tf.strings.substr(whole, size, tf.strings.length(whole))
         ended |= count < limit
         following, _ = self._read_continuation(
             written.logits, written.states, pending, fresh & (complete == "")

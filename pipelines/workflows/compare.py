@@ -150,16 +150,7 @@ def compare(
     kind = get_config(task)
     base = configs.load(file, kind, overrides)
     seeds = list(dict.fromkeys(seeds or range(base.seed, base.seed + _SEEDS)))
-    plan = {
-        (name, seed): configs.load(
-            file,
-            kind,
-            [*overrides, *kind.variants[name], f"seed={seed}", f"name={base.name}-{name}-{seed}"],
-        )
-        # Seed by seed: the first table has every variant.
-        for seed in seeds
-        for name in _select_variants(kind, only)
-    }
+    plan = _plan(kind, base, file, overrides, seeds, _select_variants(kind, only))
     # Further seeds continue the same comparison.
     group = Group.of("comparisons", base.model_copy(update={"seed": 0}))
     names = list(dict.fromkeys(name for name, _ in plan))
@@ -189,6 +180,27 @@ def compare(
             metrics = {f"{result.metric}/{v.name}": v.mean for v in result.variants}
             tracker.finish(status, result.markdown(), metrics, files)
     return result
+
+
+def _plan(
+    kind: type[Experiment],
+    base: Experiment,
+    file: Path,
+    overrides: Sequence[str],
+    seeds: Sequence[int],
+    names: Sequence[str],
+) -> dict[tuple[str, int], Experiment]:
+    """The config of each variant and seed, in the order in which they are trained."""
+    return {
+        (name, seed): configs.load(
+            file,
+            kind,
+            [*overrides, *kind.variants[name], f"seed={seed}", f"name={base.name}-{name}-{seed}"],
+        )
+        # Seed by seed: the first table has every variant.
+        for seed in seeds
+        for name in names
+    }
 
 
 def _select_variants(kind: type[Experiment], only: Sequence[str] | None) -> list[str]:

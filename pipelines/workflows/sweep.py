@@ -115,18 +115,20 @@ def sweep(
     workers: int = 1,
     storage: str | None = None,
 ) -> Sweep:
-    """Try what is left to be tried, and say how it stands.
+    """Run the remaining trials of a sweep, and return all results.
 
     Args:
-        file, overrides: the config that is varied.
-        trials: how many there shall be in all; None for what the space says.
-        worker: the command that runs one trial.
-        workers: trials at a time, each in a process of its own.
-        storage: a database's URL, or the path of a journal file; None for one in the folder.
+        task: The task's name.
+        file, overrides: The config that is varied.
+        space_file: The search space.
+        console: Shows the progress.
+        worker: The command that runs one trial.
+        trials: Their total number; by default the search space's.
+        workers: The number of trials that run at the same time.
+        storage: A database URL or the path of a journal file; by default one in the folder.
 
     Raises:
-        UserError: the config has no such key or allows no such value, or the storage is not to be
-            had, or a mistake that every trial would make as well.
+        UserError: A key or value is not allowed, or the storage cannot be used.
     """
     kind = get_config(task)
     base = configs.load(file, kind, overrides)
@@ -138,14 +140,9 @@ def sweep(
 
     group = Group.of("sweeps", base, space.model_dump_json(exclude={"trials"}))
     searcher = Searcher(
-        group=group,
-        space=space,
-        make=make,
-        total=trials or space.trials,
-        storage=storage,
-        worker=worker,
-        console=console,
-    )
+        group=group, space=space, make=make, total=trials or space.trials, storage=storage,
+        worker=worker, console=console,
+    )  # fmt: skip
     varied = {key: str(axis.model_dump(exclude_unset=True)) for key, axis in space.keys.items()}
     tracker = GroupTracker(group, f"unfold sweep {task}", varied, console)
     tracker.open()

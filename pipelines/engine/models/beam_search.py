@@ -83,10 +83,9 @@ def search(
     """Search for the most probable texts.
 
     Of all hypotheses one token longer, the most probable are continued. One that has ended keeps
-    its place and is not continued, so that the others have one place less (as in Bahdanau et al.
-    2015); the search is over when all places have ended. Those are ranked by log p / length^α, the
-    end mark included in both. A beam of 1 is greedy; one as wide as there are texts finds the best
-    of all.
+    its place, so that the others have one place less (as in Bahdanau et al. 2015); the search is
+    over when all places have ended. Those are ranked by log p / length^α, the end mark included in
+    both. A beam of 1 is greedy; one as wide as there are texts finds the best of all.
 
     Args:
         step: Called with ``batch · beam`` rows, the hypotheses of a row side by side, beam being

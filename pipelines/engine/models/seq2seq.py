@@ -26,9 +26,8 @@ def decoder_network(
         s'_t = f'([s_t ; c_t], s'_{t-1})             further layers, if any
         y_t ~ softmax(V tanh(R [s'_t ; c_t]))
 
-    The context goes upwards and on with the states of the further layers, not back into the
-    first (as in Wu et al. 2016, unlike Bahdanau et al. 2015), so that each layer is unfolded over
-    the whole text at once. Without attention there is no c_t.
+    The context goes upwards, not back into the first layer (as in Wu et al. 2016, unlike Bahdanau
+    et al. 2015), so that each layer is unfolded over the whole text at once.
 
     Args:
         config: Its cells, sizes and dropout.

@@ -150,18 +150,17 @@ def fit(
     Args:
         model: Built in the scope of ``strategy``. Training starts from its weights, or from the
             last checkpoint in ``folder``.
-        feed: Its batches.
-        objective: Its loss, metrics and score.
+        feed, objective: Its batches; its loss, metrics and score.
         config: The config keys under ``train``.
         folder: The folder of the checkpoints.
         console: Shows the progress.
         strategy: How batches are distributed over devices; not at all by default. Only the main
             process calls ``on_epoch`` and ``diagnose`` and uses ``folder``.
-        evaluation_model: Receives the weights after each epoch, and the best ones in the end;
-            needed where one process cannot call ``model`` by itself.
-        on_epoch: Called after each epoch, before its checkpoint is written. If the process is
-            killed in between, the epoch is repeated and this is called again.
-        diagnose: Called with the number of each completed epoch; returns metrics for its record.
+        evaluation_model: Receives the weights after each epoch, and the best ones in the end, if
+            one process cannot call ``model`` by itself.
+        on_epoch: Called after each epoch, before its checkpoint is written; called again if the
+            process is killed in between.
+        diagnose: Called after each epoch; returns metrics for its record.
 
     Returns:
         The final state, with the history.
@@ -169,6 +168,7 @@ def fit(
     Raises:
         TrainingError: The loss is not finite, or another process was lost.
     """
+    # Whole: what happens after each epoch, and in which order, is best read in one piece.
     strategy = strategy or SingleDevice()
     evaluation_model = evaluation_model or model
     checkpoints = Checkpoints(folder, console.warn)
@@ -184,9 +184,7 @@ def fit(
         state.epoch += 1
         with strategy.scope():
             record |= optimizer.pop_metrics()
-            weights = to_arrays(model.variables) if evaluation_model is not model else None
-        if weights is not None:
-            assign(evaluation_model.variables, weights, evaluation_model.name)
+        _copy_weights(model, evaluation_model, strategy)
         state.history.append(record | (diagnose(state.epoch) if strategy.is_main_process else {}))
         is_best = state.update_best(objective)
         if strategy.is_main_process:
@@ -199,6 +197,13 @@ def fit(
         best = checkpoints.best_path(state.best_epoch)
         assign(evaluation_model.variables, read_variables(best)[0], best.name)
     return state
+
+
+def _copy_weights(model: keras.Model, copy: keras.Model, strategy: SingleDevice) -> None:
+    if copy is not model:
+        with strategy.scope():
+            weights = to_arrays(model.variables)
+        assign(copy.variables, weights, copy.name)
 
 
 def _compile(

@@ -46,6 +46,9 @@ override INPUT := $(value INPUT)
 export INPUT
 endif
 
+# Messages name commands as they are typed for make.
+export UNFOLD_DIALECT := make
+
 .DEFAULT_GOAL := help
 .PHONY: help setup extras demo docs reference test test-all faults audit bench serve lab lint format requirements ui track clean dictionary emoji
 

@@ -8,6 +8,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Nothing of a test goes to the store of whoever runs it.
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("MLFLOW_REGISTRY_URI", None)
+# Messages word commands for `unfold`, also where the tests are started by make.
+os.environ.pop("UNFOLD_DIALECT", None)
 
 from collections.abc import Iterator
 from pathlib import Path

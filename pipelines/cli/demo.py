@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 
 from pipelines.cli.options import Commands, add_command
+from pipelines.engine.core.addresses import listen
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.training import devices
@@ -22,11 +23,12 @@ def run(args: argparse.Namespace, console: Console) -> None:
     """Open the page.
 
     Raises:
-        UserError: Gradio is not installed.
+        UserError: Gradio is not installed, or the address is unavailable.
     """
-    devices.select("cpu")
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the demo needs the package gradio, which this installs: make demo")
+    listen(args.host, args.port).close()
+    devices.select("cpu")
     from pipelines.demo.page import launch  # TensorFlow takes seconds to import
 
     console.say(f"http://{args.host}:{args.port}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import sys
 from pathlib import Path
 
@@ -42,8 +43,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     """Print a table for each input, or all answers as JSON."""
     inputs = args.input
     if inputs == ["-"]:
-        text = sys.stdin.buffer.read().decode(errors="surrogateescape")
-        inputs = text.removesuffix("\n").split("\n")
+        inputs = split_lines(sys.stdin.buffer.read())
     check_utf8(inputs)
     files = {n: p for n in _output_files() if (p := getattr(args, f"write_{n}")) is not None}
     for name in files:
@@ -61,6 +61,12 @@ def run(args: argparse.Namespace, console: Console) -> None:
         return
     for prediction in predictions:
         console.table(prediction.title, prediction.columns, prediction.rows)
+
+
+def split_lines(data: bytes) -> list[str]:
+    """Return the lines of a text without a byte-order mark or the ``\\r`` of Windows' line ends."""
+    text = data.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
 def _output_files() -> list[str]:

@@ -11,6 +11,7 @@ import gradio as gr
 import tensorflow as tf
 
 from pipelines.demo.models import errors_on_page, find_model
+from pipelines.engine.core.commands import command
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.export.stateful import STATE
 from pipelines.generation import playback, tunes
@@ -60,7 +61,9 @@ def _write(prompt: str, temperature: float, max_tokens: int, seed: int) -> Itera
     """Yield the text after each few tokens."""
     model = find_model("generation")
     if "step" not in model.signatures:
-        raise UserError("this run is older than its signature `step`: make train-generation")
+        raise UserError(
+            f"this run is older than its signature `step`: {command('train', 'generation')}"
+        )
     state = dict(model.signatures["start"]())
     text, unread = prompt, prompt
     for written in range(0, max_tokens, _TOKENS_PER_UPDATE):

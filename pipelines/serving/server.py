@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import tensorflow as tf
 import uvicorn
 
+from pipelines.engine.core.addresses import listen
+from pipelines.engine.core.commands import command
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.core.paths import home
+from pipelines.engine.core.paths import HOME_VARIABLE, home
 from pipelines.serving import http_protocol, log
 from pipelines.serving.config import ServingConfig
 from pipelines.serving.metrics import Metrics
@@ -33,10 +35,13 @@ def run(names: Sequence[str], config: ServingConfig) -> None:
     root = home() / "exports"
     for name in names:
         if "/" in name or not any((root / name).glob("[0-9]*/saved_model.pb")):
-            raise UserError(f"no export of {name!r} in {root}: make export-{name}")
+            raise UserError(f"no export of {name!r} in {root}: {command('export', name)}")
     if not any(root.glob("[!.]*/[0-9]*/saved_model.pb")):
-        raise UserError(f"no exports in {root} yet: make export-TASK")
-    listener = _listen(config.host, config.port)
+        raise UserError(
+            f"no exports in {root}: make one, e.g. {command('export', 'sentiment')}, "
+            f"or set {HOME_VARIABLE} to the folder that has exports/"
+        )
+    listener = listen(config.host, config.port)
     grpc_address = (
         None if config.grpc_port is None else _grpc_address(config.host, config.grpc_port)
     )
@@ -74,14 +79,6 @@ class _Server(uvicorn.Server):
             await super().shutdown(sockets)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address, family=family, backlog=2048)
-    except OSError as error:
-        raise UserError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-
-
 def _grpc_address(host: str, port: int) -> str:
     """Return the address for gRPC, after checking that it is free.
 
@@ -92,7 +89,7 @@ def _grpc_address(host: str, port: int) -> str:
             "gRPC needs TensorFlow Serving's messages: "
             "pip install --no-deps 'tensorflow-serving-api>=2.21,<2.22'"
         )
-    with _listen(host, port) as free:
+    with listen(host, port, "grpc-port") as free:
         return _address(free.getsockname()[0], port)
 
 

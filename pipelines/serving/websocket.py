@@ -17,6 +17,7 @@ from fastapi import WebSocket
 from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
 
+from pipelines.engine.core.commands import command
 from pipelines.engine.export.stateful import STATE
 from pipelines.serving import json_codec
 from pipelines.serving.config import ServingConfig
@@ -90,7 +91,10 @@ class StreamHandler:
         assert version.servable is not None
         if not {"start", "step"} <= version.servable.signatures.keys():
             raise RequestError(
-                404, f"model {name} has no signature step: it reads all before it answers"
+                404,
+                f"model {name} has no signature step: it needs the whole input before it answers "
+                "(e.g. it reads in both directions); train and export a model that streams: "
+                + command("train", "sentiment", config="configs/sentiment/live.yaml"),
             )
         if self._open >= self._config.streams.concurrent:
             raise RequestError(429, "too many streams at the same time (streams.concurrent)")

@@ -13,6 +13,7 @@ import keras
 
 from pipelines.engine.config.schema import Experiment, as_list
 from pipelines.engine.core import signals
+from pipelines.engine.core.commands import command
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import ProcessLostError, UserError
 from pipelines.engine.core.files import require_writable
@@ -164,7 +165,7 @@ class _Training:
         except KeyboardInterrupt:
             run.update(status="interrupted")
             tracker.finish("KILLED")
-            console.say(f"interrupted; continue with: unfold train {run.task} --resume {run.id}")
+            console.say(f"interrupted; continue with: {command('train', run.task, run=run.id)}")
             raise
         except ProcessLostError:
             run.update(status="interrupted")

@@ -163,7 +163,7 @@ def test_a_text_is_translated(page):
 def test_a_task_without_a_run_shows_how_to_train_one(page):
     open_tab(page, "Captioning")
     page.wait(
-        shows(page, "#model-captioning", "e && e.textContent.includes('make train-captioning')")
+        shows(page, "#model-captioning", "e && e.textContent.includes('unfold train captioning')")
     )
 
 

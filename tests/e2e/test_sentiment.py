@@ -141,7 +141,7 @@ def test_a_model_of_another_version_is_not_explained(trained, unfold_here, tmp_p
     keras.Sequential([keras.Input((3,)), removed(2)]).save(folder / "model.keras")
     message = refused(unfold_here("explain", "sentiment", "funny"))
     assert f"run {result['run']} was made by another version at commit 01234567" in message
-    assert "make train-sentiment" in message
+    assert "unfold train sentiment" in message
     assert not (tmp_path / "explain" / "sentiment").exists() or not list(
         (tmp_path / "explain" / "sentiment").iterdir()
     )
@@ -247,7 +247,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
         (["train", "sentiment", "--set", "device=gpu"], "no GPU is visible"),
         (["train", "sentiment", "--resume", "abc"], "run abc: no such run"),
         (["train", "sentiment", "--resume", "a", "--set", "seed=2"], "leave out --config"),
-        (["evaluate", "sentiment"], "no finished sentiment run yet: make train-sentiment"),
+        (["evaluate", "sentiment"], ": unfold train sentiment, or set UNFOLD_HOME"),
         (["predict", "sentiment", "x"], "no finished sentiment run yet"),
         (["predict", "sentiment"], "INPUT"),
         (["explain", "sentiment", "x"], "no finished sentiment run yet"),

@@ -341,8 +341,11 @@ def serve_here(monkeypatch, capfd):
 
 
 def test_startup_errors_name_the_cause(server, serve_here, tmp_path):
-    assert "no exports" in serve_here(tmp_path)
-    assert "make export-sentiment" in serve_here(server.home, "tiny", "sentiment")
+    message = serve_here(tmp_path)
+    assert f"no exports in {tmp_path}" in message
+    assert "unfold export sentiment" in message
+    assert list(tmp_path.iterdir()) == []
+    assert "unfold export sentiment" in serve_here(server.home, "tiny", "sentiment")
     assert "no export of '../tiny'" in serve_here(server.home, "../tiny")
     port = server.url.rsplit(":", 1)[1]
     assert f"cannot listen on 127.0.0.1:{port}" in serve_here(server.home, "--port", port)

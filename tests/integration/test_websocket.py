@@ -143,7 +143,7 @@ def test_the_close_code_and_reason_name_the_cause(server, messages, code, reason
         ("nobody:stream", 404, "nobody"),
         ("review/versions/7:stream", 404, "7"),
         ("review/versions/x:stream", 403, ""),
-        ("both_ways:stream", 404, "no signature step"),
+        ("both_ways:stream", 404, "configs/sentiment/live.yaml"),
     ],
 )
 def test_the_handshake_fails_for_models_that_cannot_stream(server, path, status, says):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from pipelines.engine.core.commands import command
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.runs.provenance import git_commit, package_versions
 from pipelines.engine.runs.run import Run
@@ -28,5 +29,6 @@ def load_model(run: Run) -> keras.Model:
         reason = str(error).strip().partition("\n")[0][:200]
         raise UserError(
             f"run {run.id} was made by another version{commit}, and its model cannot be loaded by "
-            f"this one ({type(error).__name__}: {reason}); train it again: make train-{run.task}"
+            f"this one ({type(error).__name__}: {reason}); train it again: "
+            f"{command('train', run.task)}"
         ) from error

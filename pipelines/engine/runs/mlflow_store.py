@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipelines.engine.core.addresses import listen
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.files import lock
 from pipelines.engine.core.paths import home
@@ -158,6 +159,7 @@ def serve_ui(host: str, port: int, console: Console) -> None:
             f"runs are tracked by the server at {shown_uri()}: open that address in a browser"
         )
         return
+    listen(host, port).close()
     console.say(f"MLflow on http://{host}:{port}  (store {shown_uri()}; Ctrl-C ends it)")
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]

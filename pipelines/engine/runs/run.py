@@ -19,9 +19,10 @@ from typing import Any
 
 from pipelines.engine.config import loader as configs
 from pipelines.engine.config.schema import Experiment
+from pipelines.engine.core.commands import command
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import lock, new_folder, remove_unfinished, write_json, write_text
-from pipelines.engine.core.paths import home
+from pipelines.engine.core.paths import HOME_VARIABLE, home
 from pipelines.engine.runs.info import SCHEMA, GroupMembership, RunInfo, read_info, write_info
 from pipelines.engine.runs.provenance import git_commit, machine, package_versions
 from pipelines.engine.tasks.base import Processor
@@ -128,7 +129,10 @@ class Run:
         ]
         if not finished:
             of = f" of the config named {config_name!r}" if config_name else ""
-            raise UserError(f"no finished {task} run{of} yet: make train-{task}")
+            raise UserError(
+                f"no finished {task} run{of} yet in {runs_folder(task)}: {command('train', task)}, "
+                f"or set {HOME_VARIABLE} to the folder that has runs/"
+            )
         return max(finished)[-1]
 
     @classmethod
@@ -202,6 +206,6 @@ class Run:
         if not path.exists():
             raise UserError(
                 f"run {self.id} has no {name}: its training is {self.info.status}; "
-                f"continue it with: unfold train {self.task} --resume {self.id}"
+                f"continue it with: {command('train', self.task, run=self.id)}"
             )
         return path

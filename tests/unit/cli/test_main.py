@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from pipelines.cli import main
+from pipelines.cli.predict import split_lines
+from pipelines.engine.core.addresses import listen
 from pipelines.engine.tasks.catalog import BUILT_IN
 from tests.support import ROOT
 
@@ -104,3 +106,42 @@ def test_without_gradio_the_demo_says_how_to_install_it(capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert exit_code("demo") == 2
     assert "make demo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["ui", "demo"])
+def test_port_in_use(command, capfd, tmp_path, monkeypatch):
+    if command == "demo":
+        pytest.importorskip("gradio")
+    monkeypatch.setenv("UNFOLD_HOME", str(tmp_path))
+    with listen("127.0.0.1", 0) as listener:
+        port = str(listener.getsockname()[1])
+        assert exit_code(command, "--port", port) == 2
+    err = capfd.readouterr().err
+    assert f"127.0.0.1:{port}: the port is in use" in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "export"])
+def test_a_folder_without_runs_is_named_and_stays_empty(command, capfd, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNFOLD_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(command, "sentiment", *(["x"] if command == "predict" else [])) == 2
+    err = capfd.readouterr().err
+    assert str(tmp_path) in err
+    assert "unfold train sentiment" in err
+    assert "UNFOLD_HOME" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"a\nb\n", ["a", "b"]),
+        (b"\xef\xbb\xbfa\r\nb\r\n", ["a", "b"]),
+        (b"a\rb\n\nc", ["a\rb", "", "c"]),
+        (b"\xff\r\n", ["\udcff"]),
+    ],
+)
+def test_lines_of_stdin(data, lines):
+    assert split_lines(data) == lines

@@ -41,7 +41,7 @@ def test_a_class_missing_in_this_version_is_one_line(run, changes):
     assert run.id in message
     assert "another version" in message
     assert "TypeError" in message
-    assert "make train-sentiment" in message
+    assert "unfold train sentiment" in message
     assert "\n" not in message
 
 

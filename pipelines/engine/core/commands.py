@@ -1,0 +1,44 @@
+"""Commands and options as the user types them: ``make train-TASK`` or ``unfold train TASK``."""
+
+from __future__ import annotations
+
+import os
+
+#: Environment variable that the Makefile sets to "make".
+DIALECT_VARIABLE = "UNFOLD_DIALECT"
+
+
+def command(
+    verb: str, task: str | None = None, *, run: str | None = None, config: str | None = None
+) -> str:
+    """Return a command as the user would type it.
+
+    Args:
+        verb: The command, e.g. "train".
+        task: The task, or the name of a model.
+        run: A run's id; for "train", the run to resume.
+        config: A config file.
+    """
+    if _from_make():
+        words = ["make", f"{verb}-{task}" if task else verb]
+        run_option, config_option = "RUN=", "CONFIG="
+    else:
+        words = ["unfold", verb, *([task] if task else [])]
+        run_option, config_option = "--resume " if verb == "train" else "--run ", "--config "
+    if config:
+        words.append(f"{config_option}{config}")
+    if run:
+        words.append(f"{run_option}{run}")
+    return " ".join(words)
+
+
+def option(name: str, value: object) -> str:
+    """Return an option as the user would type it, e.g. ``--port 8502`` or ``PORT=8502``."""
+    if _from_make():
+        variable = {"grpc-port": "GRPC"}.get(name, name.upper())
+        return f"{variable}={value}"
+    return f"--{name} {value}"
+
+
+def _from_make() -> bool:
+    return os.environ.get(DIALECT_VARIABLE) == "make"

@@ -1,0 +1,45 @@
+"""Messages word commands as the user typed the last one."""
+
+import pytest
+
+from pipelines.engine.core.commands import command, option
+
+
+@pytest.mark.parametrize(
+    ("dialect", "expected"),
+    [
+        (
+            "make",
+            [
+                "make ui",
+                "make export-sentiment",
+                "make train-sentiment CONFIG=a.yaml",
+                "make train-sentiment RUN=r1",
+                "make evaluate-sentiment RUN=r1",
+                "PORT=1 GRPC=2 HOST=h",
+            ],
+        ),
+        (
+            "",
+            [
+                "unfold ui",
+                "unfold export sentiment",
+                "unfold train sentiment --config a.yaml",
+                "unfold train sentiment --resume r1",
+                "unfold evaluate sentiment --run r1",
+                "--port 1 --grpc-port 2 --host h",
+            ],
+        ),
+    ],
+)
+def test_wording(dialect, expected, monkeypatch):
+    monkeypatch.setenv("UNFOLD_DIALECT", dialect)
+    options = (option("port", 1), option("grpc-port", 2), option("host", "h"))
+    assert expected == [
+        command("ui"),
+        command("export", "sentiment"),
+        command("train", "sentiment", config="a.yaml"),
+        command("train", "sentiment", run="r1"),
+        command("evaluate", "sentiment", run="r1"),
+        " ".join(options),
+    ]

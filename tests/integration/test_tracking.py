@@ -14,6 +14,7 @@ import keras
 import pytest
 import tensorflow as tf
 from mlflow import MlflowClient
+from mlflow.entities import Metric
 
 import pipelines.engine.core.console
 from pipelines.engine.core import plotting
@@ -160,6 +161,35 @@ def test_a_store_that_is_down_is_told_once_and_caught_up_with(home, monkeypatch,
     finish(run)
     assert Tracker(run, config, pipelines.engine.core.console.Console()).finish("FINISHED")
     assert len(store(home).get_metric_history(run.info.mlflow.run_id, "loss")) == 1
+
+
+def test_words_of_users_are_tracked_under_valid_names(home, capfd):
+    run, config = make_run()
+    sources = [f"folder {i}/100% of ü?#{'x' * 100}.csv" for i in range(200)]
+    config = config.model_copy(update={"data": config.data.model_copy(update={"source": sources})})
+    run.write_history([{"loss": 1.0, "val_Volume ($)": 0.1, "val_Volume (€)": 0.2}])
+    run.update(status="finished", scores={"accuracy": 0.75, "Change %": 0.5})
+    assert Tracker(run, config, pipelines.engine.core.console.Console()).finish("FINISHED")
+    assert "warning" not in capfd.readouterr().err
+    sent = store(home).get_run(run.info.mlflow.run_id)
+    assert sent.info.status == "FINISHED"
+    assert len([name for name in sent.data.metrics if name.startswith("val_Volume")]) == 2
+    assert len([name for name in sent.data.metrics if name.startswith("test/Change _")]) == 1
+    assert len(sent.inputs.dataset_inputs[0].dataset.name) <= 500
+
+
+def test_refused_content_is_not_reported_as_a_store_that_is_down(home, monkeypatch, capfd):
+    run, config = make_run()
+    run.write_history(epochs(1))
+    monkeypatch.setattr(
+        "pipelines.engine.runs.mlflow_content.epoch_metrics",
+        lambda *args: [Metric("Volume ($)", 1.0, 0, 1)],
+    )
+    assert not Tracker(run, config, pipelines.engine.core.console.Console()).publish()
+    message = capfd.readouterr().err
+    assert "refuses" in message
+    assert "Volume ($)" in message
+    assert "sent later" not in message
 
 
 def free_port() -> int:

@@ -25,6 +25,24 @@ from pipelines.engine.data.splits import Splits, digests, fingerprint, split_sha
 MIN_DOCUMENTS = 20
 
 
+#: Keys of a report beside its sources.
+REPORT_KEYS = frozenset(
+    [
+        "fingerprint",
+        "test_fingerprint",
+        "records",
+        "notes",
+        "cut_by_position",
+        "train_dropped_as_held_out",
+        "validation_dropped_as_held_out",
+        "series",
+        "steps",
+        "begins",
+        "frequencies",
+    ]
+)
+
+
 class Record(Protocol):
     """A usable row, parsed by a task."""
 
@@ -184,7 +202,8 @@ def read(
         if excluded:
             why = f"the config leaves out {excluded:,} of its {problems.rows:,} rows"
         raise UserError(f"{source}: no usable row: {why}")
-    report[source] = {
+    # A folder named like a key of the report must not take the key's place.
+    report[f"./{source}" if source in REPORT_KEYS else source] = {
         "rows": problems.rows,
         "filtered_out": filtered,
         "left_out": excluded,

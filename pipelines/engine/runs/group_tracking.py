@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.files import lock
+from pipelines.engine.runs import mlflow_names as names
 from pipelines.engine.runs.group import Group
 from pipelines.engine.runs.mlflow_content import LONGEST_PARAM, NOTE, PARENT
 from pipelines.engine.runs.mlflow_store import (
@@ -64,7 +65,8 @@ class GroupTracker:
                 if child := run.info.mlflow.run_id:
                     self._client.set_tag(child, PARENT, run_id)
             self._client.set_tag(run_id, NOTE, note)
-            log_new_metrics(self._client, self._client.get_run(run_id), metrics)
+            valid = {names.key(name): value for name, value in metrics.items()}
+            log_new_metrics(self._client, self._client.get_run(run_id), valid)
             for file in files:
                 self._client.log_artifact(run_id, str(file))
             self._client.set_terminated(run_id, status)
@@ -91,7 +93,7 @@ class GroupTracker:
             run_id = str(created.info.run_id)
             group.update(mlflow=run_id)
         for key, value in self._params.items():
-            self._client.log_param(run_id, key, value[:LONGEST_PARAM])
+            self._client.log_param(run_id, names.key(key), value[:LONGEST_PARAM])
         return run_id
 
     def _try(self, send: Callable[[], object]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipelines.engine.config import loader as configs
 from pipelines.engine.config.schema import Experiment, as_list
+from pipelines.engine.runs import mlflow_names as names
 from pipelines.engine.runs.group import Group
 from pipelines.engine.runs.info import DataReport, RunInfo
 from pipelines.engine.runs.run import Run
@@ -19,6 +20,8 @@ TEST_DATA = "unfold.test_data"
 PARENT = "mlflow.parentRunId"
 #: The longest value of a parameter that MLflow stores.
 LONGEST_PARAM = 5000
+#: The longest list of sources that a description or a data set repeats; data.json has all.
+LONGEST_SOURCE = 2000
 #: The costs of a model, by their names in ``run.json``.
 COSTS = ("parameters", "train_seconds", "peak_memory_mb", "latency_ms")
 
@@ -31,7 +34,7 @@ def costs(info: RunInfo) -> dict[str, float]:
 def description(run: Run) -> str:
     """Describe a run in a few lines of Markdown."""
     info, config = run.info, run.config()
-    source = ", ".join(as_list(config.data.source))
+    source = names.shorten(", ".join(as_list(config.data.source)), LONGEST_SOURCE)
     records = ", ".join(f"{n:,} {name}" for name, n in info.data.records.items())
     lines = [f"`{info.config_name}` on {source} ({records})."]
     status, epochs = info.status, len(run.history)
@@ -50,7 +53,8 @@ def description(run: Run) -> str:
 
 def run_name(run: Run, info: RunInfo) -> str:
     """Return the name of the MLflow run: within a group, the key of the training."""
-    return run.id if info.group is None else info.group.key
+    name = run.id if info.group is None else info.group.key
+    return names.shorten(name, names.LONGEST_KEY)
 
 
 def tags(run: Run, info: RunInfo) -> dict[str, str]:
@@ -81,16 +85,19 @@ def params(config: Experiment) -> list[Any]:
     """Return the keys of a config as MLflow parameters."""
     from mlflow.entities import Param
 
-    return [Param(key, value[:LONGEST_PARAM]) for key, value in configs.flatten(config).items()]
+    return [
+        Param(names.key(key), value[:LONGEST_PARAM])
+        for key, value in configs.flatten(config).items()
+    ]
 
 
 def dataset(config: Experiment, data: DataReport) -> Any:
     """Return the data set of a run as an MLflow input."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    source = ", ".join(as_list(config.data.source))
+    source = names.shorten(", ".join(as_list(config.data.source)), LONGEST_SOURCE)
     entity = Dataset(
-        name=source,
+        name=names.shorten(source, names.LONGEST_DATASET_NAME),
         digest=data.fingerprint,
         source_type="code",
         source=json.dumps({"source": source}),
@@ -107,12 +114,12 @@ def epoch_metrics(record: dict[str, float], epoch: int, milliseconds: int) -> li
     """
     from mlflow.entities import Metric
 
-    return [Metric(name, value, milliseconds, epoch) for name, value in record.items()]
+    return [Metric(names.key(name), value, milliseconds, epoch) for name, value in record.items()]
 
 
 def result_metrics(info: RunInfo) -> dict[str, float]:
     """Return the metrics of a finished run: its test scores and costs."""
-    numbers = {f"test/{name}": value for name, value in info.scores.items()}
+    numbers = {names.key(f"test/{name}"): value for name, value in info.scores.items()}
     return numbers | {f"cost/{name}": value for name, value in costs(info).items()}
 
 
@@ -120,4 +127,4 @@ def best_metric(info: RunInfo) -> dict[str, float]:
     """Return the monitored score at the best epoch; empty before the first epoch."""
     if info.monitor is None or info.best is None:
         return {}
-    return {f"best/{info.monitor}": info.best}
+    return {names.key(f"best/{info.monitor}"): info.best}

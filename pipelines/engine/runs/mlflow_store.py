@@ -120,9 +120,21 @@ def store_errors() -> tuple[type[Exception], ...]:
     return (MlflowException, SQLAlchemyError, OSError)
 
 
+def refused_content(error: Exception) -> bool:
+    """Whether the store works, but refuses what was sent: sending it again would not help."""
+    from mlflow.exceptions import MlflowException, RestException
+
+    # An unusable address raises another subclass.
+    return type(error) in (MlflowException, RestException) and (
+        getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
+    )
+
+
 def describe_error(error: Exception) -> str:
     """Describe an error of the store in one line, without user name and password."""
-    first = str(error).replace(store_uri(), shown_uri()).splitlines()[0]
+    first = next(iter(str(error).replace(store_uri(), shown_uri()).splitlines()), "")
+    if refused_content(error):
+        return f"MLflow at {shown_uri()} refuses a part of what was sent ({first[:200]})"
     return f"MLflow at {shown_uri()} cannot be used ({first[:200]})"
 
 

@@ -25,6 +25,7 @@ from pipelines.engine.runs.mlflow_store import (
     describe_error,
     find_experiment_id,
     log_new_metrics,
+    refused_content,
     registered_name,
     store_errors,
 )
@@ -32,6 +33,8 @@ from pipelines.engine.runs.run import Run
 
 #: Folders of a finished run that are logged as artifacts.
 _FOLDERS = ("figures", "tables", "processor")
+#: The most parameters that MLflow's server accepts in one request.
+_PARAMS_PER_BATCH = 100
 
 
 class Tracker:
@@ -76,9 +79,11 @@ class Tracker:
             send()
         except store_errors() as error:
             if not self._warned:
+                kept = f"{describe_error(error)}; the run is kept in {self._run.folder}"
+                later = f"can be sent later: unfold track {self._run.task} --run {self._run.id}"
+                refused = "sending it again does not help until that is changed"
                 self._console.warn(
-                    f"{describe_error(error)}; the run is kept in {self._run.folder} and can be "
-                    f"sent later: unfold track {self._run.task} --run {self._run.id}"
+                    f"{kept}; {refused}" if refused_content(error) else f"{kept} and {later}"
                 )
             self._warned = True
             return False
@@ -99,7 +104,9 @@ class Tracker:
         mlflow_run = self._find(experiment_id) or self._create(experiment_id)
         run_id, info = mlflow_run.info.run_id, self._run.info
         # Logging these again changes nothing, so a run that was found may be incomplete.
-        self._client.log_batch(run_id, params=content.params(self._config))
+        params = content.params(self._config)
+        for start in range(0, len(params), _PARAMS_PER_BATCH):
+            self._client.log_batch(run_id, params=params[start : start + _PARAMS_PER_BATCH])
         self._client.log_artifact(run_id, str(self._run.folder / "config.yaml"))
         if info.data.fingerprint:
             self._client.log_inputs(run_id, [content.dataset(self._config, info.data)])

@@ -98,6 +98,12 @@ def test_sources_are_read_one_after_the_other(documents):
     assert numbers == sorted(numbers)
 
 
+def test_source_named_like_a_key_of_the_report_is_listed_beside_it(documents):
+    splits = load(documents("records", range(30)), validation=0.1, test=0.2)
+    assert splits.report["records"] == {"train": 21, "validation": 3, "test": 6}
+    assert splits.report["./records"]["rows"] == 30
+
+
 def test_one_source_is_a_list_of_one(documents):
     source = documents("a", range(30))
     assert load(source).fingerprint == (

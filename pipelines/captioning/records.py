@@ -10,6 +10,7 @@ from typing import Any
 from pipelines.captioning.config import CaptioningConfig, CaptioningDataConfig
 from pipelines.engine.core.paths import home
 from pipelines.engine.data import images, loading
+from pipelines.engine.data.sources.missing import is_missing
 from pipelines.engine.data.sources.rows import Row
 from pipelines.engine.data.splits import Splits
 
@@ -120,7 +121,8 @@ def _texts(fields: Mapping[str, Any], column: str) -> Sequence[str] | str:
     """The captions of a row, tidied; or why there are none."""
     value = fields[column]
     several = value if isinstance(value, list) else [value]
+    several = [text for text in several if not is_missing(text)]
     if not all(isinstance(text, str) for text in several):
         return f"{column!r} is not text"
     texts = [" ".join(text.split()) for text in several]
-    return [text for text in texts if text] or f"{column!r} is empty"
+    return texts or f"{column!r} is empty"

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.engine.config.schema import as_list, as_text
+from pipelines.engine.config.schema import as_list
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import loading
+from pipelines.engine.data.sources.missing import label_text
+from pipelines.engine.data.sources.numbers import number_hint, parse_number
 from pipelines.engine.data.sources.rows import Row
 from pipelines.engine.data.splits import Splits, fingerprint
 from pipelines.forecasting import dates
@@ -167,14 +169,14 @@ def _parser(data: ForecastingDataConfig) -> Callable[[Row], Step | str]:
             return f"{data.date!r} has {has} UTC offset, but the first one {first}"
         name = ""
         if data.series:
-            name = as_text(row.fields[data.series]) or ""
+            name = label_text(row.fields[data.series]) or ""
             if not name:
                 return f"{data.series!r} is empty"
         numbers = []
         for column in targets:
-            number = _number(row.fields[column])
+            number = parse_number(row.fields[column], row.numbers)
             if number is None:
-                return f"{column!r} is not a number"
+                return f"{column!r} is not a number{number_hint(row.fields[column])}"
             if data.values == "log_returns" and number <= 0:
                 return f"{column!r} is zero or less and has no logarithm"
             numbers.append(number)
@@ -182,9 +184,9 @@ def _parser(data: ForecastingDataConfig) -> Callable[[Row], Step | str]:
             return f"{targets[0]!r} is missing"
         covariates = []
         for column in covariate_names:
-            number = _number(row.fields[column])
+            number = parse_number(row.fields[column], row.numbers)
             if number is None:
-                return f"{column!r} is not a number"
+                return f"{column!r} is not a number{number_hint(row.fields[column])}"
             if transforms[column] == "log_returns" and number <= 0:
                 number = math.nan  # as a volume of zero
             covariates.append(number)
@@ -195,23 +197,6 @@ def _parser(data: ForecastingDataConfig) -> Callable[[Row], Step | str]:
         return step
 
     return parse
-
-
-def _number(value: Any) -> float | None:
-    """Parse a cell as a number: NaN if it is empty, None if it is not a number."""
-    if value is None:
-        return math.nan
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        value = value.strip()
-        if value in ("", "NA", "NaN", "nan", "null"):
-            return math.nan
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return None if math.isinf(number) else number
 
 
 def _config_date(key: str, value: str) -> Moment:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pipelines.engine.data import loading
+from pipelines.engine.data.sources.missing import is_missing
 from pipelines.engine.data.sources.rows import Row
 from pipelines.engine.data.splits import Splits
 from pipelines.generation.abc_notation import FIELD
@@ -43,6 +44,8 @@ def load(config: GenerationConfig) -> Splits:
 
     def parse(row: Row) -> Document | str:
         text = row.fields[data.text]
+        if is_missing(text):
+            return "empty text"
         if not isinstance(text, str):
             return f"{data.text!r} is not text"
         if is_abc:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pipelines.engine.config.schema import as_list, as_text
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import loading
+from pipelines.engine.data.sources.missing import is_missing, label_text
 from pipelines.engine.data.sources.rows import Row
 from pipelines.engine.data.splits import Splits
 from pipelines.sentiment.config import SentimentConfig, SentimentDataConfig
@@ -47,13 +48,16 @@ def load(config: SentimentConfig) -> Splits:
 
 
 def _parse(row: Row, data: SentimentDataConfig) -> LabelledText | str:
-    text, label = row.fields[data.text], as_text(row.fields[data.label])
+    text, label = row.fields[data.text], label_text(row.fields[data.label])
+    if is_missing(text):
+        return "empty text"
     if not isinstance(text, str):
         return f"{data.text!r} is not text"
-    if not text.strip():
-        return "empty text"
     if label is None:
         return f"{data.label!r} is not a label"
+    written = as_text(row.fields[data.label])
+    if not label and data.labels is not None and written in data.labels:
+        label = written  # a class that the config calls None, or nan
     if not label:
         return "no label"
     if data.labels is not None and label not in data.labels:
@@ -61,8 +65,19 @@ def _parse(row: Row, data: SentimentDataConfig) -> LabelledText | str:
     return LabelledText(text, data.labels[label] if data.labels is not None else label, row.place)
 
 
+#: More labels than this are not classes if most rows have a label of their own.
+_MANY_LABELS = 20
+
+
 def _check(splits: Mapping[str, Sequence[LabelledText]], data: SentimentDataConfig) -> None:
     labels = {r.label for r in splits["train"]}
+    everything = Counter(r.label for split in splits.values() for r in split)
+    if data.labels is None and len(everything) > max(_MANY_LABELS, everything.total() / 2):
+        raise UserError(
+            f"{', '.join(as_list(data.source))}: the column {data.label!r} has {len(everything):,} "
+            f"different labels in {everything.total():,} rows: is this a class column? Name the "
+            "right one with data.label, or list the labels in data.labels"
+        )
     if len(labels) < 2:
         found = f"only the label {next(iter(labels))!r}" if labels else "no rows"
         raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.engine.data import loading
+from pipelines.engine.data.sources.missing import is_missing
 from pipelines.engine.data.sources.rows import Row
 from pipelines.engine.data.splits import Splits
 from pipelines.translation.config import TranslationConfig, TranslationDataConfig
@@ -43,10 +44,9 @@ def _parse(row: Row, data: TranslationDataConfig) -> Pair | str:
     sides = []
     for column in (data.input, data.output):
         text = row.fields[column]
+        if is_missing(text):
+            return f"{column!r} is empty"
         if not isinstance(text, str):
             return f"{column!r} is not text"
-        text = " ".join(text.split())
-        if not text:
-            return f"{column!r} is empty"
-        sides.append(text)
+        sides.append(" ".join(text.split()))
     return Pair(sides[0], sides[1], row.place)

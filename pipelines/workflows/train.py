@@ -317,6 +317,8 @@ def _print_data(report: DataReport, console: Console) -> None:
             console.warn(f"{name}: {total:,} of {source.rows:,} rows skipped, the first:")
             for line in source.first_unusable:
                 console.say(f"  {line}")
+        for note in source.notes:
+            console.warn(note)
     for note in report.notes:
         console.warn(note)
 

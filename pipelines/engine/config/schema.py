@@ -6,6 +6,8 @@ its key; ``docs/configuration.md`` is generated from these docstrings (``make re
 
 from __future__ import annotations
 
+import codecs
+import math
 import re
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -21,7 +23,7 @@ from pydantic import (
 
 
 def as_text(value: Any) -> str | None:
-    """Return a label or a column name as text, or None if it is no scalar.
+    """Return a label or a column name as text, or None if it is not a finite scalar.
 
     YAML and JSON have numbers and booleans too: True becomes ``"true"``, and 1.0 the same class
     as 1.
@@ -30,8 +32,11 @@ def as_text(value: Any) -> str | None:
         value = value.item()
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        if value.is_integer():
+            value = int(value)
     return str(value).strip() if isinstance(value, str | int | float) else None
 
 
@@ -63,6 +68,57 @@ class BaseConfig(BaseModel):
     )
 
 
+class FormatConfig(BaseConfig):
+    """How ``.csv`` and ``.tsv`` files are written. ``auto`` is detected in each file's first
+    64 KiB."""
+
+    delimiter: str = "auto"
+    """The character between two fields, or ``tab``. ``auto`` is a comma in ``.csv`` and a tab in
+    ``.tsv`` files; if the header then lacks a column, a comma, semicolon, tab or bar is tried."""
+    quote: str | None = "auto"
+    """The character around fields that contain delimiters or line ends. With ``auto``, it is ``"``,
+    and quotation marks that cannot be quotes are text. With ``null``, all of them are text."""
+    encoding: str = "auto"
+    """The encoding. ``auto`` is UTF-8, or UTF-16 or UTF-32 if a byte order mark says so."""
+    header: bool | Literal["auto"] = "auto"
+    """Whether the first line has the names of the columns. Otherwise they are numbered from 1.
+    ``auto`` is ``false`` if all columns of the config are numbers."""
+    decimal: Literal["auto", ".", ","] = "auto"
+    """The decimal separator of numbers."""
+    thousands: Literal["auto", ".", ",", " ", "'"] | None = "auto"
+    """The character between groups of three digits; ``null`` if there is none."""
+
+    @field_validator("delimiter", "quote")
+    @classmethod
+    def _is_one_character(cls, value: str | None) -> str | None:
+        if value in ("tab", "\\t"):
+            return "\t"
+        if value is not None and value != "auto" and (len(value) != 1 or value in "\r\n"):
+            raise ValueError("must be one character, or auto")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_an_encoding(cls, value: str) -> str:
+        try:
+            if value != "auto":
+                "".encode(value)
+                codecs.lookup(value)
+        except (LookupError, ValueError):
+            raise ValueError(
+                f"no such encoding: {value!r}; examples: utf-8, utf-16, cp1252, latin-1"
+            ) from None
+        return value
+
+    @model_validator(mode="after")
+    def _characters_differ(self) -> Self:
+        for one, other in (("delimiter", "quote"), ("decimal", "thousands")):
+            value = getattr(self, one)
+            if value != "auto" and value == getattr(self, other):
+                raise ValueError(f"{one} and {other} are both {value!r}; change one of the two")
+        return self
+
+
 class DataConfig(BaseConfig):
     """Where the examples come from. See ``data.md``."""
 
@@ -77,6 +133,7 @@ class DataConfig(BaseConfig):
     """Keep only the rows whose columns have these values, e.g. ``{language: en}``."""
     max_bad_rows: Fraction = 0.01
     """The largest fraction of unusable rows. They are skipped and counted; more are an error."""
+    format: FormatConfig = FormatConfig()
 
 
 class TextDataConfig(DataConfig):

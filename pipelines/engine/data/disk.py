@@ -67,12 +67,12 @@ class DiskRecords(Sequence[R]):
     def __getitem__(self, which: slice) -> Sequence[R]: ...
     def __getitem__(self, which: int | slice) -> R | Sequence[R]:
         if isinstance(which, slice):
-            return self.take(np.arange(len(self))[which])
+            return self.select(np.arange(len(self))[which])
         start, end = int(self._starts[which]), int(self._ends[which])
         record: R = self._kind(*json.loads(os.pread(self._file.fileno(), end - start, start)))
         return record
 
-    def take(self, which: np.ndarray) -> DiskRecords[R]:
+    def select(self, which: np.ndarray) -> DiskRecords[R]:
         """Return the records at these indices, without copying them."""
         part = object.__new__(type(self))
         part._file, part._kind = self._file, self._kind
@@ -107,10 +107,10 @@ def map_records(function: Callable[[Any], T], *records: Collection[Any]) -> Coll
     return [function(record) for part in records for record in part]
 
 
-def take(records: Sequence[R], which: np.ndarray) -> Sequence[R]:
+def select(records: Sequence[R], which: np.ndarray) -> Sequence[R]:
     """Return the records at these indices."""
     if isinstance(records, DiskRecords):
-        return records.take(which)
+        return records.select(which)
     return [records[i] for i in which]
 
 

@@ -13,11 +13,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from pipelines.engine.config.schema import DataConfig, TextDataConfig, as_list, as_text
+from pipelines.engine.config.schema import DataConfig, TextDataConfig, as_list
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import disk
+from pipelines.engine.data.sources.missing import label_text
 from pipelines.engine.data.sources.reading import read as read_rows
-from pipelines.engine.data.sources.rows import Problems, Row
+from pipelines.engine.data.sources.rows import Row, RowReport
 from pipelines.engine.data.splits import Splits, digests, fingerprint, split_shares
 
 #: A source with fewer distinct documents is split inside each document: a share of so few
@@ -134,14 +135,14 @@ def load(data: DataConfig, spec: RecordSpec[R], *, seed: int) -> Splits:
         held_keys = np.concatenate(
             [keys[:0], *(_keys(split, spec.key) for split in held_out.values())]
         )
-        remaining = disk.take(records, np.flatnonzero(~np.isin(keys, held_keys)))
+        remaining = disk.select(records, np.flatnonzero(~np.isin(keys, held_keys)))
         dropped = len(records) - len(remaining)
         parts = cut_by_position(remaining, shares, spec.cut)
         splits = {name: store(part) for name, part in parts.items()} | held_out
         report["cut_by_position"] = True
     else:
         rows = split_shares(keys, _strata(records, spec.stratum), shares, seed)
-        splits = {name: disk.take(records, indices) for name, indices in rows.items()} | held_out
+        splits = {name: disk.select(records, indices) for name, indices in rows.items()} | held_out
     _remove_overlap(splits, spec.key, report)
     report["train_dropped_as_held_out"] += dropped
     if spec.validate is not None:
@@ -178,39 +179,46 @@ def read(
     Raises:
         UserError: The source cannot be read, has too many unusable rows, or no usable one.
     """
-    problems = Problems()
+    counts = RowReport()
     # Hashes only, because the records are not kept here.
     hashes = array("q")
     usable, filtered, excluded = 0, 0, 0
-    for row in read_rows(source, [*parser.columns, *data.where], problems):
-        if any(as_text(row.fields[column]) != value for column, value in data.where.items()):
+    for row in read_rows(source, [*parser.columns, *data.where], counts, data.format):
+        labels = {column: label_text(row.fields[column]) for column in data.where}
+        if missing := [column for column, label in labels.items() if label == ""]:
+            counts.add(row.place, f"no {missing[0]!r}")
+            continue
+        if labels != data.where:
             filtered += 1
             continue
         record = parser.parse(row)
         if isinstance(record, str):
-            problems.add(row.place, record)
+            counts.add(row.place, record)
         elif parser.exclude(record):
             excluded += 1
         else:
             usable += 1
             hashes.append(hash(tuple(parser.content(record))))
             yield record
-    problems.check(source, data.max_bad_rows)
+    counts.check(source, data.max_bad_rows)
     if not usable:
         wanted = ", ".join(f"{column}: {value}" for column, value in data.where.items())
-        why = f"none of its {problems.rows:,} rows has {wanted}" if filtered else "it has no rows"
+        why = f"none of its {counts.rows:,} rows has {wanted}" if filtered else "it has no rows"
         if excluded:
-            why = f"the config leaves out {excluded:,} of its {problems.rows:,} rows"
+            why = f"the config leaves out {excluded:,} of its {counts.rows:,} rows"
         raise UserError(f"{source}: no usable row: {why}")
     # A folder named like a key of the report must not take the key's place.
-    report[f"./{source}" if source in REPORT_KEYS else source] = {
-        "rows": problems.rows,
+    key = f"./{source}" if source in REPORT_KEYS else source
+    report[key] = {
+        "rows": counts.rows,
         "filtered_out": filtered,
         "left_out": excluded,
         "repeated": usable - len(np.unique(hashes)),
-        "unusable": dict(problems.reasons),
-        "first_unusable": problems.examples,
+        "unusable": dict(counts.reasons),
+        "first_unusable": counts.examples,
     }
+    if counts.notes:
+        report[key]["notes"] = counts.notes
 
 
 def _strata(records: Iterable[R], stratum: Callable[[R], Any]) -> np.ndarray:
@@ -253,7 +261,7 @@ def _remove_overlap(
         kept = ~np.isin(keys, held_keys)
         report[f"{name}_dropped_as_held_out"] = int((~kept).sum())
         held_keys = np.concatenate([held_keys, keys[kept]])
-        splits[name] = disk.take(splits[name], np.flatnonzero(kept))
+        splits[name] = disk.select(splits[name], np.flatnonzero(kept))
 
 
 def _require_records(splits: Mapping[str, Sequence[Any]], data: DataConfig) -> None:

@@ -53,6 +53,7 @@ class SourceReport(_Section):
     Attributes:
         unusable: number of skipped rows, by reason.
         first_unusable: messages about the first skipped rows.
+        notes: how files were read, where it is not obvious.
     """
 
     rows: int
@@ -61,6 +62,7 @@ class SourceReport(_Section):
     repeated: int = 0
     unusable: dict[str, int] = {}
     first_unusable: list[str] = []
+    notes: list[str] = []
 
 
 class DataReport(_Section):

@@ -197,6 +197,49 @@ def test_json_value_that_is_no_label_is_counted(write, value):
     assert splits.report["a.jsonl"]["first_unusable"] == ["a.jsonl:100: 'label' is not a label"]
 
 
+@pytest.mark.parametrize("value", [float("nan"), None, float("inf"), "nan", "None", "", " "])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_missing_label_is_no_class(write, name, value):
+    source = write(name, *reviews(99), {"text": "x", "label": value})
+    splits = load(source)
+    (line,) = splits.report[name]["first_unusable"]
+    assert line.startswith(f"{name}:{101 if name == 'a.csv' else 100}: no ")
+    assert records.labels_of(splits.train) == ["neg", "pos"]
+
+
+def test_too_many_missing_labels_are_an_error(write):
+    rows = reviews(300)
+    for row in rows[3::10]:
+        row["label"] = float("nan")
+    assert error(write("a.jsonl", *rows)).startswith(
+        "a.jsonl: 30 of 300 rows cannot be used (no label: 30)"
+    )
+
+
+def test_class_that_the_config_calls_none(write):
+    rows = reviews(40, ("None", "pos"))
+    assert "(no label: 20)" in error(write("a.csv", *rows))
+    names = {"None": "none", "pos": "pos"}
+    assert records.labels_of(load("a.csv", labels=names).train) == ["none", "pos"]
+
+
+def test_column_of_identifiers_is_no_class_column(write):
+    rows = [row | {"label": f"id {i}"} for i, row in enumerate(reviews(60))]
+    message = error(write("a.csv", *rows))
+    assert message.startswith(
+        "a.csv: the column 'label' has 60 different labels in 60 rows: is this a class column?"
+    )
+    assert "data.label" in message
+
+
+def test_row_without_a_value_for_where_is_unusable(write):
+    rows = [row | {"lang": "en"} for row in reviews(200)]
+    rows[7]["lang"] = float("nan")
+    source = write("a.jsonl", *rows)
+    splits = load(source, where={"lang": "en"})
+    assert splits.report["a.jsonl"]["first_unusable"] == ["a.jsonl:8: no 'lang'"]
+
+
 def test_label_that_occurs_only_in_the_test(write):
     source = write("a.csv", *reviews(20))
     test = write("test.csv", {"text": "x", "label": "neutral"})

@@ -3,55 +3,118 @@
 from __future__ import annotations
 
 import csv
-import io
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+from pipelines.engine.config.schema import FormatConfig
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.data.sources.locate import file_extension
-from pipelines.engine.data.sources.opening import open_decompressed
-from pipelines.engine.data.sources.rows import Row, Unusable, require_columns
+from pipelines.engine.data.sources import dialect as dialects
+from pipelines.engine.data.sources.dialect import Dialect
+from pipelines.engine.data.sources.opening import open_text
+from pipelines.engine.data.sources.quoting import TolerantReader
+from pipelines.engine.data.sources.rows import Note, Row, UnusableRow, require_columns
+
+Records = Iterable[tuple[int, list[str]]]
 
 
-def read_delimited(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row | Unusable]:
-    """Yield the rows of a CSV or TSV file.
+def read_delimited(
+    path: Path, name: str, columns: Sequence[str], settings: FormatConfig
+) -> Iterator[Row | UnusableRow | Note]:
+    """Yield the rows of a CSV or TSV file, and notes on how it was read.
 
     If all ``columns`` are numbers, the table has no header, and a TSV has no quoting.
     """
-    csv.field_size_limit(sys.maxsize)
-    is_tsv = file_extension(path) == ".tsv"
-    headerless = bool(columns) and all(c.isascii() and c.isdecimal() for c in columns)
-    with open_decompressed(path) as raw:
-        # Bytes that are not UTF-8 become lone surrogates, which `reading.read` reports row by row.
-        file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(
-            file,
-            delimiter="\t" if is_tsv else ",",
-            quoting=csv.QUOTE_NONE if is_tsv and headerless else csv.QUOTE_MINIMAL,
-            strict=True,
+    dialect = dialects.detect(path, columns, settings)
+    if dialect.detected:
+        yield Note(f"read as a table {dialect.detected}", name)
+    with open_text(path, dialect.encoding, newline="") as lines:
+        tolerant = None
+        if dialect.quote is not None and dialect.tolerant:
+            tolerant = TolerantReader(lines, dialect.delimiter, dialect.quote, dialect.sample)
+        records = iter(tolerant if tolerant is not None else _strict(path, lines, dialect))
+        line, first = next(records, (0, None))
+        if first is None:
+            raise UserError(f"{path}: the file is empty")
+        # A codec such as utf-16-le leaves the byte order mark where it is.
+        first[:1] = [value.removeprefix("\ufeff") for value in first[:1]]
+        header = first if dialect.header else [str(i) for i, _ in enumerate(first, 1)]
+        require_columns(f"{path}:1", columns, header, dialect.advice)
+        rest = records if dialect.header else chain([(line, first)], records)
+        yield from _rows(rest, path, name, columns, header, dialect)
+    if tolerant is not None:
+        yield from _notes_on_quotes(tolerant, name)
+
+
+def _strict(path: Path, lines: Iterable[str], dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+    """Yield the records of a file whose quotes must be right, with their first lines."""
+    reader = csv.reader(
+        lines,
+        delimiter=dialect.delimiter,
+        quotechar=dialect.quote or '"',
+        quoting=csv.QUOTE_NONE if dialect.quote is None else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
+    line = 1
+    try:
+        for values in reader:
+            yield line, values
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(
+            f"{path}:{line}: not a readable table: {error}; if quotation marks are ordinary text: "
+            "data.format.quote=null"
+        ) from None
+
+
+def _rows(
+    records: Records,
+    path: Path,
+    name: str,
+    columns: Sequence[str],
+    header: Sequence[str],
+    dialect: Dialect,
+) -> Iterator[Row | UnusableRow | Note]:
+    width = max(map(int, columns), default=1) if not dialect.header else "the header has"
+    wider: list[int] = []
+    for line, values in records:
+        if not values:  # a blank line
+            continue
+        place = f"{name}:{line}"
+        if values[0].startswith("\ufeff") and _repeats(values, header):
+            yield UnusableRow("another header", place)
+            continue
+        record = dict(zip(header, values, strict=False))
+        if len(values) > len(header):
+            if dialect.header:
+                yield UnusableRow("more fields than the header has", place)
+                continue
+            wider.append(line)
+        if not all(c in record for c in columns):
+            yield UnusableRow(f"fewer fields than {width}", place)
+        else:
+            yield Row(record, place, path.parent, dialect.numbers)
+    if wider:
+        yield Note(f"{len(wider):,} rows have more fields than the first", f"{name}:{wider[0]}")
+
+
+def _repeats(values: Sequence[str], header: Sequence[str]) -> bool:
+    """Return whether a row is the header of a file that was appended with its byte order mark."""
+    return [values[0].removeprefix("\ufeff"), *values[1:]] == list(header)
+
+
+def _notes_on_quotes(reader: TolerantReader, name: str) -> Iterator[Note]:
+    if reader.stray:
+        yield Note(
+            f"{len(reader.stray):,} rows with quotation marks that enclose no field; read as text "
+            "(data.format.quote=null reads all of them as text)",
+            f"{name}:{reader.stray[0]}",
         )
-        try:
-            first = next(reader, None)
-            if first is None:
-                raise UserError(f"{path}: the file is empty")
-            header = [str(i) for i, _ in enumerate(first, 1)] if headerless else first
-            require_columns(f"{path}:1", columns, header)
-            line = 1 if headerless else reader.line_num + 1
-            for values in chain([first] if headerless else [], reader):
-                # A record may span several lines; its place is the first.
-                place = f"{name}:{line}"
-                line = reader.line_num + 1
-                record = dict(zip(header, values, strict=False))
-                if len(values) > len(header) and not headerless:
-                    yield Unusable("more fields than the header has", place)
-                elif values and not all(c in record for c in columns):
-                    needed = (
-                        f"than {max(map(int, columns))}" if headerless else "than the header has"
-                    )
-                    yield Unusable(f"fewer fields {needed}", place)
-                elif values:  # and not a blank line
-                    yield Row(record, place, path.parent)
-        except csv.Error as error:
-            raise UserError(f"{path}:{reader.line_num}: not a readable table: {error}") from None
+    if reader.suspects:
+        first, last = reader.suspects[0]
+        yield Note(
+            f"a quoted field goes on to line {last:,}, and each of its lines looks like a row"
+            + (f"; so do {len(reader.suspects) - 1:,} others" if reader.suspects[1:] else "")
+            + "; if they are rows: data.format.quote=null",
+            f"{name}:{first}",
+        )

@@ -10,14 +10,16 @@ them must be present.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pipelines.engine.config.schema import FormatConfig
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.sources.delimited import read_delimited
 from pipelines.engine.data.sources.documents import read_document, read_tunes
 from pipelines.engine.data.sources.jsonl import read_jsonl
 from pipelines.engine.data.sources.locate import (
+    COMPRESSION,
     existing,
     file_extension,
     files_in,
@@ -28,19 +30,18 @@ from pipelines.engine.data.sources.locate import (
     supported_extensions,
 )
 from pipelines.engine.data.sources.parquet import read_parquet
-from pipelines.engine.data.sources.rows import Row, UnreadableError, Unusable
+from pipelines.engine.data.sources.rows import Note, Row, UnreadableError, UnusableRow
 from pipelines.engine.data.sources.tfrecord import read_tfrecord
 
-_Reader = Callable[[Path, str, Sequence[str]], Iterator[Row | Unusable]]
+_Reader = Callable[[Path, str, Sequence[str]], Iterator[Row | UnusableRow | Note]]
 
+_DELIMITED = (".csv", ".tsv")
 _TABLES: dict[str, _Reader] = {
-    ".csv": read_delimited,
-    ".tsv": read_delimited,
     ".jsonl": read_jsonl,
     ".parquet": read_parquet,
     ".tfrecord": read_tfrecord,
 }
-#: The reader of each of `locate.EXTENSIONS`.
+#: The reader of each other of `locate.EXTENSIONS`.
 READERS: dict[str, _Reader] = _TABLES | {
     ".txt": read_document,
     ".md": read_document,
@@ -48,7 +49,9 @@ READERS: dict[str, _Reader] = _TABLES | {
 }
 
 
-def read_files(source: str, columns: Sequence[str]) -> Iterator[Row | Unusable]:
+def read_files(
+    source: str, columns: Sequence[str], settings: FormatConfig
+) -> Iterator[Row | UnusableRow | Note]:
     """Yield the rows of a file, of all files in a folder, or of all that match a pattern.
 
     An unreadable document counts as one unusable row of its folder. An unreadable table is always
@@ -64,13 +67,25 @@ def read_files(source: str, columns: Sequence[str]) -> Iterator[Row | Unusable]:
         path = locate(source)
         several = path.is_dir()
         files = files_in(source, path) if several else {path.name: path}
+    yield from _compressed_twins(files)
     for name, file in files.items():
         extension = file_extension(file)
         if extension is None:
             raise UserError(f"data: {source}: {supported_extensions()}")
         try:
-            yield from READERS[extension](file, name, columns)
+            if extension in _DELIMITED:
+                yield from read_delimited(file, name, columns, settings)
+            else:
+                yield from READERS[extension](file, name, columns)
         except UnreadableError as error:
-            if not several or extension in _TABLES:
+            if not several or extension in (*_DELIMITED, *_TABLES):
                 raise UserError(f"{file}{error.at}: {error.reason}") from None
-            yield Unusable(error.reason, f"{name}{error.at}")
+            yield UnusableRow(error.reason, f"{name}{error.at}")
+
+
+def _compressed_twins(files: Mapping[str, Path]) -> Iterator[Note]:
+    """Point at files that are there twice, compressed and not: their rows may be the same."""
+    for name in files:
+        for ending in COMPRESSION:
+            if name + ending in files:
+                yield Note(f"{name}{ending} has the same name; the rows of both are read", name)

@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.data.sources.opening import open_decompressed
-from pipelines.engine.data.sources.rows import Row, Unusable, require_columns
+from pipelines.engine.data.sources.opening import open_text
+from pipelines.engine.data.sources.rows import Row, UnusableRow, require_columns
 
 
-def read_jsonl(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row | Unusable]:
+def read_jsonl(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row | UnusableRow]:
     """Yield the objects of a JSON Lines file; blank lines are skipped."""
     names: set[str] = set()
     complete = False
-    with open_decompressed(path) as file:
-        for line, raw in enumerate(file, 1):
-            if not raw.strip():
+    with open_text(path) as file:
+        for line, text in enumerate(file, 1):
+            if not text.strip():
                 continue
             place = f"{name}:{line}"
-            if line == 1:
-                raw = raw.removeprefix(codecs.BOM_UTF8)
             try:
-                record = json.loads(raw.decode("utf-8", errors="surrogateescape"))
+                # Files that were joined have byte order marks inside.
+                record = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object)
             except json.JSONDecodeError as error:
-                yield Unusable(f"not JSON ({error.msg})", place)
+                yield UnusableRow(f"not JSON ({error.msg})", place)
                 continue
             except (ValueError, RecursionError):
-                yield Unusable("not JSON that can be read (too long a number, or too deep)", place)
+                yield UnusableRow(
+                    "not JSON that can be read (too long a number, or too deep)", place
+                )
                 continue
             if not isinstance(record, dict):
-                yield Unusable("not a JSON object", place)
+                yield UnusableRow("not a JSON object", place)
                 continue
             names.update(record)
+            repeated = record.repeated if isinstance(record, _Repeating) else ()
+            if unclear := [c for c in columns if c in repeated]:
+                complete = True
+                yield UnusableRow(f"the key {unclear[0]!r} occurs several times", place)
+                continue
             if missing := [c for c in columns if record.get(c) is None]:
-                yield Unusable(f"no {missing[0]!r}", place)
+                yield UnusableRow(f"no {missing[0]!r}", place)
                 continue
             complete = True
             yield Row(record, place, path.parent)
@@ -44,3 +50,19 @@ def read_jsonl(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row | 
         raise UserError(f"{path}: the file holds no JSON object")
     if not complete:
         require_columns(str(path), columns, sorted(names))
+
+
+class _Repeating(dict[str, Any]):
+    """An object in which keys occur several times; it has the last values, as JSON readers do."""
+
+    repeated: frozenset[str]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) == len(pairs):
+        return record
+    repeating = _Repeating(record)
+    names = [name for name, _ in pairs]
+    repeating.repeated = frozenset(name for name in record if names.count(name) > 1)
+    return repeating

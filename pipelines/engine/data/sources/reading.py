@@ -16,28 +16,39 @@ A config names a source in one of these ways:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+from pipelines.engine.config.schema import FormatConfig
 from pipelines.engine.data.sources import ding
 from pipelines.engine.data.sources.files import read_files
+from pipelines.engine.data.sources.missing import is_missing
 from pipelines.engine.data.sources.parallel import read_parallel
-from pipelines.engine.data.sources.rows import Problems, Row, Unusable
+from pipelines.engine.data.sources.rows import Note, Row, RowReport, UnusableRow
 from pipelines.engine.data.sources.tfds import read_tfds
 
 
-def read(source: str, columns: Sequence[str], problems: Problems) -> Iterator[Row]:
+def read(
+    source: str,
+    columns: Sequence[str],
+    report: RowReport,
+    settings: FormatConfig = FormatConfig(),  # noqa: B008 (it is immutable)
+) -> Iterator[Row]:
     """Yield the rows of ``source`` that have all ``columns``.
+
+    Missing values become None, except texts: an empty field stays an empty text.
 
     Args:
         source: The source, as a config names it.
         columns: The columns that every row needs.
-        problems: Counts all rows, and the unusable ones by reason.
+        report: Counts all rows, and the unusable ones by reason; collects notes.
+        settings: How delimited files are written.
 
     Raises:
         UserError: The source cannot be read, or has no such column. A single row without it is
-            counted in ``problems``.
+            counted in ``report``.
     """
-    rows: Iterator[Row | Unusable]
+    rows: Iterator[Row | UnusableRow | Note]
     if source.startswith("tfds:"):
         rows = read_tfds(source, columns)
     elif source.startswith("ding:"):
@@ -50,15 +61,27 @@ def read(source: str, columns: Sequence[str], problems: Problems) -> Iterator[Ro
     elif "{" in source or "}" in source:
         rows = read_parallel(source, columns)
     else:
-        rows = read_files(source, columns)
+        rows = read_files(source, columns, settings)
     for row in rows:
-        problems.rows += 1
-        if isinstance(row, Unusable):
-            problems.add(row.place, row.reason)
+        if isinstance(row, Note):
+            report.note(row)
+            continue
+        report.rows += 1
+        if isinstance(row, UnusableRow):
+            report.add(row.place, row.reason)
         elif broken := next((c for c in columns if _has_broken_utf8(row.fields[c])), None):
-            problems.add(row.place, f"broken UTF-8 in column {broken!r}")
+            report.add(row.place, f"broken UTF-8 in column {broken!r}")
         else:
-            yield row
+            yield _without_missing(row, columns)
+
+
+def _without_missing(row: Row, columns: Sequence[str]) -> Row:
+    missing = {
+        c: None
+        for c in columns
+        if not isinstance(row.fields[c], str | None) and is_missing(row.fields[c])
+    }
+    return replace(row, fields={**row.fields, **missing}) if missing else row
 
 
 def _has_broken_utf8(value: Any) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.sources.locate import SHARD
-from pipelines.engine.data.sources.rows import Row, UnreadableError, Unusable, require_columns
+from pipelines.engine.data.sources.rows import Row, UnreadableError, UnusableRow, require_columns
 
 
-def read_tfrecord(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row | Unusable]:
+def read_tfrecord(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row | UnusableRow]:
     """Yield the examples of a TFRecord file; the place of one is its number, from 1."""
     import tensorflow as tf
     from google.protobuf.message import DecodeError
@@ -28,12 +28,12 @@ def read_tfrecord(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row
             try:
                 features = tf.train.Example.FromString(raw).features.feature
             except DecodeError:
-                yield Unusable("not a tf.train.Example", place)
+                yield UnusableRow("not a tf.train.Example", place)
                 continue
             names.update(features)
             fields = {c: _feature(features[c]) for c in columns if c in features}
             if missing := [c for c in columns if fields.get(c) is None]:
-                yield Unusable(f"no {missing[0]!r}", place)
+                yield UnusableRow(f"no {missing[0]!r}", place)
                 continue
             complete = True
             yield Row(fields, place, path.parent)

@@ -8,7 +8,7 @@ from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.sources import locate
 from pipelines.engine.data.sources.ding import pairs
 from pipelines.engine.data.sources.reading import read
-from pipelines.engine.data.sources.rows import Problems
+from pipelines.engine.data.sources.rows import RowReport
 from tests.support import ROOT
 
 
@@ -211,7 +211,7 @@ def folders(tmp_path, monkeypatch):
 
 
 def rows(source: str, *columns: str) -> list[tuple]:
-    problems = Problems()
+    problems = RowReport()
     found = [(r.place, *(r.fields[c] for c in columns)) for r in read(source, columns, problems)]
     assert problems.examples == []
     assert problems.rows == len(found)
@@ -220,7 +220,7 @@ def rows(source: str, *columns: str) -> list[tuple]:
 
 def error(source: str, *columns: str) -> str:
     with pytest.raises(UserError) as caught:
-        list(read(source, columns, Problems()))
+        list(read(source, columns, RowReport()))
     return str(caught.value)
 
 
@@ -238,7 +238,7 @@ def test_rows_of_a_dictionary(folders):
 
 def test_broken_utf8_in_a_dictionary_is_counted(folders):
     (folders[1] / "de-en").write_bytes(TEXT.encode().replace(b"old.", b"\xf6ld."))
-    problems = Problems()
+    problems = RowReport()
     found = list(read("ding:de-en", ["de", "en"], problems))
     assert [row.fields["en"] for row in found] == ["the red boat", "The boat is red."]
     assert problems.examples == ["de-en:3: broken UTF-8 in column 'en'"]

@@ -46,7 +46,7 @@ def test_records_come_back_from_disk(found, data):
     start, stop = (data.draw(st.integers(-25, 25)) for _ in range(2))
     assert list(kept[start:stop]) == found[start:stop]
     which = data.draw(st.lists(st.integers(0, len(found) - 1)) if found else st.just([]))
-    taken = disk.take(kept, np.array(which, np.int64))
+    taken = disk.select(kept, np.array(which, np.int64))
     assert list(taken) == [found[i] for i in which]
     if found:
         assert kept[-1] == found[-1]

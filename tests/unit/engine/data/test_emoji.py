@@ -13,11 +13,11 @@ from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import images
 from pipelines.engine.data.sources import emoji, locate
 from pipelines.engine.data.sources.reading import read
-from pipelines.engine.data.sources.rows import Problems
+from pipelines.engine.data.sources.rows import RowReport
 
 
 def rows(source: str, *columns: str) -> list[dict]:
-    problems = Problems()
+    problems = RowReport()
     found = [dict(row.fields) for row in read(source, columns, problems)]
     assert problems.examples == []
     return found

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.sources.reading import read
-from pipelines.engine.data.sources.rows import Problems, Row
+from pipelines.engine.data.sources.rows import Row, RowReport
 from tests.support.pictures import encoded, scene
 
 PICTURES = {f"{i}_ab.jpg": encoded(scene().rotate(i), "JPEG") for i in range(6)}
@@ -53,8 +53,8 @@ def folder(tmp_path, monkeypatch):
     return folder
 
 
-def read_all(source: str, *columns: str) -> tuple[list[Row], Problems]:
-    problems = Problems()
+def read_all(source: str, *columns: str) -> tuple[list[Row], RowReport]:
+    problems = RowReport()
     return list(read(source, columns, problems)), problems
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.sources.reading import read
-from pipelines.engine.data.sources.rows import Problems, Row
+from pipelines.engine.data.sources.rows import Row, RowReport
 
 TEXTS = {
     "train": [
@@ -49,8 +49,8 @@ def folder(tmp_path, monkeypatch):
     return folder
 
 
-def read_all(source: str, *columns: str) -> tuple[list[Row], Problems]:
-    problems = Problems()
+def read_all(source: str, *columns: str) -> tuple[list[Row], RowReport]:
+    problems = RowReport()
     return list(read(source, columns, problems)), problems
 
 

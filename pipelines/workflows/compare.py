@@ -282,24 +282,24 @@ def _check_data(group: Group, runs: Sequence[Run]) -> None:
             )
 
 
-def _write(found: Comparison) -> list[Path]:
+def _write(comparison: Comparison) -> list[Path]:
     """Write the table, as Markdown and as JSON, and the figure."""
-    folder = found.folder
+    folder = comparison.folder
     table, numbers, picture = (
         folder / n for n in ("comparison.md", "comparison.json", "comparison.png")
     )
-    write_text(table, found.markdown())
-    write_json(numbers, found.json())
-    plotting.save_figure(draw(found), picture)
+    write_text(table, comparison.markdown())
+    write_json(numbers, comparison.json())
+    plotting.save_figure(draw(comparison), picture)
     return [table, numbers, picture]
 
 
-def draw(found: Comparison) -> Figure:
+def draw(comparison: Comparison) -> Figure:
     """Plot the scores of each variant by seed, its learning curve, and its training time."""
     figure, (left, middle, right) = plotting.new_figure(
-        13.0, 1.6 + 0.42 * max(6, len(found.variants)), 3
+        13.0, 1.6 + 0.42 * max(6, len(comparison.variants)), 3
     )
-    for place, variant in enumerate(found.variants):
+    for place, variant in enumerate(comparison.variants):
         colour = f"C{place}"
         left.plot(variant.scores, [place] * len(variant.scores), "o", color=colour, ms=4, alpha=0.5)
         left.errorbar(
@@ -319,17 +319,17 @@ def draw(found: Comparison) -> Figure:
             variant.name, (seconds, variant.mean), xytext=(5, 3), textcoords="offset points",
             fontsize=8,
         )  # fmt: skip
-    for value in found.baselines.values():
+    for value in comparison.baselines.values():
         left.axvline(value, color=plotting.GREY, lw=0.8, ls="--")
-    left.set_yticks(range(len(found.variants)), [v.name for v in found.variants])
+    left.set_yticks(range(len(comparison.variants)), [v.name for v in comparison.variants])
     left.invert_yaxis()
-    left.set(xlabel=f"test {found.metric.replace('_', ' ')}")
-    middle.set(xlabel="epoch", title=found.monitor.replace("_", " "))
+    left.set(xlabel=f"test {comparison.metric.replace('_', ' ')}")
+    middle.set(xlabel="epoch", title=comparison.monitor.replace("_", " "))
     middle.xaxis.get_major_locator().set_params(integer=True)
     middle.legend(frameon=False, fontsize=8)
-    right.set(xlabel="seconds of training", title=f"test {found.metric.replace('_', ' ')}")
+    right.set(xlabel="seconds of training", title=f"test {comparison.metric.replace('_', ' ')}")
     right.margins(x=0.25)
-    figure.suptitle(found.title)
+    figure.suptitle(comparison.title)
     return figure
 
 

@@ -88,7 +88,7 @@ class Space(BaseConfig):
 
 
 def find_space(file: Path, wanted: str | None) -> Path:
-    """The search space asked for, or the one that belongs to a config."""
+    """Return the requested search space, or the default one of a config."""
     if wanted is not None:
         return Path(wanted)
     path = file.parent / "sweeps" / file.name
@@ -119,6 +119,6 @@ def value_of(chosen: Any) -> Any:
     return json.loads(chosen) if isinstance(chosen, str) and chosen else chosen
 
 
-def shown(chosen: Any) -> str:
+def format_value(chosen: Any) -> str:
     value = value_of(chosen)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

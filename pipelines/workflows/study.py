@@ -29,7 +29,7 @@ from pipelines.engine.core.errors import TrainingError, UserError
 from pipelines.engine.core.files import lock
 from pipelines.engine.runs.group import Group
 from pipelines.engine.runs.run import Run
-from pipelines.workflows.search_space import Space, overrides_of, shown
+from pipelines.workflows.search_space import Space, format_value, overrides_of
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -97,7 +97,7 @@ class Searcher:
 
         def run() -> None:
             try:
-                self._run()
+                self._run_trials()
             except BaseException as error:  # noqa: BLE001 (raised again below)
                 wrong.append(error)
                 self._ending.set()
@@ -111,25 +111,25 @@ class Searcher:
         if wrong:
             raise next((e for e in wrong if isinstance(e, KeyboardInterrupt)), wrong[0])
 
-    def _run(self) -> None:
+    def _run_trials(self) -> None:
         study = self._study()
         while not self._ending.is_set():
             signals.check()
-            with contextlib.ExitStack() as held:
+            with contextlib.ExitStack() as locks:
                 with lock(self._group.folder / ".lock", wait=True):
-                    trial = self._next(study, held)
+                    trial = self._next(study, locks)
                 if trial is None:
                     return
-                self._try(study, trial)
+                self._train_trial(study, trial)
 
-    def _next(self, study: optuna.Study, held: contextlib.ExitStack) -> optuna.Trial | None:
-        """A trial that was left in the middle here, or a new one; ``held`` until it is told of."""
+    def _next(self, study: optuna.Study, locks: contextlib.ExitStack) -> optuna.Trial | None:
+        """Return an interrupted trial or a new one; `locks` keeps it from other processes."""
         trials = study.get_trials(deepcopy=False)
         for left in trials:
             place = left.user_attrs.get(_PLACE, self._place if self._own else None)
             if left.state == TrialState.RUNNING and place == self._place:
                 try:
-                    held.enter_context(self._lock(left.number))
+                    locks.enter_context(self._lock(left.number))
                 except UserError:
                     continue  # another process is at it
                 return optuna.Trial(study, _compat.optuna_trial_id(left))
@@ -137,17 +137,17 @@ class Searcher:
             return None
         trial = study.ask()
         trial.set_user_attr(_PLACE, self._place)
-        held.enter_context(self._lock(trial.number))
+        locks.enter_context(self._lock(trial.number))
         return trial
 
     def _lock(self, number: int) -> contextlib.AbstractContextManager[None]:
         return lock(self._group.folder / "locks" / str(number), wait=False, message="in work")
 
-    def _try(self, study: optuna.Study, trial: optuna.Trial) -> None:
+    def _train_trial(self, study: optuna.Study, trial: optuna.Trial) -> None:
         name = f"trial-{trial.number:04d}"
         for key, axis in self._space.keys.items():
             axis.suggest(trial, key)
-        chosen = "  ".join(f"{key}={shown(value)}" for key, value in trial.params.items())
+        chosen = "  ".join(f"{key}={format_value(value)}" for key, value in trial.params.items())
         self._console.say(f"{name}  {chosen}")
         try:
             run = self._group.runs().get(name)
@@ -175,7 +175,7 @@ class Searcher:
             raise TrainingError(str(error)) from None
 
     def _train(self, trial: optuna.Trial, name: str, config: Experiment) -> Run:
-        told = trial.storage.get_trial(_compat.optuna_trial_id(trial)).intermediate_values
+        reported = trial.storage.get_trial(_compat.optuna_trial_id(trial)).intermediate_values
 
         def on_epoch(report: dict[str, Any]) -> bool:
             epoch = report["epoch"]
@@ -183,7 +183,7 @@ class Searcher:
                 f"  {name}  epoch {epoch}/{report['epochs']}  {report['monitor']} "
                 f"{report['value']:.4f}  {report['seconds']:.1f} s"
             )
-            if epoch not in told:  # done again, because the trial was left in its middle
+            if epoch not in reported:  # done again, because the trial was left in its middle
                 trial.report(report["rank"], epoch)
             return epoch == report["epochs"] or not trial.should_prune()
 

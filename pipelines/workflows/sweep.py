@@ -20,7 +20,7 @@ from pipelines.engine.core.files import write_text
 from pipelines.engine.runs.group import Group
 from pipelines.engine.runs.group_tracking import GroupTracker
 from pipelines.engine.tasks.catalog import get_config
-from pipelines.workflows.search_space import Space, check, overrides_of, shown, value_of
+from pipelines.workflows.search_space import Space, check, format_value, overrides_of, value_of
 from pipelines.workflows.study import BEST, MONITOR, REASON, Searcher
 
 #: The most keys that are plotted.
@@ -73,7 +73,7 @@ class Sweep:
             [
                 str(trial.number),
                 f"{trial.user_attrs[BEST]:.4f}" if BEST in trial.user_attrs else "",
-                *(shown(trial.params.get(key, "")) for key in self.keys),
+                *(format_value(trial.params.get(key, "")) for key in self.keys),
                 str(len(trial.intermediate_values)),
                 trial.user_attrs.get(REASON, trial.state.name.lower()),
             ]
@@ -155,15 +155,15 @@ def sweep(
         console.say("interrupted; the same command continues from here")
         raise
     finally:
-        found = _found(base, space, group.folder, make, searcher)
-        metrics = {f"trials/{word}": float(n) for word, n in found.counts.items()}
-        if found.best is not None:
-            metrics[f"best/{found.monitor}"] = found.best.user_attrs[BEST]
-        tracker.finish(status, found.markdown(), metrics, _write(found))
-    return found
+        result = _summarize(base, space, group.folder, make, searcher)
+        metrics = {f"trials/{word}": float(n) for word, n in result.counts.items()}
+        if result.best is not None:
+            metrics[f"best/{result.monitor}"] = result.best.user_attrs[BEST]
+        tracker.finish(status, result.markdown(), metrics, _write(result))
+    return result
 
 
-def _found(
+def _summarize(
     base: Experiment,
     space: Space,
     folder: Path,
@@ -183,7 +183,7 @@ def _found(
         head = [
             f"# The best of {len(trials)} trials around the config {base.name}: {monitor}.",
             *("#", f"#   {command}", "#"),
-            *(f"# {key}: {shown(value)}" for key, value in best.params.items()),
+            *(f"# {key}: {format_value(value)}" for key, value in best.params.items()),
         ]
         config = make(overrides_of(best.params), "best")
         write_text(best_file, "\n".join(head) + "\n" + configs.dump(config))
@@ -198,22 +198,22 @@ def _found(
     )
 
 
-def _write(found: Sweep) -> list[Path]:
+def _write(result: Sweep) -> list[Path]:
     """The table, for people and for programs, and the picture."""
-    table, rows, picture = (found.folder / n for n in ("sweep.md", "trials.csv", "sweep.png"))
-    write_text(table, found.markdown())
+    table, rows, picture = (result.folder / n for n in ("sweep.md", "trials.csv", "sweep.png"))
+    write_text(table, result.markdown())
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([found.columns, *found.rows])
+    csv.writer(text).writerows([result.columns, *result.rows])
     write_text(rows, text.getvalue())
-    plotting.save_figure(draw(found), picture)
-    return [table, rows, picture, *([found.best_file] if found.best_file else [])]
+    plotting.save_figure(draw(result), picture)
+    return [table, rows, picture, *([result.best_file] if result.best_file else [])]
 
 
-def draw(found: Sweep) -> Figure:
+def draw(result: Sweep) -> Figure:
     """The score of each trial in the order in which they began; and over each key."""
-    keys = found.keys[:_DRAWN]
+    keys = result.keys[:_DRAWN]
     figure, axes = plotting.new_figure(4.0 * (1 + len(keys)), 3.8, 1 + len(keys))
-    ended = [t for t in found.trials if BEST in t.user_attrs]
+    ended = [t for t in result.trials if BEST in t.user_attrs]
     for state, colour, mark in (
         (TrialState.COMPLETE, plotting.BLUE, "o"),
         (TrialState.PRUNED, plotting.GREY, "x"),
@@ -227,7 +227,7 @@ def draw(found: Sweep) -> Figure:
             if any(not isinstance(c, int | float) or isinstance(c, bool) for c in chosen):
                 chosen = [str(c) for c in chosen]
             ax.plot(chosen, scores, **style)
-    axes[0].set(xlabel="trial", ylabel=f"best {found.monitor.replace('_', ' ')}")
+    axes[0].set(xlabel="trial", ylabel=f"best {result.monitor.replace('_', ' ')}")
     axes[0].legend(frameon=False)
     for ax, key in zip(axes[1:], keys, strict=True):
         ax.set(xlabel=key)
@@ -235,5 +235,5 @@ def draw(found: Sweep) -> Figure:
         positive = bool(numbers) and all(isinstance(n, float) and n > 0 for n in numbers)
         if positive and max(numbers) / min(numbers) > 20:
             ax.set_xscale("log")
-    figure.suptitle(found.title)
+    figure.suptitle(result.title)
     return figure

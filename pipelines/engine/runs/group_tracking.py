@@ -44,7 +44,7 @@ class GroupTracker:
 
     def open(self) -> None:
         """Create or continue the MLflow run. Call it before the first training needs a parent."""
-        self._try(lambda: self._client.update_run(self._open(), status="RUNNING"))
+        self._report_errors(lambda: self._client.update_run(self._open(), status="RUNNING"))
 
     def finish(
         self, status: str, note: str, metrics: dict[str, float], files: Sequence[Path]
@@ -71,7 +71,7 @@ class GroupTracker:
                 self._client.log_artifact(run_id, str(file))
             self._client.set_terminated(run_id, status)
 
-        self._try(send)
+        self._report_errors(send)
 
     def _open(self) -> str:
         """Return the id of the MLflow run, which is created if it does not exist."""
@@ -96,7 +96,7 @@ class GroupTracker:
             self._client.log_param(run_id, names.key(key), value[:LONGEST_PARAM])
         return run_id
 
-    def _try(self, send: Callable[[], object]) -> None:
+    def _report_errors(self, send: Callable[[], object]) -> None:
         try:
             send()
         except store_errors() as error:

@@ -61,7 +61,7 @@ class Tracker:
         Returns:
             Whether the store could be reached.
         """
-        return self._try(lambda: self._send_epochs(self._open().info.run_id))
+        return self._report_errors(lambda: self._send_epochs(self._open().info.run_id))
 
     def finish(self, status: str) -> bool:
         """Send everything that has not been sent, and end the MLflow run.
@@ -72,9 +72,9 @@ class Tracker:
         Returns:
             Whether the store could be reached.
         """
-        return self._try(lambda: self._send_rest(status))
+        return self._report_errors(lambda: self._send_rest(status))
 
-    def _try(self, send: Callable[[], object]) -> bool:
+    def _report_errors(self, send: Callable[[], object]) -> bool:
         try:
             send()
         except store_errors() as error:

@@ -148,6 +148,13 @@ def load(data: DataConfig, spec: RecordSpec[R], *, seed: int) -> Splits:
     if spec.validate is not None:
         spec.validate(splits)
     _require_records(splits, data)
+    return _report_splits(splits, spec, report)
+
+
+def _report_splits(
+    splits: Mapping[str, Sequence[R]], spec: RecordSpec[R], report: dict[str, Any]
+) -> Splits:
+    """Count the records and compute their fingerprints."""
     names = ("train", "validation", "test")
     report["records"] = {name: len(splits[name]) for name in names}
     return Splits(

@@ -397,7 +397,7 @@ def test_pairs_are_tidied_counted_and_kept_apart(tmp_path):
     assert splits.report[source]["unusable"] == {"'de' is empty": 1, "'en' is empty": 1}
     assert splits.report[source]["left_out"] == 1
     assert splits.report[source]["repeated"] == 2
-    with pytest.raises(UserError, match="left out as the config says"):
+    with pytest.raises(UserError, match="the config leaves out 204 of its 206 rows"):
         load(source, max_characters=3, max_bad_rows=0.1)
     assert all("  " not in p.output for p in splits.train)
     sides = [

@@ -95,7 +95,9 @@ def _rows(
         else:
             yield Row(record, place, path.parent, dialect.numbers)
     if wider:
-        yield Note(f"{len(wider):,} rows have more fields than the first", f"{name}:{wider[0]}")
+        yield Note(
+            f"more fields than the first row has (rows: {len(wider):,})", f"{name}:{wider[0]}"
+        )
 
 
 def _repeats(values: Sequence[str], header: Sequence[str]) -> bool:
@@ -106,8 +108,8 @@ def _repeats(values: Sequence[str], header: Sequence[str]) -> bool:
 def _notes_on_quotes(reader: TolerantReader, name: str) -> Iterator[Note]:
     if reader.stray:
         yield Note(
-            f"{len(reader.stray):,} rows with quotation marks that enclose no field; read as text "
-            "(data.format.quote=null reads all of them as text)",
+            "quotation marks that enclose no field were read as text "
+            f"(rows: {len(reader.stray):,}; data.format.quote=null reads all marks as text)",
             f"{name}:{reader.stray[0]}",
         )
     if reader.suspects:

@@ -68,7 +68,9 @@ def test_stray_quotes_swallow_no_rows(tmp_path, name, delimiter):
     assert values(tmp_path / name, *COLUMNS) == [tuple(row) for row in rows]
     _, report = read_all(tmp_path / name, *COLUMNS)
     (note,) = report.notes
-    assert note.startswith(f"{name}:52: 1 rows with quotation marks that enclose no field")
+    assert note.startswith(
+        f"{name}:52: quotation marks that enclose no field were read as text (rows: 1;"
+    )
     assert "data.format.quote=null" in note
 
 
@@ -180,7 +182,7 @@ def test_rows_wider_than_the_first_are_counted(tmp_path):
     (tmp_path / "a.tsv").write_text("a\tb\nc\td\te\nf\tg\th\n")
     rows, report = read_all(tmp_path / "a.tsv", "1", "2")
     assert len(rows) == 3
-    assert report.notes == ["a.tsv:2: 2 rows have more fields than the first"]
+    assert report.notes == ["a.tsv:2: more fields than the first row has (rows: 2)"]
 
 
 @pytest.mark.parametrize(

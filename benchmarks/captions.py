@@ -38,7 +38,7 @@ def captions(run, pictures, beam):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def say(paths):
-        told = model.read(tf.cast(kept.load(paths), tf.float32))
+        told = model.encode(tf.cast(kept.load(paths), tf.float32))
         readable = tf.ones_like(paths, tf.bool)
         most = tf.constant([config.decoding.max_length])
         found = narrator.search(readable, *told, tf.constant([beam]), most)
@@ -78,6 +78,7 @@ def main():
     from benchmarks.measure import Table, report
     from pipelines.captioning import evaluation, records
     from pipelines.engine.export import savedmodel
+    from pipelines.engine.tasks.encoder_decoder import decoding_request
 
     run = Run.find("captioning", options.run)
     serve = savedmodel.load(run.require("savedmodel")).signatures["serving_default"]
@@ -92,7 +93,7 @@ def main():
         seconds = time.perf_counter() - started
         started = time.perf_counter()
         for file in files[:ALONE]:
-            serve(**evaluation.asked([file.read_bytes()], decoding))
+            serve(**decoding_request("image", [file.read_bytes()], decoding))
         alone = (time.perf_counter() - started) / min(ALONE, len(files))
         measured = {
             "seconds": seconds,

@@ -27,6 +27,7 @@ def main():
     from benchmarks.measure import Table, report
     from pipelines.engine.export import savedmodel
     from pipelines.engine.runs.run import Run
+    from pipelines.engine.tasks.encoder_decoder import decoding_request
     from pipelines.translation import evaluation
 
     run = Run.find("translation", options.run)
@@ -43,7 +44,7 @@ def main():
         seconds = time.perf_counter() - started
         started = time.perf_counter()
         for text in texts[:ALONE]:
-            serve(**evaluation.asked([text], decoding))
+            serve(**decoding_request("text", [text], decoding))
         alone = (time.perf_counter() - started) / min(ALONE, len(texts))
         measured = {
             "seconds": seconds,

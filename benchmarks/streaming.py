@@ -31,7 +31,7 @@ from pipelines.engine.tasks.catalog import get_config, get_task
 from pipelines.engine.text.tokenizer import DocumentTokenizer
 from pipelines.forecasting import model as forecasters
 from pipelines.forecasting.processor import Scales
-from pipelines.forecasting.series import Part, Series
+from pipelines.forecasting.series import Series, SeriesSlice
 from pipelines.sentiment.processor import TextClasses
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -52,8 +52,8 @@ def models():
     columns = 1 + len(config.data.columns) + 2 * len(config.data.ratios)
     rng = np.random.default_rng(0)
     values = 100 * np.exp(np.cumsum(0.01 * rng.normal(size=(400, columns)), axis=0))
-    series = Series("A", np.arange(400) * 86_400, values, "A:1")
-    processor = Scales.fit(config, [Part(series, 0, 300)], [Part(series, 300, 400)])
+    series = Series("A", np.arange(400) * 86_400 * 1_000_000, values, "A:1")
+    processor = Scales.fit(config, [SeriesSlice(series, 0, 300)], [SeriesSlice(series, 300, 400)])
     yield config, processor, forecasters.build(config, processor.arrays, seed=1)
 
 

@@ -77,7 +77,7 @@ def decoder_segment(
     Args:
         model: the encoder and decoder.
         tokenizer: of the written text.
-        states, memory: of one row, as returned by `Seq2Seq.read`.
+        states, memory: of one row, as returned by `Seq2Seq.encode`.
         ids: the written text without the end mark, ``<int32>[time]``.
         tokens: labels of ``ids``.
         first: the lowest id that may be written.
@@ -85,7 +85,7 @@ def decoder_segment(
     """
     with Recorder().recording() as recorder:
         written = ops.convert_to_tensor([[END, *ids]], dtype="int32")
-        logits, _, weights = model.write(written, states, memory)
+        logits, _, weights = model.decode(written, states, memory)
     forbidden = np.arange(tokenizer.size) < first
     probabilities = token_probabilities(ops.where(forbidden, -1e9, ops.cast(logits[0], "float32")))
     chosen = probabilities[np.arange(len(ids) + 1), [*ids, END]]

@@ -193,7 +193,8 @@ class ValidPool(keras.layers.Layer):
         return (hidden_shape[0], hidden_shape[-1] * len(self.kinds))
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {
+        config: dict[str, Any] = super().get_config()
+        return config | {
             "kinds": self.kinds,
             "bidirectional": self.bidirectional,
         }
@@ -223,7 +224,8 @@ class TokenDropout(keras.layers.Layer):
         return shape
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"rate": self.rate, "seed": self.seed}
+        config: dict[str, Any] = super().get_config()
+        return config | {"rate": self.rate, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(package="unfold")
@@ -283,7 +285,8 @@ class NgramScores(keras.layers.Layer):
         return (shape[0], self.classes)
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {
+        config: dict[str, Any] = super().get_config()
+        return config | {
             "classes": self.classes,
             "order": self.order,
             "buckets": self.buckets,
@@ -317,4 +320,5 @@ class Committee(keras.layers.Layer):
         return (shape[0], shape[2])
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"seed": self.seed}
+        config: dict[str, Any] = super().get_config()
+        return config | {"seed": self.seed}

@@ -83,7 +83,7 @@ class Features:
         for (_, path), fine in zip(pictures, readable.numpy(), strict=True):
             if not fine:
                 raise UserError(f"{path}: a damaged picture")
-        grids = pixels.numpy()
+        grids: np.ndarray = pixels.numpy()
         if self._encoder is not None:
             grids = ops.convert_to_numpy(self._encoder.predict_on_batch(grids))
         return grids.reshape(len(raw), *self.shape).astype("<f2")

@@ -1,5 +1,5 @@
 # Everything here only wraps the `unfold` command and the test tools.
-# Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  INPUT="..."  JSON=1  GPU=1  EXTRAS="music demo"  FAST=1  ARGS="more of unfold's options"
+# Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  NAME=MODEL  INPUT="..."  JSON=1  GPU=1  EXTRAS="music demo"  FAST=1  ARGS="more of unfold's options"
 
 PYTHON ?= python3
 VENV   := .venv
@@ -24,6 +24,8 @@ install_extras  = $(if $(1),$(BIN)/uv pip install --quiet --python $(BIN)/python
 set_flags    = $(foreach pair,$(SET),--set '$(pair)')
 config_flags = $(if $(CONFIG),--config '$(CONFIG)')
 run_flags    = $(if $(RUN),--run '$(RUN)')
+# Only as typed: some systems have a NAME of their own, that of the machine, in the environment.
+name_flags   = $(if $(filter command,$(origin NAME)),--name '$(NAME)')
 json_flags   = $(if $(JSON),--json)
 
 # Files of Debian's packages that default configs read. They are unpacked, not installed.
@@ -56,7 +58,7 @@ help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## (.*)/\1\t\2/' | sed 's/%/TASK/' | expand -t 22
 	@echo
 	@echo 'TASK: $(TASKS)'
-	@echo 'Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  INPUT="..."  JSON=1  GPU=1  EXTRAS="music demo"'
+	@echo 'Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  NAME=MODEL  INPUT="..."  JSON=1  GPU=1  EXTRAS="music demo"'
 
 setup: $(READY) $(if $(EXTRAS),extras) ## Install everything into .venv (GPU=1 for the CUDA build, EXTRAS=music,demo besides)
 
@@ -75,8 +77,8 @@ $(READY): pyproject.toml requirements/$(KIND).txt
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 
-train-%: $(READY) ## Train, evaluate and track a model (CONFIG, SET, RUN=ID resumes that run)
-	@$(BIN)/unfold train $* $(config_flags) $(set_flags) $(if $(RUN),--resume '$(RUN)') $(json_flags)
+train-%: $(READY) ## Train, evaluate and track a model (CONFIG, SET, NAME, RUN=ID resumes that run)
+	@$(BIN)/unfold train $* $(config_flags) $(name_flags) $(set_flags) $(if $(RUN),--resume '$(RUN)') $(json_flags)
 
 # What the default config reads. Where it cannot be had, the command says what to do.
 train-translation: $(if $(CONFIG)$(RUN),,try-dictionary)
@@ -100,36 +102,36 @@ emoji: ## Fetch the pictures of emoji that `captioning` learns from (Debian's, n
 	}
 
 evaluate-%: $(READY) ## Score a trained run (RUN; default: the latest)
-	@$(BIN)/unfold evaluate $* $(run_flags) $(config_flags) $(set_flags) $(json_flags)
+	@$(BIN)/unfold evaluate $* $(run_flags) $(name_flags) $(config_flags) $(set_flags) $(json_flags)
 
 predict-%: $(READY) ## Answer one input: INPUT="..." (ARGS="--midi FILE")
 	@test "$${INPUT+set}" = set || { echo 'error: give the input: make $@ INPUT="..."' >&2; exit 2; }
-	@$(BIN)/unfold predict $* $(run_flags) $(config_flags) $(set_flags) $(json_flags) $(ARGS) -- "$$INPUT"
+	@$(BIN)/unfold predict $* $(run_flags) $(name_flags) $(config_flags) $(set_flags) $(json_flags) $(ARGS) -- "$$INPUT"
 
 explain-%: $(READY) ## Show gates, states and the answer step by step: INPUT="..." → explain/TASK/
 	@test "$${INPUT+set}" = set || { echo 'error: give the input: make $@ INPUT="..."' >&2; exit 2; }
-	@$(BIN)/unfold explain $* $(run_flags) $(config_flags) $(set_flags) $(json_flags) -- "$$INPUT"
+	@$(BIN)/unfold explain $* $(run_flags) $(name_flags) $(config_flags) $(set_flags) $(json_flags) -- "$$INPUT"
 
 serve: $(READY) ## Serve exported models as TensorFlow Serving does (MODELS="...", PORT=8501, GRPC=8500, HOST, CONFIG, SET)
 	@$(BIN)/unfold serve $(MODELS) $(config_flags) $(set_flags) $(if $(PORT),--port $(PORT)) $(if $(GRPC),--grpc-port $(GRPC)) $(if $(HOST),--host $(HOST))
 
-export-%: $(READY) ## Write exports/TASK/VERSION, a SavedModel for serving (default: the champion)
-	@$(BIN)/unfold export $* $(run_flags) $(config_flags) $(json_flags)
+export-%: $(READY) ## Write exports/NAME/VERSION, a SavedModel for serving (default: the champion)
+	@$(BIN)/unfold export $* $(run_flags) $(name_flags) $(config_flags) $(json_flags)
 
 compare-%: $(READY) ## Train a config's variants over several seeds: a table (CONFIG, SET, SEEDS, ONLY)
-	@$(BIN)/unfold compare $* $(config_flags) $(set_flags) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ONLY),--only $(ONLY)) $(json_flags)
+	@$(BIN)/unfold compare $* $(config_flags) $(name_flags) $(set_flags) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ONLY),--only $(ONLY)) $(json_flags)
 
 sweep-%: $(READY) ## Search a config's best keys (CONFIG, SPACE, SET, TRIALS, WORKERS, STORAGE)
-	@$(BIN)/unfold sweep $* $(config_flags) $(if $(SPACE),--space '$(SPACE)') $(set_flags) $(if $(TRIALS),--trials $(TRIALS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORAGE),--storage '$(STORAGE)') $(json_flags)
+	@$(BIN)/unfold sweep $* $(config_flags) $(name_flags) $(if $(SPACE),--space '$(SPACE)') $(set_flags) $(if $(TRIALS),--trials $(TRIALS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORAGE),--storage '$(STORAGE)') $(json_flags)
 
-promote-%: $(READY) ## Make a run the champion, which export takes (RUN, FORCE=1)
-	@$(BIN)/unfold promote $* $(run_flags) $(if $(FORCE),--force) $(json_flags)
+promote-%: $(READY) ## Make a run the champion of its model, which export takes (RUN, FORCE=1)
+	@$(BIN)/unfold promote $* $(run_flags) $(name_flags) $(if $(FORCE),--force) $(json_flags)
 
 lab: $(READY) ## Measure the chapter's claims and write lab/report.html (FAST=1 for a tenth of the work)
 	@$(BIN)/unfold lab $(if $(FAST),--fast)
 
 track-%: $(READY) ## Send a run to MLflow that could not be sent while it was trained
-	@$(BIN)/unfold track $* $(run_flags)
+	@$(BIN)/unfold track $* $(run_flags) $(name_flags)
 
 ui: $(READY) ## Open the MLflow UI on the runs (PORT=5000)
 	@$(BIN)/unfold ui $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))

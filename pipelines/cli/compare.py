@@ -7,6 +7,7 @@ import argparse
 from pipelines.cli import worker
 from pipelines.cli.options import Commands, add_command, add_config, add_json, add_set
 from pipelines.cli.output import print_json
+from pipelines.cli.selection import config_overrides
 from pipelines.engine.core.console import Console
 from pipelines.engine.tasks.catalog import find_config
 
@@ -29,7 +30,13 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
     file = find_config(args.task, args.config)
     result = compare.compare(
-        args.task, file, args.set, args.seeds, args.only, console, worker=worker.COMMAND
+        args.task,
+        file,
+        config_overrides(args),
+        args.seeds,
+        args.only,
+        console,
+        worker=worker.COMMAND,
     )
     if args.json:
         print_json(result.json())

@@ -6,7 +6,7 @@ import argparse
 
 from pipelines.cli.options import Commands, add_command, add_run_of_config, add_set
 from pipelines.cli.output import print_json, print_scores
-from pipelines.cli.selection import find_run, select_device
+from pipelines.cli.selection import find_answering_run, select_device
 from pipelines.engine.core.console import Console
 
 
@@ -19,7 +19,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> None:
     """Print the scores of a run."""
-    trained = find_run(args)
+    trained = find_answering_run(args, console)
     config = trained.config(args.set)
     select_device(config.device, console)
     from pipelines.workflows.evaluate import evaluate

@@ -22,7 +22,7 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace, console: Console) -> None:
     """Write the pages of an explanation, and print their paths."""
     check_utf8([args.input])
-    trained, config = prepare_request(args)
+    trained, config = prepare_request(args, console)
     from pipelines.workflows.predict import explain
 
     data, files = explain(trained, config, args.input)

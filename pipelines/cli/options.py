@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
+from pipelines.engine.config.schema import MODEL_NAME
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.tasks.catalog import get_config, task_names
@@ -52,8 +54,25 @@ def _task_name(text: str) -> str:
 
 
 def add_config(parser: Parser) -> None:
-    """Add ``--config`` of a command that starts from a config."""
+    """Add ``--config`` and ``--name`` of a command that starts from a config."""
     parser.add_argument("--config", metavar="FILE", help="default: configs/TASK/default.yaml")
+    add_name(parser, "the config's registered_model, or the task")
+
+
+def add_name(parser: Parser, default: str) -> None:
+    """Add ``--name``, the name of a model."""
+    parser.add_argument(
+        "--name", type=_model_name, help=f"the name of the model; default: {default}"
+    )
+
+
+def _model_name(text: str) -> str:
+    if re.fullmatch(MODEL_NAME, text) is None or text.endswith("\n"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name of a model: at most 64 letters (A-Z, a-z), digits, - and _, and "
+            "first a letter or a digit, e.g. tickets"
+        )
+    return text
 
 
 def add_set(parser: Parser) -> None:
@@ -64,8 +83,9 @@ def add_set(parser: Parser) -> None:
 
 
 def add_run(parser: Parser, default: str = "the latest finished run") -> None:
-    """Add ``--run``."""
-    parser.add_argument("--run", metavar="ID", help=f"default: {default}")
+    """Add ``--run`` and ``--name``."""
+    parser.add_argument("--run", metavar="ID", help=f"default: {default} of the model")
+    add_name(parser, "the task, or that of the chosen run or config")
 
 
 def add_run_of_config(parser: Parser, **default: Any) -> None:

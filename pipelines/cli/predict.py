@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
             raise UserError(f"--{name}: {args.task} writes no such file")
         if len(inputs) > 1:
             raise UserError(f"--{name}: one file, but {len(inputs)} inputs")
-    trained, config = prepare_request(args)
+    trained, config = prepare_request(args, console)
     from pipelines.workflows.predict import predict
 
     predictions = predict(trained, config, inputs, files)

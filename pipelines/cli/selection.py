@@ -10,24 +10,54 @@ from pipelines.engine.config import loader as configs
 from pipelines.engine.config.schema import Experiment
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.runs.run import Run
+from pipelines.engine.runs.model_names import check_name
+from pipelines.engine.runs.origin import Origin
+from pipelines.engine.runs.run import Run, other_models
 from pipelines.engine.tasks.catalog import get_config
 from pipelines.engine.training import devices
 
 
+def config_overrides(args: argparse.Namespace) -> list[str]:
+    """Return the overrides of ``--set`` and, as it is a key of the config too, of ``--name``."""
+    if args.name is None:
+        return list(args.set)
+    return [*args.set, f"registered_model='{args.name}'"]  # quoted: a name may be digits
+
+
 def find_run(args: argparse.Namespace) -> Run:
-    """Find the run of ``--run``, or the latest finished one.
+    """Find the run of ``--run``, or the latest finished one of a model.
 
-    ``--config`` limits the search to runs of configs with the same name.
+    ``--config`` limits the search to runs of configs with the same name, and of the config's model.
     """
-    name = None
-    if args.config is not None:
-        name = configs.load(Path(args.config), get_config(args.task)).name
-    return Run.find(args.task, args.run, name)
+    if args.name is not None:
+        check_name(args.task, args.name)
+    config_name, model = None, args.name
+    if getattr(args, "config", None) is not None:
+        config = configs.load(Path(args.config), get_config(args.task))
+        config_name = config.name
+        if args.run is None and model is None:
+            model = config.model_name
+    return Run.find(args.task, args.run, config_name, model)
 
 
-def prepare_request(args: argparse.Namespace) -> tuple[Run, Experiment]:
+def say_origin(args: argparse.Namespace, console: Console, origin: Origin, reason: str) -> None:
+    """Say which run of which model answers, and which models the user could choose instead."""
+    chosen = args.name or args.run or getattr(args, "config", None)
+    others = "" if chosen else other_models(args.task, origin.model)
+    console.say(origin.describe(reason) + others)
+
+
+def find_answering_run(args: argparse.Namespace, console: Console) -> Run:
+    """Find a run as `find_run` does, and say which one it is."""
+    run = find_run(args)
+    say_origin(args, console, Origin.of(run), "as chosen" if args.run else "the latest")
+    return run
+
+
+def prepare_request(args: argparse.Namespace, console: Console) -> tuple[Run, Experiment]:
     """Find the run that answers a request, and its config with ``--set``; select the CPU.
+
+    Which run it is is said on standard error.
 
     Raises:
         UserError: ``--set`` names a key that a request cannot choose.
@@ -37,7 +67,7 @@ def prepare_request(args: argparse.Namespace) -> tuple[Run, Experiment]:
         if pair.partition("=")[0] not in request_keys:
             keys = ", ".join(request_keys) or "none"
             raise UserError(f"--set {pair}: a request of {args.task} can choose: {keys}")
-    run = find_run(args)
+    run = find_answering_run(args, console)
     config = run.config(args.set)
     devices.select("cpu")
     return run, config

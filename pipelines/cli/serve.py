@@ -7,7 +7,12 @@ from pathlib import Path
 
 from pipelines.cli.options import Commands, add_command, add_set
 from pipelines.engine.config import loader as configs
+from pipelines.engine.core.commands import command
 from pipelines.engine.core.console import Console
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.core.paths import home
+from pipelines.engine.runs.model_names import tasks_of
+from pipelines.engine.tasks.catalog import task_names
 from pipelines.engine.training import devices
 from pipelines.serving.config import ServingConfig
 
@@ -30,7 +35,13 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Serve until the process is stopped."""
+    """Serve until the process is stopped.
+
+    Raises:
+        UserError: A model has no export, or the server cannot start.
+    """
+    for name in args.names:
+        _require_export(name)
     chosen = [f"{key}={v}" for key in _KEYS if (v := getattr(args, key)) is not None]
     file = configs.find_file(Path("configs/serving.yaml"), args.config)
     config = configs.load(file, ServingConfig, [*args.set, *chosen])
@@ -38,3 +49,18 @@ def run(args: argparse.Namespace, console: Console) -> None:
     from pipelines.serving import server  # TensorFlow takes seconds to import
 
     server.run(args.names, config)
+
+
+def _require_export(name: str) -> None:
+    """Check that a model has a version in ``exports/``; otherwise say how to make one."""
+    root = home() / "exports"
+    is_folder = "/" not in name and not name.startswith(".")
+    if is_folder and any((root / name).glob("[0-9]*/saved_model.pb")):
+        return
+    problem = f"no export of {name!r} in {root}"
+    if name in task_names():
+        raise UserError(f"{problem}: {command('export', name)}")
+    if tasks := tasks_of(name):
+        raise UserError(f"{problem}: {command('export', tasks[0], name=name)}")
+    exported = sorted({path.parents[1].name for path in root.glob("[!.]*/[0-9]*/saved_model.pb")})
+    raise UserError(f"{problem}; there are: {', '.join(exported) or 'none'}")

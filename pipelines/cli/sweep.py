@@ -14,6 +14,7 @@ from pipelines.cli.options import (
     positive_integer,
 )
 from pipelines.cli.output import print_json
+from pipelines.cli.selection import config_overrides
 from pipelines.engine.core.console import Console
 from pipelines.engine.tasks.catalog import find_config
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         args.task,
         file,
         search_space.find_space(file, args.space),
-        args.set,
+        config_overrides(args),
         console,
         worker=worker.COMMAND,
         trials=args.trials,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from pipelines.cli.options import Commands, add_command, add_run
+from pipelines.cli.selection import find_run
 from pipelines.engine.core.console import Console
 from pipelines.engine.runs import mlflow_store
-from pipelines.engine.runs.run import Run
 from pipelines.engine.training import devices
 
 
@@ -19,7 +19,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> None:
     """Send a run to MLflow."""
-    trained = Run.find(args.task, args.run)
+    trained = find_run(args)
     devices.select("cpu")
     from pipelines.workflows.train import track
 

@@ -7,10 +7,11 @@ import sys
 
 from pipelines.cli.options import Commands, add_command, add_config, add_json, add_set
 from pipelines.cli.output import print_json, print_scores
-from pipelines.cli.selection import select_device
+from pipelines.cli.selection import config_overrides, select_device
 from pipelines.engine.config import loader as configs
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
+from pipelines.engine.runs.model_names import require_free
 from pipelines.engine.runs.run import Run
 from pipelines.engine.tasks.catalog import find_config, get_config
 from pipelines.engine.training import cluster
@@ -38,13 +39,16 @@ def run(args: argparse.Namespace, console: Console) -> None:
     location = cluster.Location.resolve(args.coordinator, args.processes, args.process_id)
     resumed = None
     if args.resume is not None:
-        if args.config is not None or args.set:
-            raise UserError("--resume takes the config of the run: leave out --config and --set")
+        if args.config is not None or args.name is not None or args.set:
+            raise UserError(
+                "--resume takes the config of the run: leave out --config, --name and --set"
+            )
         resumed = Run.find(args.task, args.resume)
         config = resumed.config()
     else:
         file = find_config(args.task, args.config)
-        config = configs.load(file, get_config(args.task), args.set)
+        config = configs.load(file, get_config(args.task), config_overrides(args))
+        require_free(config)
     if location is not None:
         if config.train.distribute != "jax":
             raise UserError("several processes train together with: --set train.distribute=jax")
@@ -68,6 +72,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         trained = train.train(config, selected, console, joined)
     scores = trained.info.scores
     if args.json:
-        print_json({"run": trained.id, "scores": scores, "folder": str(trained.folder)})
+        result = {"run": trained.id, "scores": scores, "folder": str(trained.folder)}
+        print_json(result | {"model": trained.model_name})
     else:
         print_scores(console, trained.id, scores, trained.info.verdict)

@@ -20,8 +20,12 @@ from pipelines.generation import playback, tunes
 _TOKENS_PER_UPDATE = 8
 
 
-def add_tab() -> None:
-    """Add the contents of the tab."""
+def add_tab(name: gr.Dropdown) -> None:
+    """Add the contents of the tab.
+
+    Args:
+        name: The name of the model that answers.
+    """
     prompt = gr.Textbox(label="Prompt", lines=3, elem_id="prompt")
     with gr.Row():
         temperature = gr.Slider(0.0, 1.5, 0.7, step=0.05, label="Temperature")
@@ -31,12 +35,12 @@ def add_tab() -> None:
     text = gr.Textbox(label="Text", lines=8, elem_id="written", interactive=False)
     score = gr.HTML(elem_id="score")
     sound = gr.Audio(label="Listen", elem_id="sound")
-    inputs = [prompt, temperature, max_tokens, seed]
+    inputs = [prompt, temperature, max_tokens, seed, name]
     button.click(compose, inputs, [text, score, sound], api_visibility="private")
 
 
 def compose(
-    prompt: str, temperature: float, max_tokens: float, seed: float
+    prompt: str, temperature: float, max_tokens: float, seed: float, name: str
 ) -> Iterator[tuple[str, str, str | None]]:
     """Write a text that continues a prompt.
 
@@ -45,25 +49,25 @@ def compose(
         temperature: Temperature of sampling.
         max_tokens: Maximum number of tokens to write.
         seed: Seed of sampling.
+        name: The model's name.
 
     Yields:
         The text so far, and at the end, if it is a tune, its score (HTML) and its sound (a path).
     """
     with errors_on_page():
         text = prompt
-        for text in _write(prompt, temperature, int(max_tokens), int(seed)):
+        for text in _write(prompt, temperature, int(max_tokens), int(seed), name):
             yield text, "", None
         if tunes.check(text).valid:
             yield text, _score(text), _sound(text)
 
 
-def _write(prompt: str, temperature: float, max_tokens: int, seed: int) -> Iterator[str]:
+def _write(prompt: str, temperature: float, max_tokens: int, seed: int, name: str) -> Iterator[str]:
     """Yield the text after each few tokens."""
-    model = find_model("generation")
+    model = find_model("generation", name)
     if "step" not in model.signatures:
-        raise UserError(
-            f"this run is older than its signature `step`: {command('train', 'generation')}"
-        )
+        train = command("train", "generation", name=name)
+        raise UserError(f"this run is older than its signature `step`: {train}")
     state = dict(model.signatures["start"]())
     text, unread = prompt, prompt
     for written in range(0, max_tokens, _TOKENS_PER_UPDATE):

@@ -44,28 +44,32 @@ class Model:
         return prediction
 
 
-def latest_run(task: str) -> Run:
-    """Return the latest finished run of a task.
+def latest_run(task: str, name: str | None = None) -> Run:
+    """Return the latest finished run of a model.
 
     For sentiment, it is the latest run of the config ``live`` if there is one: that model reads
     forwards only, so it can classify a review after each word.
+
+    Args:
+        task: The model's task.
+        name: The model's name; None for the task's own.
 
     Raises:
         UserError: There is none; the message has the command that trains one.
     """
     if task == "sentiment":
         with contextlib.suppress(UserError):
-            return Run.find(task, None, "live")
-    return Run.find(task, None)
+            return Run.find(task, None, "live", name)
+    return Run.find(task, None, model=name)
 
 
-def find_model(task: str) -> Model:
-    """Return the model of `latest_run`, which may change while the page is open.
+def find_model(task: str, name: str) -> Model:
+    """Return the model of `latest_run`, whose run may change while the page is open.
 
     Raises:
         UserError: There is none; the message has the command that trains one.
     """
-    return _load(task, latest_run(task).folder)
+    return _load(task, latest_run(task, name).folder)
 
 
 @functools.cache

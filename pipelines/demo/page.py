@@ -1,4 +1,4 @@
-"""The page: a tab for each task, which predicts with the latest finished run."""
+"""The page: a tab for each task, which predicts with the latest finished run of a model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import gradio as gr
 
 from pipelines.demo import captioning, forecasting, generation, models, sentiment, translation
 from pipelines.engine.core.errors import UserError
+from pipelines.engine.runs.origin import Origin
+from pipelines.engine.runs.run import Run
 
 #: Functions that add the contents of the tabs, by task.
 _TABS = {
@@ -31,11 +33,23 @@ def build() -> gr.Blocks:
         gr.Markdown("# Unfold\nRecurrent networks, trained on this machine.")
         for task, add_tab in _TABS.items():
             with gr.Tab(task.capitalize(), id=task):
+                name = offer_models(task)
                 source = gr.Markdown(elem_id=f"model-{task}")
-                add_tab()
+                add_tab(name)
+            offer = functools.partial(offer_models, task)
             describe = functools.partial(describe_model, task)
-            page.load(describe, None, source, api_visibility="private")
+            loaded = page.load(offer, None, name, api_visibility="private")
+            loaded.then(describe, name, source, api_visibility="private")
+            name.change(describe, name, source, api_visibility="private")
     return page
+
+
+def offer_models(task: str) -> gr.Dropdown:
+    """Return the choice of a task's models, which is hidden where there is only one."""
+    names = Run.models(task) or [task]
+    return gr.Dropdown(
+        names, value=names[0], label="Model", visible=len(names) > 1, elem_id=f"models-{task}"
+    )
 
 
 def launch(host: str, port: int) -> None:
@@ -50,10 +64,16 @@ def launch(host: str, port: int) -> None:
     )
 
 
-def describe_model(task: str) -> str:
+def describe_model(task: str, name: str | None = None) -> str:
     """Return which run a tab predicts with, or how to train one, as Markdown."""
     try:
-        run = models.latest_run(task)
+        run = models.latest_run(task, name)
     except UserError as error:
         return f"**Not trained yet:** {error}"
-    return f"Run `{run.id}`."
+    origin = Origin.of(run)
+    parts = [f"Model `{origin.model}`, run `{run.id}`"]
+    if origin.data is not None:
+        parts.append(f"data `{origin.data}`")
+    if origin.score is not None:
+        parts.append(f"test {origin.metric.replace('_', ' ')} {origin.score:.4f}")
+    return ", ".join(parts) + "."

@@ -36,23 +36,27 @@ class StreamedText:
     probabilities: list[np.ndarray]
 
 
-def add_tab() -> None:
-    """Add the contents of the tab."""
+def add_tab(name: gr.Dropdown) -> None:
+    """Add the contents of the tab.
+
+    Args:
+        name: The name of the model that answers.
+    """
     text = gr.Textbox(
         label="Write a review", lines=4, elem_id="review", placeholder="The first half is slow, …"
     )
     label = gr.Label(label="So far", elem_id="label")
     words = gr.HTML(elem_id="words")
     streamed = gr.State(None)
-    text.change(
-        classify, [text, streamed], [label, words, streamed],
+    gr.on(
+        [text.change, name.change], classify, [text, streamed, name], [label, words, streamed],
         show_progress="hidden", trigger_mode="always_last", api_visibility="private",
     )  # fmt: skip
 
 
 @errors_on_page()
 def classify(
-    text: str, streamed: StreamedText | None
+    text: str, streamed: StreamedText | None, name: str
 ) -> tuple[dict[str, float], str, StreamedText | None]:
     """Classify a text after each of its words.
 
@@ -61,11 +65,12 @@ def classify(
     Args:
         text: The text.
         streamed: The text as read before the last change.
+        name: The model's name.
 
     Returns:
         The probabilities of the labels, the highlighted words as HTML, and what was read.
     """
-    model = find_model("sentiment")
+    model = find_model("sentiment", name)
     labels = [raw.decode() for raw in model.signatures["labels"]()["labels"].numpy()]
     if "step" in model.signatures:
         if streamed is None or streamed.model is not model or not text.startswith(streamed.text):

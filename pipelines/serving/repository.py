@@ -232,7 +232,9 @@ class Repository:
         version.servable, version.state = servable, "AVAILABLE"
         self._metrics.loads.labels(name, "loaded").inc()
         seconds = round(loop.time() - version.attempted, 3)
-        LOGGER.info("version served", model=name, version=number, seconds=seconds)
+        LOGGER.info(
+            "version served", model=name, version=number, seconds=seconds, **servable.origin
+        )
         return True
 
     def _unload(self, version: Version) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
 
 from pipelines.engine.core import _compat
+from pipelines.engine.core.paths import EXPORT_ORIGIN
 from pipelines.serving.errors import RequestError
 from pipelines.serving.json_codec import Arrays, TensorSpec
 
@@ -100,6 +102,8 @@ class Servable:
         name: The model's name.
         version: The version's number.
         signatures: The public signatures by name.
+        origin: Which ``run`` it is of, its ``data``, and its ``score`` in a ``metric``, as far as
+            the export says so.
     """
 
     def __init__(self, name: str, version: int, folder: Path) -> None:
@@ -109,6 +113,7 @@ class Servable:
             Exception: Whatever TensorFlow raises for an incomplete SavedModel.
         """
         self.name, self.version = name, version
+        self.origin = _read_origin(folder)
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph)
         try:
@@ -150,6 +155,16 @@ def release_memory() -> None:
     gc.collect()  # graphs contain reference cycles
     with contextlib.suppress(AttributeError):  # only glibc keeps freed memory, and has malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _read_origin(folder: Path) -> dict[str, Any]:
+    """Return what an export says of its run; nothing if other software wrote it."""
+    try:
+        origin = json.loads((folder / EXPORT_ORIGIN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    keys = ("run", "data", "metric", "score")
+    return {key: origin[key] for key in keys if key in origin} if isinstance(origin, dict) else {}
 
 
 def _tensor_spec(info: Any) -> TensorSpec:

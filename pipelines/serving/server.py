@@ -26,16 +26,13 @@ def run(names: Sequence[str], config: ServingConfig) -> None:
     """Serve the models in ``exports/`` until the process receives SIGINT or SIGTERM.
 
     Args:
-        names: The models to serve; if empty, all.
+        names: The models to serve, which have exports; if empty, all.
         config: The server's config.
 
     Raises:
         UserError: There are no exports, an address is unavailable, or gRPC is not installed.
     """
     root = home() / "exports"
-    for name in names:
-        if "/" in name or not any((root / name).glob("[0-9]*/saved_model.pb")):
-            raise UserError(f"no export of {name!r} in {root}: {command('export', name)}")
     if not any(root.glob("[!.]*/[0-9]*/saved_model.pb")):
         raise UserError(
             f"no exports in {root}: make one, e.g. {command('export', 'sentiment')}, "

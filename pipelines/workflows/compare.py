@@ -20,6 +20,7 @@ from pipelines.engine.core.files import write_json, write_text
 from pipelines.engine.runs.group import Group
 from pipelines.engine.runs.group_tracking import GroupTracker
 from pipelines.engine.runs.mlflow_content import COSTS
+from pipelines.engine.runs.model_names import require_free
 from pipelines.engine.runs.run import Run
 from pipelines.engine.tasks.catalog import get_config
 
@@ -149,6 +150,7 @@ def compare(
     """
     kind = get_config(task)
     base = configs.load(file, kind, overrides)
+    require_free(base)
     seeds = list(dict.fromkeys(seeds or range(base.seed, base.seed + _SEEDS)))
     plan = _plan(kind, base, file, overrides, seeds, _select_variants(kind, only))
     # Further seeds continue the same comparison.

@@ -33,14 +33,20 @@ def evaluate(run: Run, config: Experiment) -> dict[str, Any]:
         config: the run's config, perhaps with other data.
 
     Returns:
-        The run's id, the number of records, the scores, and the verdict if the task has one.
+        The run's id and model, the number of records, the scores, and the verdict if the task has
+        one.
     """
     task = get_task(run.task)
     run.require("model.keras")
     splits = task.load(config)
     served = savedmodel.load(run.require("savedmodel"))
     evaluation = _evaluate(task, config, splits, run, served)
-    result = {"run": run.id, "records": len(splits.test), **evaluation.scores}
+    result = {
+        "run": run.id,
+        "model": run.model_name,
+        "records": len(splits.test),
+        **evaluation.scores,
+    }
     return result | ({"verdict": evaluation.verdict} if evaluation.verdict else {})
 
 

@@ -19,6 +19,7 @@ from pipelines.engine.core.console import Console
 from pipelines.engine.core.files import write_text
 from pipelines.engine.runs.group import Group
 from pipelines.engine.runs.group_tracking import GroupTracker
+from pipelines.engine.runs.model_names import require_free
 from pipelines.engine.tasks.catalog import get_config
 from pipelines.workflows.search_space import Space, check, format_value, overrides_of, value_of
 from pipelines.workflows.study import BEST, MONITOR, REASON, Searcher
@@ -132,6 +133,7 @@ def sweep(
     """
     kind = get_config(task)
     base = configs.load(file, kind, overrides)
+    require_free(base)
     space = configs.load(space_file, Space)
     check(space, space_file, file, kind, overrides)
 

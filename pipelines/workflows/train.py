@@ -153,6 +153,8 @@ class _Training:
         """Train the run to its end; whatever happens, record the status and tell MLflow."""
         run, console = self.run, self.console
         console.say(f"run {run.id}  ({run.folder})")
+        if run.model_name != run.task:
+            console.say(f"model {run.model_name}")
         run.update(status="running")
         tracker = Tracker(run, self.config, console)
         signals.install()
@@ -293,7 +295,8 @@ def _check_agreement(
 ) -> None:
     """Check that all processes train the same model on the same data."""
     # The data has a fingerprint, and may be in different places; names do not matter.
-    strategy.require_equal("config", config.model_dump_json(exclude={"data", "device", "name"}))
+    local = {"data", "device", "name", "registered_model"}
+    strategy.require_equal("config", config.model_dump_json(exclude=local))
     strategy.require_equal("data", splits.fingerprint)
 
 

@@ -81,12 +81,18 @@ def export(folder: Path, factor: float = 1.0, signatures: Sequence[str] = ALL) -
 
 
 @contextlib.contextmanager
-def serving(home: Path, *settings: str) -> Iterator[Server]:
-    """Run `unfold serve` in another process, on a free port, until the block ends."""
+def serving(home: Path, *settings: str, names: Sequence[str] = ()) -> Iterator[Server]:
+    """Run `unfold serve` in another process, on a free port, until the block ends.
+
+    Args:
+        home: Its exports are served.
+        settings: Keys of the server's config.
+        names: The models to serve; if empty, all.
+    """
     log = (home / "log").open("w+")
     pairs = [argument for pair in settings for argument in ("--set", pair)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "serve", "--port", "0", *pairs],
+        [sys.executable, "-m", "pipelines.cli", "serve", *names, "--port", "0", *pairs],
         env=os.environ | {"UNFOLD_HOME": str(home)},
         stderr=log,
     )

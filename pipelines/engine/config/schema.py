@@ -311,6 +311,10 @@ class TeacherForcedTrainConfig(BucketTrainConfig):
     """Fraction of the target probability spread evenly over all tokens (Szegedy et al. 2016)."""
 
 
+#: The name of a model, which is also that of a folder and a part of URLs.
+MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+
+
 class Score(NamedTuple):
     """The test metric by which the models of a task are compared."""
 
@@ -335,9 +339,18 @@ class Experiment(BaseConfig):
     """The pipeline."""
     name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """A part of the run's id: letters, digits, ``.``, ``_`` and ``-``."""
+    registered_model: str | None = Field(None, pattern=MODEL_NAME)
+    """The name of the model that the run is a version of: letters, digits, ``_`` and ``-``; by
+    default that of the pipeline. Each name has a champion and exports of its own
+    (``comparing.md#several-models-of-one-task``)."""
     seed: int = Field(1, ge=0, lt=2**31)
     """Seed of the splits, initial weights, shuffling and dropout."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """The device to train on; ``gpu`` is an error if there is none."""
     data: DataConfig
     train: TrainConfig = TrainConfig()
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model: ``registered_model``, or that of the pipeline."""
+        return self.registered_model or self.task

@@ -9,15 +9,21 @@ DIALECT_VARIABLE = "UNFOLD_DIALECT"
 
 
 def command(
-    verb: str, task: str | None = None, *, run: str | None = None, config: str | None = None
+    verb: str,
+    task: str | None = None,
+    *,
+    run: str | None = None,
+    config: str | None = None,
+    name: str | None = None,
 ) -> str:
     """Return a command as the user would type it.
 
     Args:
         verb: The command, e.g. "train".
-        task: The task, or the name of a model.
+        task: The task.
         run: A run's id; for "train", the run to resume.
         config: A config file.
+        name: The name of a model; left out if it is the task's.
     """
     if _from_make():
         words = ["make", f"{verb}-{task}" if task else verb]
@@ -29,6 +35,8 @@ def command(
         words.append(f"{config_option}{config}")
     if run:
         words.append(f"{run_option}{run}")
+    if name not in (None, task):
+        words.append(option("name", name))
     return " ".join(words)
 
 

@@ -8,6 +8,10 @@ from pathlib import Path
 #: Environment variable with that folder; by default it is the working directory.
 HOME_VARIABLE = "UNFOLD_HOME"
 
+#: The file in an export that says which run, data and score it is of; TensorFlow reserves the
+#: folder for such files, and does not read them.
+EXPORT_ORIGIN = Path("assets.extra", "unfold.json")
+
 
 def home() -> Path:
     """Return the absolute path of the folder."""

@@ -147,6 +147,7 @@ class RunInfo(_Section):
     Attributes:
         schema_version: version of the format (the key ``schema``); 0 if the file has none.
         status: how far the run has come. ``tried`` is a finished trial of a sweep.
+        registered_model: name of the model that the run is a version of; None if it is the task's.
         git_commit: commit of this project; None outside a checkout.
         versions: versions of Python and the main packages.
         routes: implementation that each recurrent layer runs on.
@@ -162,6 +163,7 @@ class RunInfo(_Section):
     schema_version: int = Field(default=0, alias="schema")
     status: Status = "unknown"
     config_name: str = ""
+    registered_model: str | None = None
     created: str | None = None
     finished: str | None = None
     git_commit: str | None = None

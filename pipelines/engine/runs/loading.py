@@ -30,5 +30,5 @@ def load_model(run: Run) -> keras.Model:
         raise UserError(
             f"run {run.id} was made by another version{commit}, and its model cannot be loaded by "
             f"this one ({type(error).__name__}: {reason}); train it again: "
-            f"{command('train', run.task)}"
+            f"{command('train', run.task, name=info.registered_model)}"
         ) from error

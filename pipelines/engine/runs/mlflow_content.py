@@ -65,6 +65,7 @@ def tags(run: Run, info: RunInfo) -> dict[str, str]:
         "unfold.kind": "training" if group is None else f"part of a {group.kind}",
         "unfold.config": info.config_name,
         "unfold.run": run.id,
+        "unfold.model": run.model_name,
         "unfold.folder": str(run.folder),
         "mlflow.source.name": f"unfold train {run.task}",
         "machine": info.machine,

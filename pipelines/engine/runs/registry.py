@@ -1,4 +1,4 @@
-"""The champion of a task: the version of ``unfold-TASK`` with the alias ``champion`` in MLflow.
+"""The champion of a model: the version of ``unfold-NAME`` with the alias ``champion`` in MLflow.
 
 It is read from MLflow's registry each time, so that all users of a store agree.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.engine.core.commands import command
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.runs import mlflow_store
 from pipelines.engine.runs.mlflow_content import TEST_DATA
@@ -28,6 +29,7 @@ class Champion:
     Attributes:
         version: its number in the registry.
         run: the id of the run that trained it, perhaps on another machine.
+        data: what it was trained on; None if unknown.
         score: its test score, in the task's main metric; None if unknown.
         test_data: fingerprint of the records that it was scored on; None if unknown.
         source: the URI of its files.
@@ -35,30 +37,43 @@ class Champion:
 
     version: int
     run: str
+    data: str | None
     score: float | None
     test_data: str | None
     source: str
 
 
-def champion(task: str) -> Champion | None:
-    """Return the champion of a task, or None if there is none yet.
+def champion(task: str, model: str) -> Champion | None:
+    """Return the champion of a model, or None if there is none yet.
+
+    Args:
+        task: the model's task.
+        model: its name.
 
     Raises:
-        UserError: MLflow cannot be reached.
+        UserError: MLflow cannot be reached, or the name is that of another task's model there.
     """
     metric = get_config(task).score.name
     if not mlflow_store.store_exists():
         return None
     with _store_errors_to_user():
         client = mlflow_store.client()
-        name = mlflow_store.registered_name(task)
+        name = mlflow_store.registered_name(model)
         version = _aliases(client, name).get(ALIAS)
         if version is None:
             return None
         run = client.get_run(client.get_model_version(name, version).run_id)
+        experiment = client.get_experiment(run.info.experiment_id).name
+        if experiment != task:
+            raise UserError(
+                f"{name} in MLflow is a model of {experiment}, not of {task}; train this one under "
+                f"another name: {command('train', task, name=f'{task}-{model}')}"
+            )
+        inputs = run.inputs.dataset_inputs
         return Champion(
             version=int(version),
             run=run.data.tags["unfold.run"],
+            data=inputs[0].dataset.name if inputs else None,
             score=run.data.metrics.get(f"test/{metric}"),
             test_data=run.data.tags.get(TEST_DATA),
             source=client.get_model_version_download_uri(name, version),
@@ -66,7 +81,7 @@ def champion(task: str) -> Champion | None:
 
 
 def promote(run: Run, *, force: bool = False) -> str:
-    """Make the model of a run the champion, unless it is worse than the current one.
+    """Make a run the champion of its model, unless it is worse than the current one.
 
     Args:
         run: a finished run.
@@ -85,14 +100,14 @@ def promote(run: Run, *, force: bool = False) -> str:
         raise UserError(
             f"run {run.id} is not in the registry; send it: unfold track {run.task} --run {run.id}"
         )
-    current = champion(run.task)
+    current = champion(run.task, run.model_name)
     if current is not None and current.version == version:
         return f"run {run.id} (version {version}) is the champion already"
     objection = None if current is None else _objection(run, current)
     if objection is not None and not force:
         raise UserError(f"{objection}; promote it anyway with --force")
     with _store_errors_to_user():
-        name = mlflow_store.registered_name(run.task)
+        name = mlflow_store.registered_name(run.model_name)
         mlflow_store.client().set_registered_model_alias(name, ALIAS, str(version))
     before = (
         "the first"
@@ -113,7 +128,9 @@ def _objection(run: Run, current: Champion) -> str | None:
     if data != current.test_data:
         return (
             f"run {run.id} was scored on other test data ({data}) than the champion, run "
-            f"{current.run} ({current.test_data}), so their {name} cannot be compared"
+            f"{current.run} ({current.test_data}), so their {name} cannot be compared; a model for "
+            f"other data is trained under a name of its own: "
+            f"{command('train', run.task, name='NAME')}"
         )
     if (score < current.score) if higher else (score > current.score):
         return (

@@ -19,7 +19,7 @@ from typing import Any
 
 from pipelines.engine.config import loader as configs
 from pipelines.engine.config.schema import Experiment
-from pipelines.engine.core.commands import command
+from pipelines.engine.core.commands import command, option
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import lock, new_folder, remove_unfinished, write_json, write_text
 from pipelines.engine.core.paths import HOME_VARIABLE, home
@@ -86,6 +86,7 @@ class Run:
                 schema_version=SCHEMA,
                 status="running",
                 config_name=config.name,
+                registered_model=config.registered_model,
                 created=now.isoformat(timespec="seconds"),
                 git_commit=git_commit(),
                 versions=package_versions(),
@@ -95,20 +96,38 @@ class Run:
         return cls(folder)
 
     @classmethod
-    def find(cls, task: str, wanted: str | None, config_name: str | None = None) -> Run:
+    def find(
+        cls,
+        task: str,
+        wanted: str | None,
+        config_name: str | None = None,
+        model: str | None = None,
+    ) -> Run:
         """Find a run by its id, a unique part of its id, or the id of its MLflow run.
 
         Args:
             task: the task's name.
-            wanted: which run; None for the latest finished run that is not part of a group.
+            wanted: which run; None for the latest finished run of a model that is not part of a
+                group.
             config_name: narrows the latest run to configs of this name.
+            model: the model's name. By default, a latest run is one of the task's own model, and
+                any other run may be of any model.
 
         Raises:
-            UserError: there is no such run, or there are several.
+            UserError: there is no such run, there are several, or it is of another model.
         """
         runs = sorted(cls.all(task), key=lambda run: run.id)
         if wanted is None:
-            return cls._latest(task, runs, config_name)
+            return cls._latest(task, model or task, runs, config_name)
+        found = cls._by_id(wanted, runs)
+        if model not in (None, found.model_name):
+            raise UserError(
+                f"run {found.id} is of the model {found.model_name!r}, not of {model!r}"
+            )
+        return found
+
+    @classmethod
+    def _by_id(cls, wanted: str, runs: list[Run]) -> Run:
         hits = [run for run in runs if run.id == wanted]
         hits = hits or [run for run in runs if wanted and wanted in run.id]
         hits = hits or [run for run in runs if run.info.mlflow.run_id == wanted]
@@ -119,27 +138,46 @@ class Run:
         raise UserError(f"run {wanted}: {problem} {ids}")
 
     @classmethod
-    def _latest(cls, task: str, runs: list[Run], config_name: str | None) -> Run:
+    def _latest(cls, task: str, model: str, runs: list[Run], config_name: str | None) -> Run:
         finished = [
             (info.finished or "", run.id, run)
             for run in runs
             if (info := run.info).status == "finished"
             and info.group is None
             and config_name in (None, info.config_name)
+            and (info.registered_model or task) == model
         ]
         if not finished:
-            of = f" of the config named {config_name!r}" if config_name else ""
+            of = "" if model == task else f" of the model {model!r}"
+            of += f" of the config named {config_name!r}" if config_name else ""
             raise UserError(
-                f"no finished {task} run{of} yet in {runs_folder(task)}: {command('train', task)}, "
-                f"or set {HOME_VARIABLE} to the folder that has runs/"
+                f"no finished {task} run{of} yet in {runs_folder(task)}: "
+                f"{command('train', task, name=model)}, or set {HOME_VARIABLE} to the folder that "
+                f"has runs/{other_models(task, model)}"
             )
         return max(finished)[-1]
+
+    @classmethod
+    def models(cls, task: str) -> list[str]:
+        """Return the names of the models that have a latest run, the task's own first."""
+        infos = (run.info for run in cls.all(task))
+        names = {
+            info.registered_model or task
+            for info in infos
+            if info.status == "finished" and info.group is None
+        }
+        return sorted(names, key=lambda name: (name != task, name))
 
     @classmethod
     def all(cls, task: str) -> list[Run]:
         """Return all runs of a task, in no particular order."""
         # A name that starts with a dot is a folder whose process was killed before it was complete.
         return [cls(p.parent) for p in runs_folder(task).glob("[!.]*/run.json")]
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model that the run is a version of."""
+        return self.info.registered_model or self.task
 
     @property
     def info(self) -> RunInfo:
@@ -209,3 +247,12 @@ class Run:
                 f"continue it with: {command('train', self.task, run=self.id)}"
             )
         return path
+
+
+def other_models(task: str, model: str) -> str:
+    """Return a clause that names the other models of a task; empty if there are none."""
+    others = [name for name in Run.models(task) if name != model]
+    if not others:
+        return ""
+    example = option("name", others[0])
+    return f"; other models of {task}: {', '.join(others)} (choose one, e.g. {example})"

@@ -187,8 +187,8 @@ class Tracker:
             )
 
     def _register(self, run_id: str, logged: Any) -> Any:
-        """Register a logged model as the next version of the task's model."""
-        name = registered_name(self._run.task)
+        """Register a logged model as the next version of the run's model."""
+        name = registered_name(self._run.model_name)
         with contextlib.suppress(self._mlflow.MlflowException):  # it exists
             self._client.create_registered_model(name)
         return self._client.create_model_version(

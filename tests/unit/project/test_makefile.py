@@ -97,3 +97,15 @@ def test_an_input_arrives_as_it_is_given(make, text):
     for done in (make("predict-sentiment", f"INPUT={text}"), make("predict-sentiment", INPUT=text)):
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines() == ["predict", "sentiment", "--", text]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["train", "evaluate", "predict", "explain", "export", "promote", "track", "compare", "sweep"],
+)
+def test_the_name_of_a_model_is_that_of_the_command_line_only(make, verb):
+    """Some systems have a variable NAME, with the name of the machine."""
+    given = ["INPUT=x"] if verb in ("predict", "explain") else []
+    words = make(f"{verb}-sentiment", "NAME=tickets", *given).stdout.splitlines()
+    assert words[words.index("--name") + 1] == "tickets"
+    assert "--name" not in make(f"{verb}-sentiment", *given, NAME="desktop").stdout.splitlines()

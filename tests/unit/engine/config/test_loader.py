@@ -176,7 +176,8 @@ def test_integers_are_valid_numbers_but_not_vice_versa(write):
         ("seeed: 1", "seeed: unknown key (did you mean seed?)"),
         (
             "zzz: 1",
-            "zzz: unknown key (allowed: data, device, extra, model, name, seed, task, text, train)",
+            "zzz: unknown key (allowed: data, device, extra, model, name, registered_model, seed, "
+            "task, text, train)",
         ),
         (
             "device: gpus",
@@ -491,8 +492,8 @@ def test_dumped_config_loads_as_an_equal_one(tmp_path_factory, config):
 def test_dump_is_plain_yaml_in_the_order_of_the_fields(write):
     config = load(write(MINIMAL + "name: 日本\n"), "name=x")
     values = YAML(typ="safe").load(configs.dump(config))
-    assert list(values) == ["task", "name", "seed", "device", "data", "train", "text", "model",
-                            "extra"]  # fmt: skip
+    assert list(values) == ["task", "name", "registered_model", "seed", "device", "data", "train",
+                            "text", "model", "extra"]  # fmt: skip
     assert values["train"]["learning_rate"] == 0.001
 
 

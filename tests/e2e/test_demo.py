@@ -71,6 +71,17 @@ def test_a_tab_shows_which_run_it_uses(tmp_path, monkeypatch):
     assert (latest.info.config_name, latest.info.finished) == ("live", "2026-01-02")
     assert latest.id in page.describe_model("sentiment")
     assert page.describe_model("generation").startswith("**Not trained yet:**")
+    assert not page.offer_models("sentiment").visible
+    write_run(
+        "sentiment", "2026-01-04", name="t", registered_model="tickets", data=source, model=SMALL
+    )
+    assert models.latest_run("sentiment").id == latest.id
+    chosen = models.latest_run("sentiment", "tickets")
+    assert chosen.model_name == "tickets"
+    assert f"`tickets`, run `{chosen.id}`" in page.describe_model("sentiment", "tickets")
+    offered = page.offer_models("sentiment")
+    assert [value for _, value in offered.choices] == ["sentiment", "tickets"]
+    assert (offered.value, offered.visible) == ("sentiment", True)
 
 
 @pytest.fixture(scope="module")

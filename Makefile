@@ -11,6 +11,10 @@ TASKS   = $(or $(shell $(BIN)/python -c 'from pipelines.engine.tasks.catalog imp
 KIND := $(if $(filter 1,$(GPU)),gpu,$(if $(filter 0,$(GPU)),cpu,$(if $(wildcard $(VENV)/.ready-gpu),gpu,cpu)))
 READY := $(VENV)/.ready-$(KIND)
 
+# Whether .venv was moved or copied with the project: its programs then start Python at the old place.
+MOVED := $(shell made=$$(head -3 $(BIN)/unfold 2>/dev/null | grep -o '/.*/bin/python' | tail -1); \
+           test -z "$$made" || test "$${made%/python}" -ef $(BIN) || echo moved)
+
 # Extras of pyproject.toml, separated by commas or spaces. They are recorded in .venv/.extras, so that
 # a later set-up, which removes what requirements/ does not list, installs them again.
 comma := ,
@@ -67,11 +71,15 @@ extras: $(READY)
 	$(call install_extras,$(wanted_extras))
 	@printf '%s\n' $(wanted_extras) > $(VENV)/.extras
 
-$(READY): pyproject.toml requirements/$(KIND).txt
+.PHONY: moved
+moved:
+	@echo '.venv was made in another folder: it is installed again' >&2
+
+$(READY): pyproject.toml requirements/$(KIND).txt $(MOVED)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is {v[0]}.{v[1]}: make setup PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode requirements/$(KIND).txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode $(if $(MOVED),--reinstall) requirements/$(KIND).txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . uv 'tensorflow-serving-api>=2.21,<2.22'
 	$(call install_extras,$(recorded_extras))
 	@rm -f $(VENV)/.ready-*

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import sqlite3
 import subprocess
 import time
 import urllib.error
@@ -20,6 +22,7 @@ import pipelines.engine.core.console
 from pipelines.engine.core import plotting
 from pipelines.engine.core.files import write_text
 from pipelines.engine.export import savedmodel
+from pipelines.engine.runs import registry
 from pipelines.engine.runs.run import Run
 from pipelines.engine.runs.tracking import Tracker
 from pipelines.sentiment.config import CONFIG
@@ -73,7 +76,8 @@ def finish(run: Run) -> None:
 
 
 def store(home: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    uri = f"sqlite:///{home / 'mlflow.db'}"
+    return MlflowClient(uri, uri)
 
 
 def test_a_run_arrives_whole(home):
@@ -256,3 +260,90 @@ def test_the_ui_shows_the_runs_of_the_same_store(home):
             f"/get-artifact?path=figures/empty.png&run_uuid={shown['info']['run_id']}",
         )
     assert picture == (run.folder / "figures" / "empty.png").read_bytes()
+
+
+def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go on in another folder, as a new process does: MLflow remembers the store it was told."""
+    monkeypatch.setenv("UNFOLD_HOME", str(folder))
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def all_uris(home: Path) -> list[str]:
+    """Every URI of the store that says where artifacts are."""
+    client = store(home)
+    experiment = client.get_experiment_by_name("sentiment")
+    uris = [experiment.artifact_location]
+    for run in client.search_runs([experiment.experiment_id]):
+        uris += [run.info.artifact_uri, f"file://{run.data.tags['unfold.folder']}"]
+    for version in client.search_model_versions("name='unfold-sentiment'"):
+        uris.append(client.get_model_version_download_uri("unfold-sentiment", version.version))
+    return uris
+
+
+@pytest.mark.parametrize(
+    ("place", "copied"), [("with a space, ü and 100% #1", False), ("a copy", True)]
+)
+def test_a_store_follows_its_folder(home, tmp_path, monkeypatch, place, copied):
+    """Artifacts of old and new runs are beside the store, and nothing is at the old place."""
+    run, config = make_run()
+    finish(run)
+    assert Tracker(run, config, pipelines.engine.core.console.Console()).finish("FINISHED")
+    new = tmp_path / place
+    before = all_uris(home)
+    shutil.copytree(home, new) if copied else home.rename(new)
+    in_folder(new, monkeypatch)
+    later, config = make_run()
+    finish(later)
+    assert Tracker(later, config, pipelines.engine.core.console.Console()).finish("FINISHED")
+    uris = all_uris(new)
+    assert len(uris) == len(before) + 3
+    assert {uri for uri in uris if not uri.startswith((new.as_uri(), f"file://{new}/"))} == set()
+    client = store(new)
+    for each in (run, later):
+        found = Run(new / "runs" / "sentiment" / each.id).info.mlflow
+        files = {a.path for a in client.list_artifacts(found.run_id)}
+        assert {"config.yaml", "keras"} <= files
+    registry.promote(Run(new / "runs" / "sentiment" / run.id))
+    shutil.rmtree(new / "runs")  # the registry has the model too
+    champion = registry.champion("sentiment", "sentiment")
+    with registry.savedmodel("sentiment", champion) as folder:
+        assert (folder / "saved_model.pb").exists()
+    assert home.exists() is copied
+    if copied:
+        assert all_uris(home) == before
+
+
+def test_a_store_that_the_user_chose_is_not_changed(home, tmp_path, monkeypatch):
+    """Several folders may share it; its artifacts stay where the first one has put them."""
+    run, config = make_run()
+    finish(run)
+    assert Tracker(run, config, pipelines.engine.core.console.Console()).finish("FINISHED")
+    before = all_uris(home)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
+    monkeypatch.setenv("UNFOLD_HOME", str(tmp_path / "other"))
+    later, config = make_run()
+    finish(later)
+    assert Tracker(later, config, pipelines.engine.core.console.Console()).finish("FINISHED")
+    assert set(before) <= set(all_uris(home))
+
+
+def test_a_moved_store_that_cannot_be_changed_costs_a_warning(home, tmp_path, monkeypatch, capfd):
+    run, config = make_run()
+    finish(run)
+    assert Tracker(run, config, pipelines.engine.core.console.Console()).finish("FINISHED")
+    new = home.rename(tmp_path / "moved")
+    in_folder(new, monkeypatch)
+    database = sqlite3.connect(new / "mlflow.db")
+    database.execute("CREATE TRIGGER held BEFORE UPDATE ON experiments BEGIN "
+                     "SELECT RAISE(ABORT, 'the table is held'); END")  # fmt: skip
+    database.commit()
+    database.close()
+    later, config = make_run()
+    finish(later)
+    assert not Tracker(later, config, pipelines.engine.core.console.Console()).finish("FINISHED")
+    message = capfd.readouterr().err
+    assert "warning: MLflow at" in message
+    assert f"moved here from {home}" in message
+    assert "the table is held" in message
+    assert not home.exists()

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines.engine.core.errors import UserError
 
 if TYPE_CHECKING:
+    import sqlite3
+
     import optuna
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -57,6 +59,14 @@ _UVICORN_WEBSOCKET = PrivateAPI(
     "WebSocketsSansIOProtocol",
 )
 _JAX_STATE = PrivateAPI("jax", "jax._src.distributed", "global_state")
+#: Where MLflow's SQL store keeps URIs of artifacts: tables and columns.
+_MLFLOW_URIS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 _TF_SESSION = "tensorflow.python.client.pywrap_tf_session"
 _TF_NEW_BUFFER = PrivateAPI("tensorflow", _TF_SESSION, "TF_NewBufferFromString")
 _TF_DELETE_BUFFER = PrivateAPI("tensorflow", _TF_SESSION, "TF_DeleteBuffer")
@@ -145,6 +155,29 @@ def websocket_protocol() -> type[WebSocketsSansIOProtocol]:
     """Return uvicorn's WebSocket protocol, which calls the methods that we override."""
     protocol: type[WebSocketsSansIOProtocol] = _with_methods(_UVICORN_WEBSOCKET, _WEBSOCKET_METHODS)
     return protocol
+
+
+def mlflow_locations(store: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Return the name and the URI of the artifacts of each experiment in MLflow's store."""
+    return store.execute("SELECT name, artifact_location FROM experiments").fetchall()
+
+
+def move_mlflow(store: sqlite3.Connection, uris: tuple[str, str], folders: tuple[str, str]) -> None:
+    """Replace the beginning of the URIs of artifacts in MLflow's store; it has no API for that.
+
+    Args:
+        store: MLflow's SQLite store.
+        uris: The folder of artifacts before and after.
+        folders: The folder of the store before and after, for the tag ``unfold.folder``.
+    """
+    changes = [(table, column, "true", uris) for table, column in _MLFLOW_URIS]
+    changes.append(("tags", "value", "key = 'unfold.folder'", folders))
+    for table, column, condition, (old, new) in changes:
+        store.execute(
+            f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
+            f"WHERE {condition} AND substr({column}, 1, length(:old) + 1) = :old || '/'",
+            {"old": old, "new": new},
+        )
 
 
 def _with_methods(api: PrivateAPI, methods: Sequence[str]) -> Any:

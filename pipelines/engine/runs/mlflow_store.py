@@ -13,6 +13,7 @@ from pipelines.engine.core.addresses import listen
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.files import lock
 from pipelines.engine.core.paths import home
+from pipelines.engine.runs import mlflow_location
 
 URI_SETTING = "MLFLOW_TRACKING_URI"
 #: Makes the UI open an experiment as model training, not as a chat application.
@@ -30,7 +31,11 @@ for _name, _value in {
 
 def store_uri() -> str:
     """Return ``MLFLOW_TRACKING_URI``, or by default a SQLite file beside the runs."""
-    return os.environ.get(URI_SETTING) or f"sqlite:///{home() / 'mlflow.db'}"
+    return os.environ.get(URI_SETTING) or f"sqlite:///{_default_database()}"
+
+
+def _default_database() -> Path:
+    return home() / "mlflow.db"
 
 
 def shown_uri() -> str:
@@ -43,9 +48,9 @@ def artifact_root() -> Path:
     return home() / "mlartifacts"
 
 
-def registered_name(task: str) -> str:
-    """Return the name of a task's registered model."""
-    return f"unfold-{task}"
+def registered_name(model: str) -> str:
+    """Return the name in MLflow's registry of the model with this name."""
+    return f"unfold-{model}"
 
 
 def store_exists() -> bool:
@@ -81,7 +86,13 @@ def client_of(mlflow: Any) -> Any:
     """Return a client, creating the tables of a new store."""
     # Only one process at a time may create them.
     with lock(home() / ".mlflow.lock", wait=True):
+        _follow_moved_folder()
         return mlflow.MlflowClient()
+
+
+def _follow_moved_folder() -> None:
+    if store_uri() == f"sqlite:///{_default_database()}":  # another is not only this folder's
+        mlflow_location.follow(_default_database(), artifact_root())
 
 
 def find_experiment_id(client: Any, name: str) -> str:
@@ -172,6 +183,8 @@ def serve_ui(host: str, port: int, console: Console) -> None:
         )
         return
     listen(host, port).close()
+    with lock(home() / ".mlflow.lock", wait=True):
+        _follow_moved_folder()
     console.say(f"MLflow on http://{host}:{port}  (store {shown_uri()}; Ctrl-C ends it)")
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]

@@ -75,6 +75,22 @@ def test_a_later_set_up_installs_the_extras_again(make, uv, tmp_path):
     assert extras_of(calls) == [".[bench,music]"]
 
 
+@pytest.mark.parametrize("first", ["#!{0}", "#!/bin/sh\n'''exec' '{0}'"], ids=["path", "shell"])
+def test_an_environment_that_was_moved_is_installed_again(make, uv, tmp_path, first):
+    """Its programs begin with the path of Python, whatever links lead to the folder."""
+    command = tmp_path / "bin" / "unfold"
+    (tmp_path / "link").symlink_to(tmp_path)
+    for place in (tmp_path, tmp_path / "link"):
+        command.write_text(first.format(place / "bin" / "python"))
+        assert make("setup").returncode == 0
+        assert uv() == []
+    command.write_text(first.format("/former place/.venv/bin/python"))
+    done = make("setup")
+    assert done.returncode == 0, done.stderr
+    assert "made in another folder" in done.stderr
+    assert "--reinstall" in uv()[0]
+
+
 @pytest.mark.parametrize("name", ["musik", "gpu", "cpu"])
 def test_an_unknown_extra_is_an_error(make, uv, tmp_path, name):
     done = make("setup", f"EXTRAS={name}")

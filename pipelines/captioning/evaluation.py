@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections import Counter
@@ -12,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import sacrebleu
+import tensorflow as tf
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pipelines.engine.config.schema import DecodingConfig
 from pipelines.engine.core import plotting
+from pipelines.engine.data import images
 from pipelines.engine.tasks.encoder_decoder import decoding_request
 
 #: Pictures captioned side by side.
@@ -159,11 +160,8 @@ def variety(outputs: Sequence[str], known: Sequence[str]) -> dict[str, float]:
 
 def shown(file: Path, size: int = 224) -> np.ndarray:
     """A picture as the model sees it, a square, ``<uint8>[size, size, 3]``."""
-    with Image.open(io.BytesIO(file.read_bytes())) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGBA")
-        white = Image.new("RGBA", upright.size, "white")
-        whole = Image.alpha_composite(white, upright).convert("RGB")
-        return np.asarray(whole.resize((size, size)))
+    pixels, _ = images.compiled_decoder(size)(tf.constant([file.read_bytes()]))
+    return np.asarray(pixels.numpy()[0].round(), "uint8")
 
 
 def contact_sheet(

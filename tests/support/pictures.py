@@ -7,7 +7,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 COLOURS = {"red": "#d02020", "green": "#20a040", "blue": "#2040d0", "yellow": "#e0c020"}
 SHAPES = ("circle", "square", "bar", "ring")
@@ -43,6 +43,86 @@ def scene() -> Image.Image:
     pixels = np.stack(waves, axis=-1)
     pixels[20:60, 30:120] = (250, 20, 20)
     return Image.fromarray(pixels.astype("uint8"))
+
+
+def as_pillow_sees(raw: bytes) -> Image.Image:
+    """A file as Pillow reads it: the first picture, upright, on white."""
+    with Image.open(io.BytesIO(raw)) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGBA")
+    white = Image.new("RGBA", upright.size, "white")
+    return Image.alpha_composite(white, upright).convert("RGB")
+
+
+def exif_of(orientation: int, *, endian: str = "<", thumbnail: int | None = None) -> bytes:
+    """EXIF data with an orientation, and another one for a thumbnail, without a prefix."""
+
+    def directory(entries: list[tuple[int, int, bytes]], following: int) -> bytes:
+        packed = b"".join(
+            struct.pack(endian + "HHI", tag, kind, 1) + value for tag, kind, value in entries
+        )
+        head = struct.pack(endian + "H", len(entries))
+        return head + packed + struct.pack(endian + "I", following)
+
+    def short(value: int) -> bytes:
+        return struct.pack(endian + "HH", value, 0)
+
+    first = [(0x0100, 3, short(300)), (0x0112, 3, short(orientation)), (0x0128, 3, short(2))]
+    length = 8 + 2 + 12 * len(first) + 4
+    second = [] if thumbnail is None else [(0x0112, 3, short(thumbnail))]
+    head = (b"II*\0" if endian == "<" else b"MM\0*") + struct.pack(endian + "I", 8)
+    body = directory(first, length if second else 0)
+    return head + body + (directory(second, 0) if second else b"")
+
+
+def xmp_of(orientation: int) -> bytes:
+    return (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="%d"/></x:xmpmeta>'
+        % orientation
+    )
+
+
+def bmp(
+    pixels: np.ndarray,
+    bits: int,
+    palette: np.ndarray | None = None,
+    masks: tuple[int, ...] = (),
+    *,
+    header: int = 40,
+    upwards: bool = True,
+) -> bytes:
+    """A BMP with these numbers as its pixels, ``<int>[height, width]``."""
+    height, width = pixels.shape
+    rows = pixels[::-1] if upwards else pixels
+    stride = (width * bits + 31) // 32 * 4
+    if bits < 8:
+        binary = (rows[..., None] >> np.arange(bits - 1, -1, -1)) & 1
+        packed = np.packbits(binary.reshape(height, -1).astype("uint8"), axis=1)
+    else:
+        packed = (rows[..., None] >> 8 * np.arange(bits // 8)) & 255
+    data = np.zeros((height, stride), "uint8")
+    data[:, : (width * bits + 7) // 8] = packed.reshape(height, -1)
+    if header == 12:
+        about = struct.pack("<IHHHH", 12, width, height, 1, bits)
+    else:
+        about = struct.pack(
+            "<IIiHHIIIIII", header, width, height if upwards else -height, 1, bits,
+            3 if masks else 0, 0, 0, 0, 0 if palette is None else len(palette), 0,
+        )  # fmt: skip
+        about += struct.pack(f"<{len(masks)}I", *masks)
+        about = about.ljust(header, b"\0")
+    if palette is not None:
+        colours = [bytes(c[::-1]) + (b"" if header == 12 else b"\0") for c in palette]
+        about += b"".join(colours)
+    start = 14 + len(about)
+    return b"BM" + struct.pack("<IHHI", start + data.size, 0, 0, start) + about + data.tobytes()
+
+
+def with_chunk(raw: bytes, kind: bytes, data: bytes) -> bytes:
+    """A PNG with one chunk more, before its pixels."""
+    chunk = struct.pack(">I", len(data)) + kind + data
+    chunk += struct.pack(">I", zlib.crc32(kind + data))
+    at = raw.index(b"IDAT") - 4
+    return raw[:at] + chunk + raw[at:]
 
 
 def claims(width: int, height: int) -> bytes:

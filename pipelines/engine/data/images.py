@@ -1,7 +1,7 @@
 """Check, store and decode images.
 
-Training and exports decode images by the same graph of core TensorFlow ops, so that both see the
-same pixels. Pillow checks beforehand whether a file is usable.
+Training and exports decode images by the same graph of core TensorFlow ops, so that both read the
+same files and see the same pixels. Pillow says what is wrong with a file that cannot be decoded.
 """
 
 from __future__ import annotations
@@ -9,52 +9,66 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import write_bytes
+from pipelines.engine.data.image_formats import bmp, gif, jpeg, png, webp
+from pipelines.engine.data.image_formats.file_bytes import MOST_PIXELS, Decoded, File, require
+from pipelines.engine.data.image_formats.orientation import orientation
 
-#: The formats that core ops can decode.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
-#: Images with more pixels are refused, because a small file may decompress to fill the memory.
-MOST_PIXELS = 2**27
-#: The orientation of a JPEG follows a marker as a tag with a value: for both byte orders, the tag
-#: (0x0112, type 3, one value) and the offset from it to the low byte of the value.
-_EXIF = b"Exif\0\0"
-_ORIENTATION = ((bytes([0x12, 1, 3, 0, 1, 0, 0, 0]), 8), (bytes([1, 0x12, 0, 3, 0, 0, 0, 1]), 9))
-#: The marker is in the first segments, none of which is longer.
-_HEADER = 2**16
+#: Counted up when the pixels of some image change, so that features of the old ones are not used.
+VERSION = 2
+#: The decoders, and their signatures with the places where they are.
+_DECODERS: dict[str, tuple[Any, int]] = {
+    "JPEG": (jpeg, 0), "PNG": (png, 0), "GIF": (gif, 0), "BMP": (bmp, 0), "WEBP": (webp, 8),
+}  # fmt: skip
+FORMATS = tuple(_DECODERS)
 #: Images more than this many times larger than needed are subsampled before they are resized.
 _SUBSAMPLE_ABOVE = 8
 
 
 def find_defect(raw: bytes) -> str | None:
-    """Return in a few words why the bytes are not a usable image; None if they are."""
+    """Return in a few words why the bytes are not a usable image; None if they are.
+
+    An image is usable if `decode` can read it.
+    """
+    try:
+        _decode_one(tf.constant(raw), tf.constant(1))
+    except tf.errors.OpError:
+        return _reason(raw)
+    return None
+
+
+def _reason(raw: bytes) -> str:
     if not raw:
         return "an empty file"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of many pixels: counted below
             with Image.open(io.BytesIO(raw)) as image:
-                if image.format not in FORMATS:
-                    return f"a {image.format} picture; {', '.join(FORMATS)} can be read"
+                kind = "JPEG" if image.format == "MPO" else image.format
+                if kind not in FORMATS:
+                    return f"a {kind} picture; {', '.join(FORMATS)} can be read"
                 width, height = image.size
                 if width * height > MOST_PIXELS:
                     return f"too many pixels ({width:,} × {height:,})"
-                # Of a JPEG an eighth of the size is enough to see that all of it is there.
-                image.draft("RGB", (1, 1))
+                if kind == "BMP" and image.info["compression"] not in bmp.COMPRESSIONS:
+                    return "a compressed BMP picture"
                 image.load()
     except Image.DecompressionBombError:
         return f"too many pixels (over {MOST_PIXELS:,})"
     except UnidentifiedImageError:
         return "not a picture"
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        return "a truncated picture" if "truncated" in str(error) else "a damaged picture"
-    return None
+        if "truncated" in str(error):
+            return "a truncated picture"
+    return "a damaged picture"
 
 
 def read(path: Path) -> bytes:
@@ -88,20 +102,11 @@ def store(raw: bytes, folder: Path) -> Path:
     return path
 
 
-def on_white(image: Image.Image) -> bytes:
-    """A picture that is transparent in places as PNG, on white."""
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    out = io.BytesIO()
-    Image.alpha_composite(white, image).convert("RGB").save(out, "PNG")
-    return out.getvalue()
-
-
 def decode(raw: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Decode image files of any size to square RGB images.
 
     Images are resized to a square with antialiasing, ignoring their aspect ratio, rotated by their
-    EXIF orientation, and put on white where transparent; of an animation, the first frame is used.
+    orientation, and put on white where transparent; of an animation, the first frame is used.
     An unreadable file becomes a black image and does not affect the others.
 
     Args:
@@ -113,44 +118,53 @@ def decode(raw: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
         be read, ``<bool>[batch]``.
     """
 
-    def one(raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # A dataset that skips errors is the only way to survive a broken file with core ops.
-        found = tf.data.Dataset.from_tensors(raw).map(lambda r: (_decode_one(r, size), True))
-        found = found.ignore_errors(log_warning=False)
-        nothing = tf.data.Dataset.from_tensors((tf.zeros([size, size, 3]), False))
-        picture, readable = found.concatenate(nothing).take(1).get_single_element()
-        return tf.ensure_shape(picture, [size, size, 3]), readable
-
-    signature = (tf.TensorSpec([size, size, 3], tf.float32), tf.TensorSpec([], tf.bool))
-    # One file more, because mapping over an empty batch gives no shape.
-    pictures, readable = tf.map_fn(
-        one, tf.concat([raw, [""]], axis=0), fn_output_signature=signature, parallel_iterations=2
-    )
-    return pictures[:-1], readable[:-1]
+    # A dataset that skips errors is the only way to survive a broken file with core ops.
+    count = tf.size(raw, tf.int64)
+    files = tf.data.Dataset.from_tensor_slices((tf.range(count), raw))
+    found = files.map(lambda i, file: (i, _decode_one(file, size)), num_parallel_calls=2)
+    found = found.ignore_errors(log_warning=False)
+    # One row more, because no batch can be empty.
+    last = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3])))
+    places, pictures = found.concatenate(last).batch(count + 1).get_single_element()
+    shape = tf.stack([count + 1, size, size, 3])
+    pictures = tf.scatter_nd(places[:, None], pictures, shape)[:-1]
+    readable = tf.scatter_nd(places[:, None], tf.fill(tf.shape(places), True), shape[:1])[:-1]
+    return tf.ensure_shape(pictures, [None, size, size, 3]), readable
 
 
-def _decode_one(raw: tf.Tensor, size: int) -> tf.Tensor:
-    is_png = tf.strings.substr(raw, 0, 4) == b"\x89PNG"
-    is_jpeg = tf.strings.substr(raw, 0, 2) == b"\xff\xd8"
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32)], autograph=False
+)
+def _decode_one(raw: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Decode a file to ``<float32>[size, size, 3]``, or raise ``InvalidArgumentError``."""
+    file = File.of(raw)
 
-    def png() -> tf.Tensor:
-        picture = tf.cast(_subsample(tf.io.decode_png(raw, channels=4), size), tf.float32)
-        share = picture[..., 3:]
-        # For opaque PNGs of less than 8 bits, the op sets alpha to their highest value, not 255.
-        bits = tf.cast(tf.io.decode_raw(tf.strings.substr(raw, 24, 1), tf.uint8)[0], tf.int32)
-        highest = tf.cast(tf.bitwise.left_shift(1, tf.minimum(bits, 8)) - 1, tf.float32)
-        share /= tf.where(tf.reduce_all(share == highest), highest, 255.0)
-        return _resize(picture[..., :3] * share + 255.0 * (1.0 - share), size)
+    def known(decoder: Any) -> Decoded:
+        found: Decoded = decoder.decode(file)
+        pixels = _subsample(found.pixels, size)
+        opaque = [[0, 0], [0, 0], [0, 4 - pixels.shape[2]]]
+        return found._replace(pixels=tf.pad(pixels, opaque, constant_values=255))
 
-    def other() -> tf.Tensor:
-        picture = tf.io.decode_image(raw, channels=3, expand_animations=False)
-        return _resize(_subsample(tf.ensure_shape(picture, [None, None, 3]), size), size)
+    def unknown() -> Decoded:
+        require(tf.constant(False))
+        return Decoded(tf.zeros([1, 1, 4], tf.uint8))
 
-    picture = tf.cond(is_png, png, other)
-    return tf.cond(is_jpeg, lambda: _upright(picture, _orientation(raw)), lambda: picture)
+    starts = [
+        tf.strings.substr(tf.strings.join([raw, bytes(at)]), at, len(decoder.SIGNATURE))
+        == decoder.SIGNATURE
+        for decoder, at in _DECODERS.values()
+    ]
+    kind = tf.reduce_max(tf.where(tf.stack(starts), tf.range(len(_DECODERS)), -1))
+    decoders = [partial(known, decoder) for decoder, _ in _DECODERS.values()]
+    found = tf.switch_case(kind, decoders, default=unknown)
+    picture = tf.cast(tf.ensure_shape(found.pixels, [None, None, 4]), tf.float32)
+    share = picture[..., 3:] / 255.0
+    picture = picture[..., :3] * share + 255.0 * (1.0 - share)
+    picture = tf.image.resize(picture, tf.stack([size, size]), antialias=True)
+    return _upright(picture, orientation(found.exif, found.xmp))
 
 
-def _subsample(picture: tf.Tensor, size: int) -> tf.Tensor:
+def _subsample(picture: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Drop rows and columns of an image that is far larger than needed."""
     channels = picture.shape[2]
     height, width = tf.unstack(tf.shape(picture)[:2])
@@ -159,37 +173,11 @@ def _subsample(picture: tf.Tensor, size: int) -> tf.Tensor:
     return tf.ensure_shape(picture, [None, None, channels])
 
 
-def _resize(picture: tf.Tensor, size: int) -> tf.Tensor:
-    return tf.image.resize(picture, [size, size], antialias=True)
-
-
-def _orientation(raw: tf.Tensor) -> tf.Tensor:
-    """Return the EXIF orientation of a JPEG, from 1 to 8; 1 (upright) if it has none."""
-    data = tf.io.decode_raw(tf.strings.substr(raw, 0, _HEADER), tf.uint8)
-    data = tf.concat([data, tf.zeros([16], tf.uint8)], axis=0)
-    count = tf.size(data) - 16
-
-    def starts(pattern: bytes) -> tf.Tensor:
-        same = [data[i : count + i] == byte for i, byte in enumerate(pattern)]
-        return tf.reduce_all(same, axis=0)
-
-    marks = tf.where(starts(_EXIF))
-    begin = tf.where(tf.size(marks) > 0, tf.reduce_min(marks), tf.cast(count, tf.int64))
-    found = tf.constant(1, tf.int32)
-    for tag, distance in _ORIENTATION:
-        places = tf.where(starts(tag))
-        places = tf.boolean_mask(places, places > begin)
-        place = tf.cast(tf.reduce_min(tf.concat([places, [count]], axis=0)), tf.int32)
-        value = tf.cast(data[tf.minimum(place + distance, count + 15)], tf.int32)
-        found = tf.where((value > 1) & (value <= 8) & (place < count), value, found)
-    return found
-
-
 def _upright(picture: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Rotate a square image by its EXIF orientation."""
+    """Rotate a square image by its orientation, ``<int64>[]``."""
 
     def among(*values: int) -> tf.Tensor:
-        return tf.reduce_any(orientation == tf.constant(values))
+        return tf.reduce_any(orientation == tf.constant(values, tf.int64))
 
     picture = tf.where(among(5, 6, 7, 8), tf.transpose(picture, [1, 0, 2]), picture)
     picture = tf.where(among(2, 3, 6, 7), tf.reverse(picture, [1]), picture)
@@ -202,7 +190,3 @@ def compiled_decoder(size: int) -> tf.types.experimental.GenericFunction:
     return tf.function(
         lambda raw: decode(raw, size), input_signature=[tf.TensorSpec([None], tf.string)]
     )
-
-
-# A truncated file is an error, whatever another library has set.
-ImageFile.LOAD_TRUNCATED_IMAGES = False

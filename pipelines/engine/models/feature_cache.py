@@ -21,8 +21,6 @@ from pipelines.engine.data import images
 
 #: Pictures that are looked at side by side.
 _ROWS = 32
-#: To be counted up when the way from bytes to pixels changes.
-_VERSION = 1
 #: What says nothing of what a layer does.
 _NO_PART = ("name", "trainable", "dtype", "batch_shape", "registered_name")
 
@@ -31,8 +29,8 @@ class Features:
     """The grids of an encoder by picture: ``<float16>[positions, channels]``.
 
     A grid is a file, named by the picture's bytes, in a folder named by the encoder's weights, its
-    structure and the size of its pictures. Behind the numbers there is their checksum: a file
-    that is damaged is made anew.
+    structure, the size of its pictures and the version of the decoder. Behind the numbers there is
+    their checksum: a file that is damaged is made anew.
 
     Args:
         encoder: ``<float>[batch, size, size, 3]`` → ``<float>[batch, height, width, channels]``;
@@ -49,7 +47,7 @@ class Features:
         else:
             _, height, width, channels = encoder.output_shape
             self.shape, name = (height * width, channels), fingerprint(encoder)
-        self._folder = folder / f"{name}-{size}-{_VERSION}"
+        self._folder = folder / f"{name}-{size}-{images.VERSION}"
         self._bytes = 2 * int(np.prod(self.shape))
 
     def path(self, digest: str) -> Path:

@@ -1,0 +1,82 @@
+"""PNG of every colour type and depth; of an animated one, the default image."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from pipelines.engine.data.image_formats.file_bytes import (
+    Chunk,
+    Decoded,
+    File,
+    bytes_of,
+    find_chunks,
+    require,
+    require_size,
+)
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+#: Chunks by their names, and texts also by their keywords.
+_XMP = b"iTXtXML:com.adobe.xmp\0"
+_PROFILE = b"Raw profile type exif\0"
+_CHUNKS = [b"tRNS", b"eXIf", _XMP, b"tEXt" + _PROFILE, b"zTXt" + _PROFILE]
+#: Longer compressed texts are refused: they may decompress to a thousand times as much.
+_MOST_COMPRESSED = 2**16
+#: As much of a text as is looked at.
+_MOST_TEXT = 2**18
+
+
+def decode(file: File) -> Decoded:
+    require_size(file.number(16, 4, big=True), file.number(20, 4, big=True))
+    chunks = find_chunks(file, 8, lambda at: _chunk(file, at), len(_CHUNKS), 12)
+    transparency, exif, xmp, plain, compressed = chunks
+    picture = tf.io.decode_png(file.raw, channels=4)
+    # For opaque images of less than 8 bits, the op sets alpha to their highest value, not 255.
+    highest = tf.bitwise.left_shift(1, tf.minimum(tf.cast(file.data[24], tf.int32), 8)) - 1
+    filled = tf.reduce_all(tf.cast(picture[..., 3], tf.int32) == highest)
+    # If the op ignored a damaged chunk, alpha is unknown.
+    require((highest == 255) | ~filled | (transparency == b""))
+    alpha = tf.where(filled, tf.constant(255, tf.uint8), picture[..., 3:])
+    picture = tf.concat([picture[..., :3], alpha], axis=-1)
+
+    def profile() -> tf.Tensor:
+        text = tf.cond(
+            compressed != b"", lambda: _decompress(compressed, len(_PROFILE) + 1), lambda: plain
+        )
+        return tf.cond(text != b"", lambda: _from_hexadecimal(text), lambda: b"")
+
+    exif = tf.cond(exif != b"", lambda: exif, profile)
+    return Decoded(picture, exif, tf.cond(xmp != b"", lambda: _text(xmp), lambda: b""))
+
+
+def _chunk(file: File, at: tf.Tensor) -> Chunk:
+    count = file.number(at, 4, big=True)
+    following = tf.where(file.text(at + 4, 4) == b"IEND", file.size, at + 12 + count)
+    return Chunk(file.which(at + 4, _CHUNKS), at + 8, count, following)
+
+
+def _decompress(data: tf.Tensor, start: int) -> tf.Tensor:
+    data = tf.strings.substr(data, start, -1)
+    require(tf.strings.length(data) <= _MOST_COMPRESSED)
+    return tf.io.decode_compressed(data, "ZLIB")
+
+
+def _text(chunk: tf.Tensor) -> tf.Tensor:
+    """Return the text of an iTXt chunk, which may be compressed."""
+    at = len(_XMP) - len(b"iTXt")
+    flag = tf.strings.substr(chunk, at, 1)
+    # Behind the flag and the method: the language and the translated keyword.
+    text = tf.strings.regex_replace(
+        tf.strings.substr(chunk, at + 2, -1), r"^[^\x00]*\x00[^\x00]*\x00", ""
+    )
+    return tf.cond(flag == b"\0", lambda: text, lambda: _decompress(text, 0))
+
+
+def _from_hexadecimal(text: tf.Tensor) -> tf.Tensor:
+    """Return the bytes that ImageMagick writes as digits, behind three lines."""
+    lines = tf.strings.split(tf.strings.substr(text, 0, _MOST_TEXT), "\n")[3:]
+    digits = tf.io.decode_raw(tf.strings.lower(tf.strings.reduce_join(lines)), tf.uint8)
+    values = tf.cast(digits, tf.int32)
+    values -= tf.where(values >= ord("a"), ord("a") - 10, ord("0"))
+    pairs = tf.reshape(values[: tf.size(values) // 2 * 2], [-1, 2])
+    return bytes_of(pairs[:, 0] * 16 + pairs[:, 1])

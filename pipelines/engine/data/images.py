@@ -40,7 +40,7 @@ def find_defect(raw: bytes) -> str | None:
     """
     try:
         _decode_one(tf.constant(raw), tf.constant(1))
-    except tf.errors.OpError:
+    except (tf.errors.OpError, UnicodeDecodeError):  # a message may have bytes of the file
         return _reason(raw)
     return None
 

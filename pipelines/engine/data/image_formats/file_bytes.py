@@ -29,17 +29,21 @@ class File(NamedTuple):
 
     def number(self, at: tf.Tensor | int, count: int, *, big: bool = False) -> tf.Tensor:
         """Return the unsigned number in ``count`` bytes, ``<int64>[]``."""
-        data = tf.slice(self.data, [tf.cast(at, tf.int64)], [count])
-        return number(data, tf.constant(big))
+        data, zeros = self.text(at, count), bytes(8 - count)
+        data = tf.strings.join([zeros, data] if big else [data, zeros])
+        return tf.reshape(tf.io.decode_raw(data, tf.int64, little_endian=not big), [])
 
     def text(self, at: tf.Tensor | int, count: tf.Tensor | int) -> tf.Tensor:
         """Return ``count`` bytes or as many as there are, ``<string>[]``."""
-        return tf.strings.substr(self.raw, tf.cast(at, tf.int64), tf.cast(count, tf.int64))
+        at, count = (tf.convert_to_tensor(value, tf.int64) for value in (at, count))
+        return tf.strings.substr(self.raw, tf.minimum(at, self.size), count)
 
     def which(self, at: tf.Tensor, names: list[bytes]) -> tf.Tensor:
         """Return the index of the name that is at a place, ``<int64>[]``; -1 if none is."""
-        same = tf.stack([self.text(at, len(name)) == name for name in names])
-        return tf.reduce_max(tf.where(same, tf.range(len(names), dtype=tf.int64), -1))
+        lengths = tf.constant([len(name) for name in names], tf.int64)
+        texts = tf.strings.substr(self.raw, tf.fill([len(names)], at), lengths)
+        places = tf.constant(list(range(len(names))), tf.int64)
+        return tf.reduce_max(tf.where(texts == tf.constant(names), places, -1))
 
 
 class Decoded(NamedTuple):
@@ -72,6 +76,11 @@ def number(data: tf.Tensor, big: tf.Tensor) -> tf.Tensor:
 def choose(condition: tf.Tensor, yes: tf.Tensor | int, no: tf.Tensor | int) -> tf.Tensor:
     """Return one of two numbers, ``<int64>[]``."""
     return tf.where(condition, tf.cast(yes, tf.int64), tf.cast(no, tf.int64))
+
+
+def behind(text: tf.Tensor, at: int) -> tf.Tensor:
+    """Return what is in a text from a place on, ``<string>[]``; "" if it is shorter."""
+    return tf.strings.substr(text, tf.minimum(at, tf.strings.length(text)), -1)
 
 
 def bytes_of(values: tf.Tensor) -> tf.Tensor:

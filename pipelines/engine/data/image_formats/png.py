@@ -8,6 +8,7 @@ from pipelines.engine.data.image_formats.file_bytes import (
     Chunk,
     Decoded,
     File,
+    behind,
     bytes_of,
     find_chunks,
     require,
@@ -31,13 +32,8 @@ def decode(file: File) -> Decoded:
     chunks = find_chunks(file, 8, lambda at: _chunk(file, at), len(_CHUNKS), 12)
     transparency, exif, xmp, plain, compressed = chunks
     picture = tf.io.decode_png(file.raw, channels=4)
-    # For opaque images of less than 8 bits, the op sets alpha to their highest value, not 255.
-    highest = tf.bitwise.left_shift(1, tf.minimum(tf.cast(file.data[24], tf.int32), 8)) - 1
-    filled = tf.reduce_all(tf.cast(picture[..., 3], tf.int32) == highest)
-    # If the op ignored a damaged chunk, alpha is unknown.
-    require((highest == 255) | ~filled | (transparency == b""))
-    alpha = tf.where(filled, tf.constant(255, tf.uint8), picture[..., 3:])
-    picture = tf.concat([picture[..., :3], alpha], axis=-1)
+    depth = file.number(24, 1)
+    picture = tf.cond(depth < 8, lambda: _opaque(picture, depth, transparency), lambda: picture)
 
     def profile() -> tf.Tensor:
         text = tf.cond(
@@ -49,6 +45,17 @@ def decode(file: File) -> Decoded:
     return Decoded(picture, exif, tf.cond(xmp != b"", lambda: _text(xmp), lambda: b""))
 
 
+def _opaque(picture: tf.Tensor, depth: tf.Tensor, transparency: tf.Tensor) -> tf.Tensor:
+    """Make opaque what is: for images of less than 8 bits without transparency, the op sets alpha
+    to their highest value, not 255."""
+    highest = tf.cast(tf.bitwise.left_shift(tf.constant(1, tf.int64), depth) - 1, tf.uint8)
+    filled = tf.reduce_all(picture[..., 3] == highest)
+    # If the op ignored a damaged chunk, alpha is unknown.
+    require(~filled | (transparency == b""))
+    alpha = tf.where(filled, tf.constant(255, tf.uint8), picture[..., 3:])
+    return tf.concat([picture[..., :3], alpha], axis=-1)
+
+
 def _chunk(file: File, at: tf.Tensor) -> Chunk:
     count = file.number(at, 4, big=True)
     following = tf.where(file.text(at + 4, 4) == b"IEND", file.size, at + 12 + count)
@@ -56,7 +63,7 @@ def _chunk(file: File, at: tf.Tensor) -> Chunk:
 
 
 def _decompress(data: tf.Tensor, start: int) -> tf.Tensor:
-    data = tf.strings.substr(data, start, -1)
+    data = behind(data, start)
     require(tf.strings.length(data) <= _MOST_COMPRESSED)
     return tf.io.decode_compressed(data, "ZLIB")
 
@@ -66,9 +73,7 @@ def _text(chunk: tf.Tensor) -> tf.Tensor:
     at = len(_XMP) - len(b"iTXt")
     flag = tf.strings.substr(chunk, at, 1)
     # Behind the flag and the method: the language and the translated keyword.
-    text = tf.strings.regex_replace(
-        tf.strings.substr(chunk, at + 2, -1), r"^[^\x00]*\x00[^\x00]*\x00", ""
-    )
+    text = tf.strings.regex_replace(behind(chunk, at + 2), r"^[^\x00]*\x00[^\x00]*\x00", "")
     return tf.cond(flag == b"\0", lambda: text, lambda: _decompress(text, 0))
 
 

@@ -8,6 +8,7 @@ from pipelines.engine.data.image_formats.file_bytes import (
     Chunk,
     Decoded,
     File,
+    behind,
     choose,
     encode_number,
     find_chunks,
@@ -95,7 +96,7 @@ def _as_file(frame: tf.Tensor) -> tf.Tensor:
     """Return a frame as a file of its own, because the op damages memory when it decodes some
     animations."""
     require(tf.strings.length(frame) > _FRAME)
-    size, chunks = (tf.strings.substr(frame, at, count) for at, count in ((6, 6), (_FRAME, -1)))
+    size, chunks = tf.strings.substr(frame, 6, 6), behind(frame, _FRAME)
     head = [_EXTENDED, bytes([10, 0, 0, 0]), bytes([_ALPHA, 0, 0, 0])]
     body = tf.strings.join([SIGNATURE, *head, size, chunks])
     length = encode_number(tf.cast(tf.strings.length(body), tf.int64), 4)

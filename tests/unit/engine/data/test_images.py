@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 
@@ -162,7 +163,7 @@ def bmps(draw) -> bytes:
 
 @pytest.mark.parametrize("files", [pngs(), jpegs(), webps(), gifs(), bmps()], ids=images.FORMATS)
 def test_pixels_are_those_of_pillow(files):
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=50, deadline=None)
     @given(files)
     def check(raw):
         found, true = read_by_both(raw)
@@ -190,7 +191,7 @@ def test_sixteen_bits_are_read_as_eight():
     np.testing.assert_allclose(pixels(other)[0], 1000 // 256, rtol=1e-6)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", [3, 6])
 def test_pngs_may_have_metadata_as_texts(orientation):
     plain = encoded(scene())
     exif = b"Exif\0\0" + exif_of(orientation)
@@ -202,14 +203,12 @@ def test_pngs_may_have_metadata_as_texts(orientation):
         np.testing.assert_allclose(found, true, atol=1.5, err_msg=str(kind))
 
 
-@pytest.mark.parametrize("orientation", [0, 9, 6, 8])
-@pytest.mark.parametrize("kind", [1, 2, 3, 4, 5])
-def test_only_integers_are_orientations(orientation, kind):
-    exif = bytearray(exif_of(orientation))
-    at = exif.index(b"\x12\1\3\0")
-    exif[at + 2] = kind
-    found, true = read_by_both(encoded(scene(), exif=bytes(exif)))
-    np.testing.assert_allclose(found, true, atol=1.5)
+def test_only_integers_are_orientations():
+    for orientation, kind in itertools.product([0, 9, 6, 8], [1, 2, 3, 4, 5]):
+        exif = bytearray(exif_of(orientation))
+        exif[exif.index(b"\x12\1\3\0") + 2] = kind
+        found, true = read_by_both(encoded(scene(), exif=bytes(exif)))
+        np.testing.assert_allclose(found, true, atol=1.5, err_msg=f"{orientation} {kind}")
 
 
 JPEG = encoded(scene(), "JPEG")
@@ -228,14 +227,14 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("why", BROKEN)
-def test_what_cannot_be_used_is_told(why, tmp_path):
-    assert images.find_defect(BROKEN[why]).startswith(why)
+def test_what_cannot_be_used_is_told(tmp_path):
     path = tmp_path / "photo.jpg"
-    path.write_bytes(BROKEN[why])
-    with pytest.raises(UserError, match=r"photo\.jpg: ") as caught:
-        images.read(path)
-    assert why in str(caught.value)
+    for why, raw in BROKEN.items():
+        assert images.find_defect(raw).startswith(why)
+        path.write_bytes(raw)
+        with pytest.raises(UserError, match=r"photo\.jpg: ") as caught:
+            images.read(path)
+        assert why in str(caught.value)
     with pytest.raises(UserError, match="no such file"):
         images.read(tmp_path / "other.jpg")
 
@@ -275,7 +274,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded():
             b"\x08\0\0\0\1\0\0\0", struct.pack("<II", 2**16, 2**16)
         ),
         b"GIF89a" + struct.pack("<HH", wide, wide) + encoded(scene().convert("L"), "GIF")[10:],
-        encoded(Image.new("L", (12_000, 12_000)), "PNG", compress_level=1),
+        claims(12_000, 12_000),
     ):
         assert images.find_defect(raw).startswith("too many pixels")
         assert pixels(raw)[1] == [False]

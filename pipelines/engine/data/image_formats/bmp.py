@@ -10,8 +10,8 @@ from pipelines.engine.data.image_formats.file_bytes import (
     choose,
     number,
     require,
-    require_size,
     whole_palette,
+    within_limits,
 )
 
 SIGNATURE = b"BM"
@@ -33,7 +33,7 @@ def decode(file: File) -> Decoded:
     width, height, bits, compression, colours, upwards = tf.cond(
         old, lambda: _old_header(file), lambda: _header(file)
     )
-    require_size(width, height)
+    file = file._replace(data=within_limits(file.data, width, height))
     require((compression == _PLAIN) | ((compression == _MASKED) & (bits >= 16)))
     require(tf.reduce_any(bits == tf.constant([1, 4, 8, 16, 24, 32], tf.int64)))
     colours = tf.where(

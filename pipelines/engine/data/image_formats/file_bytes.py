@@ -131,12 +131,18 @@ def whole_palette(colours: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(tf.concat([colours, missing], axis=0), [256, 3])
 
 
-def require(condition: tf.Tensor) -> None:
+def require(condition: tf.Tensor) -> tf.Operation:
     """Raise an error when the graph runs, unless the condition is true."""
-    tf.debugging.Assert(condition, ["not a readable image"])
+    return tf.debugging.Assert(condition, ["not a readable image"])
 
 
-def require_size(width: tf.Tensor, height: tf.Tensor) -> None:
-    """Refuse images with no pixels or too many; sizes are ``<int64>[]`` below 2**32."""
-    require((width > 0) & (height > 0))
-    require((width <= MOST_PIXELS) & (height <= MOST_PIXELS) & (width * height <= MOST_PIXELS))
+def within_limits(data: tf.Tensor, width: tf.Tensor, height: tf.Tensor) -> tf.Tensor:
+    """Return the data of an image, but not before its size is known to be usable.
+
+    Args:
+        width: ``<int64>[]``, below 2**32; as is ``height``.
+    """
+    some = (width > 0) & (height > 0) & (width <= MOST_PIXELS) & (height <= MOST_PIXELS)
+    # Ops that have no other effect run in any order: a decoder must wait for this.
+    with tf.control_dependencies([require(some & (width * height <= MOST_PIXELS))]):
+        return tf.identity(data)

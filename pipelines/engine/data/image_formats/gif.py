@@ -9,8 +9,8 @@ from pipelines.engine.data.image_formats.file_bytes import (
     Decoded,
     File,
     require,
-    require_size,
     whole_palette,
+    within_limits,
 )
 
 SIGNATURE = b"GIF8"
@@ -35,7 +35,6 @@ def decode(file: File) -> Decoded:
         tf.maximum(file.number(6, 2), left + wide),
         tf.maximum(file.number(8, 2), top + high),
     )
-    require_size(width, height)
     flags = tf.cast(file.data[at + 9], tf.int32)
     local = _table(file, at + 10, flags)
     end = tf.cast(ends[local[1] + 1], tf.int64)
@@ -46,7 +45,7 @@ def decode(file: File) -> Decoded:
         tf.where(interlaced, b"\xc7", b"\x87"), _NUMBERS,
         file.text(local[1], end + 1 - local[1]), _GUARD,
     ])  # fmt: skip
-    frames = tf.io.decode_gif(one)
+    frames = tf.io.decode_gif(within_limits(one, width, height))
     require(tf.shape(frames)[0] == 2)
     around = tf.stack([[top, height - top - high], [left, width - left - wide]])
     numbers = tf.cast(frames[0, :, :, 0], tf.int32)

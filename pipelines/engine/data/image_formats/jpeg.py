@@ -10,7 +10,7 @@ from pipelines.engine.data.image_formats.file_bytes import (
     File,
     choose,
     find_chunks,
-    require_size,
+    within_limits,
 )
 
 SIGNATURE = b"\xff\xd8\xff"
@@ -23,8 +23,8 @@ _BARE = [0x00, 0x01, *range(0xD0, 0xDA)]
 
 def decode(file: File) -> Decoded:
     height, width, _ = tf.unstack(tf.cast(tf.io.extract_jpeg_shape(file.raw), tf.int64))
-    require_size(width, height)
-    picture = tf.io.decode_jpeg(file.raw, channels=3, dct_method="INTEGER_ACCURATE")
+    raw = within_limits(file.raw, width, height)
+    picture = tf.io.decode_jpeg(raw, channels=3, dct_method="INTEGER_ACCURATE")
     exif, xmp = find_chunks(file, 2, lambda at: _segment(file, at), len(_SEGMENTS), 4)
     return Decoded(picture, exif, xmp)
 

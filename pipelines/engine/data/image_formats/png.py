@@ -12,7 +12,7 @@ from pipelines.engine.data.image_formats.file_bytes import (
     bytes_of,
     find_chunks,
     require,
-    require_size,
+    within_limits,
 )
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -28,10 +28,10 @@ _MOST_TEXT = 2**18
 
 
 def decode(file: File) -> Decoded:
-    require_size(file.number(16, 4, big=True), file.number(20, 4, big=True))
+    width, height = (file.number(at, 4, big=True) for at in (16, 20))
     chunks = find_chunks(file, 8, lambda at: _chunk(file, at), len(_CHUNKS), 12)
     transparency, exif, xmp, plain, compressed = chunks
-    picture = tf.io.decode_png(file.raw, channels=4)
+    picture = tf.io.decode_png(within_limits(file.raw, width, height), channels=4)
     depth = file.number(24, 1)
     picture = tf.cond(depth < 8, lambda: _opaque(picture, depth, transparency), lambda: picture)
 

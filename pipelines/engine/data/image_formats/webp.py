@@ -13,7 +13,7 @@ from pipelines.engine.data.image_formats.file_bytes import (
     encode_number,
     find_chunks,
     require,
-    require_size,
+    within_limits,
 )
 
 #: Behind the signature of RIFF and the file's size.
@@ -27,11 +27,12 @@ _FRAME = 16
 
 def decode(file: File) -> Decoded:
     width, height = _size(file)
-    require_size(width, height)
     kinds = [b"ANMF", b"EXIF", b"XMP "]
     frame, *metadata = find_chunks(file, 12, lambda at: _chunk(file, at, kinds), len(kinds), 8)
     animated = _has(file, _ANIMATED)
     still = File.of(tf.cond(animated, lambda: _as_file(frame), lambda: file.raw))
+    raw = within_limits(within_limits(still.raw, width, height), *_size(still))
+    still = still._replace(raw=raw)
     picture = tf.cond(_has_alpha(still), lambda: _decode(still, 4), lambda: _decode(still, 3))
     picture = tf.ensure_shape(picture, [None, None, 4])
 

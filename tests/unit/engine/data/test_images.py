@@ -163,7 +163,7 @@ def bmps(draw) -> bytes:
 
 @pytest.mark.parametrize("files", [pngs(), jpegs(), webps(), gifs(), bmps()], ids=images.FORMATS)
 def test_pixels_are_those_of_pillow(files):
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(files)
     def check(raw):
         found, true = read_by_both(raw)

@@ -1,7 +1,9 @@
 """Settings and fixtures of all tests: no time limits, fixed examples, a folder for each test."""
 
 import os
+import shutil
 import sys
+import tempfile
 
 # Before anything imports TensorFlow: its start-up messages are no test results.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -49,6 +51,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         mlflow.set_registry_uri(None)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose a folder for what all processes of the session share."""
+    os.environ.setdefault("UNFOLD_TEST_SESSION", tempfile.mkdtemp(prefix="unfold-"))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove that folder at the end, in the process that made it."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop("UNFOLD_TEST_SESSION"), ignore_errors=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their folder, and those that open a browser."""
     for item in items:
@@ -60,12 +73,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def trained_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> TrainOnce:
+def trained_once() -> TrainOnce:
     """``trained_once(task)``: one small trained run of a pipeline, shared by the whole session."""
-    root = tmp_path_factory.getbasetemp()
-    if worker_id != "master":
-        root = root.parent  # the folder of all workers
-    shared = root / "trained"
+    shared = Path(os.environ["UNFOLD_TEST_SESSION"], "trained")
     shared.mkdir(exist_ok=True)
     return lambda task: train_once(shared, task)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
 import shutil
@@ -13,13 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.alone import stands_alone
 from tests.support.commands import (
-    JAX,
-    asked_of_mlflow,
     interrupt,
     ok,
     resume_and_compare,
-    stands_alone,
     unfold,
 )
 from tests.support.photos import small
@@ -124,22 +121,6 @@ def test_interrupted_equals_uninterrupted(trained, source, tmp_path):
     resume_and_compare(tmp_path, "captioning", trained[1])
 
 
-@pytest.mark.jax
-def test_jax_trains_the_same_task_and_tensorflow_exports_it(source, tmp_path):
-    settings = ["train.epochs=2", "model.decoder.attention=none", "model.encoder.fine_tune=true"]
-    result = ok(
-        unfold(
-            tmp_path, "train", "captioning", "--json", *small(source, *settings),
-            **JAX,
-        )
-    )  # fmt: skip
-    assert result["scores"]["cross_entropy"] < 3
-    (tmp_path / "a.png").write_bytes(encoded(scene()))
-    answer = ok(unfold(tmp_path, "predict", "captioning", "--json", str(tmp_path / "a.png")))
-    assert answer["caption"]
-    assert "alignment" not in answer
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -162,11 +143,3 @@ def test_what_is_no_picture_is_told(trained, tmp_path):
     assert done.returncode == 2
     assert "photo.jpg: not a picture" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_the_registered_model_answers_over_http(trained, tmp_path):
-    picture = base64.b64encode(encoded(shape("blue", "bar"))).decode()
-    row = {"image": picture, "beam_width": 3, "max_length": 12}
-    (answer,) = asked_of_mlflow(trained[0], "captioning", [row], tmp_path)
-    assert "blue bar" in answer["caption"]
-    assert np.shape(answer["alignment"])[1:] == (2, 2)

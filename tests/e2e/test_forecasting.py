@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.alone import stands_alone
 from tests.support.commands import (
-    JAX,
-    asked_of_mlflow,
     interrupt,
     ok,
     resume_and_compare,
-    stands_alone,
     unfold,
 )
 from tests.support.prices import fresh, small
@@ -130,27 +128,6 @@ def test_interrupted_equals_uninterrupted(trained, source, base, tmp_path):
     resume_and_compare(tmp_path, "forecasting", trained[1])
 
 
-@pytest.mark.jax
-def test_jax_trains_paths_that_tensorflow_draws(source, base, tmp_path):
-    result = ok(
-        unfold(
-            tmp_path, "train", "forecasting", "--json", *base,
-            *small(source, "model.decode=autoregressive", "data.ratios={}", "train.epochs=2",
-                   "forecast.paths=50", "model.head=quantiles"),
-            **JAX,
-        )
-    )  # fmt: skip
-    assert 0.6 < result["scores"]["coverage_80"] < 0.98
-    ask = ["predict", "forecasting", "--json", source]
-    one, again, other = (
-        ok(unfold(tmp_path, *ask, "--set", f"forecast.seed={seed}"))["series"][0]["quantiles"]
-        for seed in (1, 1, 2)
-    )
-    assert one == again
-    assert one["0.1"][0] == other["0.1"][0]  # the first step is known without drawing
-    assert one["0.1"][2] != other["0.1"][2]
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -173,16 +150,3 @@ def test_a_file_that_is_not_there_is_one_line(trained):
     assert done.returncode == 2
     assert "nowhere.csv: no such file" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_the_registered_model_answers_over_http(trained, tmp_path):
-    close = np.linspace(10, 11, 30)
-    row = {
-        "history": np.stack([close, close + 0.1, close - 0.1], axis=-1).tolist(),
-        "lengths": 30,
-        "series": "AAA",
-        "time": (np.arange(30) * 86400).tolist(),
-        "future": (np.arange(30, 33) * 86400).tolist(),
-    }
-    (answer,) = asked_of_mlflow(trained[0], "forecasting", [row], tmp_path)
-    assert np.shape(answer["quantiles"]) == (3, 7)

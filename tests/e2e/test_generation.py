@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import JAX, asked_of_mlflow, interrupt, ok, resume_and_compare, unfold
+from tests.support.commands import interrupt, ok, resume_and_compare, unfold
 from tests.support.lines import SUBJECTS, small
 from tests.support.servers import serving
 
@@ -75,12 +74,6 @@ def test_sampling_is_chosen_at_the_request(trained):
     assert write("temperature=0.0", "max_length=2").split()[0] == "The"
 
 
-def test_the_registered_model_answers_over_http(trained, tmp_path):
-    row = {"prompt": "The sun rises in the", "temperature": 0, "max_length": 1, "seed": 1}
-    (answer,) = asked_of_mlflow(trained[0], "generation", [row], tmp_path)
-    assert answer["text"] == "The sun rises in the east"
-
-
 def test_clients_who_ask_at_once_are_answered_as_alone(trained):
     home, _ = trained
     ok(unfold(home, "export", "generation", "--json"))
@@ -121,20 +114,6 @@ def test_interrupted_equals_uninterrupted(trained, lines, tmp_path):
         for f in (Path(trained[1]["folder"]), folder)
     )
     assert first == second
-
-
-@pytest.mark.jax
-def test_jax_trains_the_same_task_and_tensorflow_exports_it(lines, tmp_path):
-    result = ok(
-        unfold(
-            tmp_path, "train", "generation", "--json", *small(lines, "train.epochs=2"),
-            **JAX,
-        )
-    )  # fmt: skip
-    assert result["scores"]["cross_entropy"] < 2
-    info = json.loads((Path(result["folder"]) / "run.json").read_text())
-    assert info["backend"] == "jax"
-    assert ok(unfold(tmp_path, "predict", "generation", "--json", "The"))["text"].startswith("The")
 
 
 def test_tunes_are_composed_judged_and_played(tmp_path):

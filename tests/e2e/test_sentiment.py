@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -16,7 +14,14 @@ import pytest
 
 from pipelines.cli import main
 from pipelines.engine.runs.run import Run
-from tests.support.commands import JAX, interrupt, ok, resume_and_compare, unfold, variables
+from tests.support.commands import (
+    Command,
+    interrupt,
+    ok,
+    resume_and_compare,
+    unfold,
+    variables,
+)
 from tests.support.reviews import small, write_reviews
 
 
@@ -177,16 +182,6 @@ def test_the_saved_config_reproduces_the_run_to_the_bit(trained, reviews, tmp_pa
         np.testing.assert_array_equal(first[name], second[name])
 
 
-@pytest.mark.jax
-def test_jax_trains_the_same_task_and_tensorflow_exports_it(reviews, tmp_path):
-    result = ok(unfold(tmp_path, "train", "sentiment", "--json", *small(reviews), **JAX))
-    assert result["scores"]["accuracy"] >= 0.95
-    info = json.loads((Path(result["folder"]) / "run.json").read_text())
-    assert info["backend"] == "jax"
-    answer = ok(unfold(tmp_path, "predict", "sentiment", "--json", "superb"))
-    assert answer["label"] == "positive"
-
-
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_interrupted_equals_uninterrupted(stop, trained, reviews, tmp_path):
     """Stopped by force inside an epoch, resumed, and the same weights to the bit."""
@@ -196,23 +191,16 @@ def test_interrupted_equals_uninterrupted(stop, trained, reviews, tmp_path):
 
 
 def test_two_trainings_at_once_on_one_store(reviews, tmp_path):
-    processes = [
-        subprocess.Popen(
-            [
-                *[sys.executable, "-m", "pipelines.cli", "train", "sentiment", "--json"],
-                *small(reviews, "train.epochs=1", f"seed={seed}"),
-            ],
-            env=os.environ | {"UNFOLD_HOME": str(tmp_path)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    commands = [
+        Command(
+            tmp_path, "train", "sentiment", "--json",
+            *small(reviews, "train.epochs=1", f"seed={seed}"),
         )
         for seed in (1, 2)
     ]  # fmt: skip
-    results = []
-    for process in processes:
-        out, err = process.communicate(timeout=600)
-        assert process.returncode == 0, err
-        assert "warning" not in err
-        results.append(json.loads(out))
+    ended = [command.wait() for command in commands]
+    assert not any("warning" in done.stderr for done in ended)
+    results = [ok(done) for done in ended]
     assert len({r["run"] for r in results}) == 2
     from mlflow import MlflowClient
 

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.alone import stands_alone
 from tests.support.commands import (
-    JAX,
-    asked_of_mlflow,
     interrupt,
     ok,
     resume_and_compare,
-    stands_alone,
     unfold,
 )
 from tests.support.pairs import small
@@ -91,21 +89,6 @@ def test_interrupted_equals_uninterrupted(trained, source, tmp_path):
     resume_and_compare(tmp_path, "translation", trained[1])
 
 
-@pytest.mark.jax
-def test_jax_trains_the_same_task_and_tensorflow_exports_it(source, tmp_path):
-    result = ok(
-        unfold(
-            tmp_path, "train", "translation", "--json",
-            *small(source, "train.epochs=2", "model.level=subword", "text.vocabulary=400",
-                   "model.decoder.attention=none"),
-            **JAX,
-        )
-    )  # fmt: skip
-    assert result["scores"]["cross_entropy"] < 4
-    answer = ok(unfold(tmp_path, "predict", "translation", "--json", "a dog"))
-    assert "alignment" not in answer
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -120,13 +103,3 @@ def test_a_mistake_is_one_line(source, tmp_path, settings, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("runs/translation/2*"))
-
-
-def test_the_registered_model_answers_over_http(trained, tmp_path):
-    """Also a text whose tokens are single bytes."""
-    texts = ["Here the tired fish runs.", "🙂", ""]
-    rows = [{"text": text, "beam_width": 5, "max_length": 20} for text in texts]
-    answer = asked_of_mlflow(trained[0], "translation", rows, tmp_path)
-    assert "läuft" in answer[0]["text"]
-    assert answer[2]["text"] == ""
-    assert len(answer[0]["alignment"][0]) == len(answer[0]["input_tokens"])

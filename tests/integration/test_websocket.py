@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import signal
-import subprocess
 import urllib.request
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import keras
@@ -48,7 +47,7 @@ def write(folder: Path, seed: int, **model: object) -> None:
 @pytest.fixture(scope="module")
 def server(
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[Path, str, subprocess.Popen[str]]]:
+) -> Iterator[tuple[Path, str, BaseProcess]]:
     home = tmp_path_factory.mktemp("home")
     write(home / "exports" / "both_ways" / "1", seed=0, bidirectional=True)
     write(home / "exports" / "review" / "1", seed=1, pool=["mean", "max"])
@@ -198,5 +197,5 @@ def test_shutdown_closes_streams(server):
     _, address, process = server
     with stream(address) as socket:
         ask(socket, text="good")
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         assert ended(socket).code in (1001, 1012)

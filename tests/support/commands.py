@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from unittest import mock
 
 import numpy as np
 
+from pipelines.engine.core.files import lock
 from pipelines.engine.tasks.catalog import BUILT_IN
 from tests.support import ROOT
 
@@ -46,15 +48,18 @@ class Command:
         *arguments: str,
         given: str | None = None,
         largest_file: int | None = None,
+        err: Path | None = None,
         **environment: str,
     ) -> None:
         self.arguments = arguments
         self._folder = tempfile.TemporaryDirectory()
-        self.out, self.err = (Path(self._folder.name, name) for name in ("out", "err"))
+        self.out = Path(self._folder.name, "out")
+        self.err = err or Path(self._folder.name, "err")
         for path in (self.out, self.err):  # whoever waits for a line may look before it starts
             path.touch()
         source = Path(self._folder.name, "in")
         source.write_text(given or "", encoding="utf-8", errors="surrogateescape")
+        prepare(home, arguments)
         wanted = os.environ | {"UNFOLD_HOME": str(home)} | environment
         root = str(ROOT)
         with mock.patch.dict(os.environ, {"PYTHONPATH": root, "KERAS_BACKEND": "tensorflow"}):
@@ -64,12 +69,34 @@ class Command:
             )
             self.process.start()
 
-    def wait(self) -> subprocess.CompletedProcess[str]:
-        self.process.join(600)
+    def wait(self, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+        self.process.join(seconds)
         assert self.process.exitcode is not None, f"still running: {self.arguments}"
         out, err = (path.read_text(encoding="utf-8") for path in (self.out, self.err))
         self._folder.cleanup()
         return subprocess.CompletedProcess(self.arguments, self.process.exitcode, out, err)
+
+
+def prepare(home: Path, arguments: Sequence[str]) -> None:
+    """Give a home that is about to be tracked an empty MLflow store: its tables take seconds."""
+    if arguments[0] in ("train", "compare", "sweep") and not (home / "mlflow.db").exists():
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copy(empty_store(), home / "mlflow.db")
+
+
+def empty_store() -> Path:
+    """Return the database of an MLflow store without runs, made once for the whole session."""
+    file = Path(os.environ["UNFOLD_TEST_SESSION"], "mlflow.db")
+    with lock(file.with_suffix(".lock"), wait=True):
+        if not file.exists():
+            new = file.with_name("new.db")
+            subprocess.run(
+                [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{new}"],
+                check=True,
+                capture_output=True,
+            )
+            new.rename(file)
+    return file
 
 
 def _become(
@@ -111,6 +138,7 @@ def anew(
     home: Path, *arguments: str, given: str | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """As `unfold`, from an interpreter that has just started."""
+    prepare(home, arguments)
     return subprocess.run(
         [sys.executable, "-m", "pipelines.cli", *arguments],
         env=os.environ | {"UNFOLD_HOME": str(home)} | environment,
@@ -141,54 +169,6 @@ def unfold_in_process(*arguments: str) -> subprocess.CompletedProcess[str]:
 def ok(done: subprocess.CompletedProcess[str]) -> dict:
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-def stands_alone(
-    code: str, *arguments: str, folder: Path, banned: Sequence[str] = (), **environment: str
-) -> dict:
-    """What ``code`` prints, as JSON, where this project cannot be imported.
-
-    In a process of its own that works in ``folder``; the modules ``banned`` are missing too.
-    """
-    missing = f"import sys; sys.modules |= dict.fromkeys({['layers', 'pipelines', *banned]})\n"
-    done = subprocess.run(
-        [sys.executable, "-c", missing + code, *arguments],
-        cwd=folder,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-_MLFLOW = """
-import threading, time, urllib.request
-import mlflow, uvicorn
-from mlflow.pyfunc.scoring_server import init
-app = init(mlflow.pyfunc.load_model(f"models:/unfold-{sys.argv[1]}/1"))
-server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-threading.Thread(target=server.run, daemon=True).start()
-while not server.started:
-    time.sleep(0.02)
-port = server.servers[0].sockets[0].getsockname()[1]
-url, kind = f"http://127.0.0.1:{port}/invocations", {"Content-Type": "application/json"}
-asked = urllib.request.Request(url, sys.argv[2].encode(), kind)
-print(urllib.request.urlopen(asked).read().decode())
-"""
-
-
-def asked_of_mlflow(home: Path, task: str, rows: list[dict], folder: Path) -> list[dict]:
-    """The answers of the registered model to rows of JSON, over HTTP.
-
-    The application of `mlflow models serve`, in a process that has nothing of this project.
-    """
-    body = json.dumps({"dataframe_records": rows})
-    store = f"sqlite:///{home / 'mlflow.db'}"
-    return stands_alone(_MLFLOW, task, body, folder=folder, MLFLOW_TRACKING_URI=store)[
-        "predictions"
-    ]
 
 
 def variables(file: Path) -> dict[str, np.ndarray]:

@@ -1,10 +1,15 @@
 """Helpers for the tests of the layers: random layers, and gradients on either backend."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
 
 import layers
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
 
 KINDS = ("SimpleRNN", "LSTM", "GRU", "GRU before")
 BATCH, TIME, INPUTS, UNITS = 4, 6, 3, 5
@@ -60,70 +65,86 @@ def outputs_and_gradients(layer, x, initial_state=None, seed=9, compiled=False, 
     """
     states = list(initial_state or [])
     x, states = ops.convert_to_tensor(x), [ops.convert_to_tensor(s) for s in states]
+    arrays = {k: ops.convert_to_tensor(v) for k, v in call.items() if isinstance(v, np.ndarray)}
+    fixed = {k: v for k, v in call.items() if k not in arrays}
+    if keras.backend.backend() != "tensorflow":
+        results = _results_on_jax(layer, seed, fixed)
+    elif compiled and not known:
+        results = _compiled_for(
+            layer,
+            seed,
+            tuple(fixed.items()),
+            tf.TensorSpec([None, None, x.shape[2]], x.dtype),
+            tuple(tf.TensorSpec([None, s.shape[1]], s.dtype) for s in states),
+            tuple((k, tf.TensorSpec([None] * len(a.shape), a.dtype)) for k, a in arrays.items()),
+            layer.route(training=fixed.get("training", False)).name,
+        )
+    elif compiled:
+        results = tf.function(_results(layer, seed, fixed, compiled), autograph=False)
+    else:
+        results = _results(layer, seed, fixed, compiled)
+    outputs, gradients = results(x, states, arrays)
+    names = ["sequences", *(f"state {i}" for i in range(len(states)))]
+    names += [v.path.split("/", 1)[1] for v in layer.trainable_variables]
+    return as_numpy(outputs), dict(zip(names, as_numpy(gradients), strict=True))
 
-    def weights_for(y, rng):
+
+def _loss(outputs, seed, compiled):
+    """Return a random linear function of the outputs, and the outputs as a list."""
+    flat = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    rng = np.random.default_rng(seed)
+
+    def weights_for(y):
         if not compiled:
             return rng.normal(size=tuple(y.shape))
         # Slices of a larger array, because the sizes are not known yet.
         enough = ops.convert_to_tensor(rng.normal(size=(32,) * len(y.shape)))
         return enough[tuple(slice(size) for size in ops.shape(y))]
 
-    def loss_of(outputs):
-        flat = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-        rng = np.random.default_rng(seed)
-        weighted = [ops.sum(ops.cast(y, "float64") * weights_for(y, rng)) for y in flat]
-        return sum(weighted[1:], weighted[0]), list(flat)
+    weighted = [ops.sum(ops.cast(y, "float64") * weights_for(y)) for y in flat]
+    return sum(weighted[1:], weighted[0]), list(flat)
 
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
 
-        variables = [v.value for v in layer.trainable_variables]
-        fixed = {k: v for k, v in call.items() if not isinstance(v, np.ndarray)}
-        arrays = {k: tf.constant(v) for k, v in call.items() if isinstance(v, np.ndarray)}
+def _results(layer, seed, fixed, compiled):
+    """Return the function of inputs, states and arrays whose results are compared."""
 
-        def results(x, states, arrays):
-            with tf.GradientTape() as tape:
-                tape.watch([x, *states])
-                outputs = layer(x, initial_state=states or None, **fixed, **arrays)
-                loss, outputs = loss_of(outputs)
-            sources = [x, *states, *variables]
-            zero = tf.UnconnectedGradients.ZERO
-            return outputs, tape.gradient(loss, sources, unconnected_gradients=zero)
+    def results(x, states, arrays):
+        with tf.GradientTape() as tape:
+            tape.watch([x, *states])
+            outputs = layer(x, initial_state=list(states) or None, **fixed, **arrays)
+            loss, outputs = _loss(outputs, seed, compiled)
+        sources = [x, *states, *(v.value for v in layer.trainable_variables)]
+        return outputs, tape.gradient(
+            loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
 
-        if compiled:
-            given = (x, states, arrays)
-            specs = tf.nest.map_structure(
-                lambda t: tf.TensorSpec(
-                    t.shape if known else [None] * min(2, len(t.shape)) + t.shape[2:], t.dtype
-                ),
-                given,
-            )
-            if not known:  # the number of features is
-                specs = (
-                    specs[0],
-                    [tf.TensorSpec([None, s.shape[1]], s.dtype) for s in states],
-                    specs[2],
-                )
-            results = tf.function(results, input_signature=specs)
-        outputs, gradients = results(x, states, arrays)
-    else:
-        import jax
+    return results
 
-        fixed = [v.value for v in layer.non_trainable_variables]
 
-        def loss_at(trainable, x, states):
-            outputs, _ = layer.stateless_call(
-                trainable, fixed, x, initial_state=states or None, **call
-            )
-            return loss_of(outputs)
+@functools.cache
+def _compiled_for(layer, seed, fixed, x, states, arrays, route):
+    """Return `_results`, compiled once for all sizes; ``route`` only tells functions apart."""
+    results = _results(layer, seed, dict(fixed), True)
+    return tf.function(results, input_signature=(x, list(states), dict(arrays)), autograph=False)
 
+
+def _results_on_jax(layer, seed, fixed):
+    import jax
+
+    def loss_at(trainable, x, states, arrays):
+        outputs, _ = layer.stateless_call(
+            trainable, others, x, initial_state=list(states) or None, **fixed, **arrays
+        )
+        return _loss(outputs, seed, compiled=True)
+
+    def results(x, states, arrays):
         trainable = [v.value for v in layer.trainable_variables]
         gradient = jax.jit(jax.grad(loss_at, argnums=(0, 1, 2), has_aux=True))
-        by_part, outputs = gradient(trainable, x, states)
-        gradients = [by_part[1], *by_part[2], *by_part[0]]
-    names = ["sequences", *(f"state {i}" for i in range(len(states)))]
-    names += [v.path.split("/", 1)[1] for v in layer.trainable_variables]
-    return as_numpy(outputs), dict(zip(names, as_numpy(gradients), strict=True))
+        by_part, outputs = gradient(trainable, x, states, arrays)
+        return outputs, [by_part[1], *by_part[2], *by_part[0]]
+
+    others = [v.value for v in layer.non_trainable_variables]
+    return results
 
 
 def assert_same(ours, theirs, atol=2e-5, rtol=1e-4):

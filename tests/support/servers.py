@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import requests
 import tensorflow as tf
 
 from pipelines.engine.core.files import new_folder
+from tests.support.commands import Command
 
 #: Small limits, so that a test can exceed them.
 SETTINGS = [
@@ -89,22 +88,17 @@ def serving(home: Path, *settings: str, names: Sequence[str] = ()) -> Iterator[S
         settings: Keys of the server's config.
         names: The models to serve; if empty, all.
     """
-    log = (home / "log").open("w+")
     pairs = [argument for pair in settings for argument in ("--set", pair)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "serve", *names, "--port", "0", *pairs],
-        env=os.environ | {"UNFOLD_HOME": str(home)},
-        stderr=log,
-    )
+    command = Command(home, "serve", *names, "--port", "0", *pairs, err=home / "log")
     try:
-        server = Server(process, home)
+        server = Server(command.process, home)
         wait(lambda: server.events("listening"))
         server.url = server.events("listening")[0]["address"]
         wait(lambda: server.get("/readyz").status_code == 200)
         yield server
     finally:
-        process.terminate()
-        assert process.wait(timeout=30) in (0, -signal.SIGTERM)
+        command.process.terminate()
+        assert command.wait(30).returncode in (0, -signal.SIGTERM)
 
 
 class Server:
@@ -112,12 +106,12 @@ class Server:
 
     url = ""
 
-    def __init__(self, process: subprocess.Popen[bytes], home: Path) -> None:
+    def __init__(self, process: BaseProcess, home: Path) -> None:
         self.process, self.home = process, home
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the log's lines of an event."""
-        assert self.process.poll() is None, (self.home / "log").read_text()
+        assert self.process.exitcode is None, (self.home / "log").read_text()
         lines = (self.home / "log").read_text().splitlines()
         return [e for line in lines if (e := json.loads(line))["event"] == name]
 

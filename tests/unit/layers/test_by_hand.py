@@ -1,5 +1,6 @@
 """The gradient derived by hand equals the backend's own."""
 
+import functools
 import importlib
 
 import keras
@@ -78,29 +79,34 @@ def test_equals_the_portable_path(kind, setting, lengths):
     assert_same(*both(layer, data(batch=9, time=9), states, **call))
 
 
-@settings(max_examples=10 if TENSORFLOW else 4)
-@given(
-    kind=st.sampled_from(KINDS),
-    batch=st.integers(1, 7),
-    time=st.integers(1, 11),
-    seed=st.integers(0, 1000),
-    truncate=st.sampled_from([None, 1, 2, 5]),
-    go_backwards=st.booleans(),
-    known=st.booleans(),
+@functools.cache
+def layer_of(kind, truncate, go_backwards):
+    """One layer for all examples, so that its functions are compiled once."""
+    settings = {"truncate": truncate, "go_backwards": go_backwards}
+    return make(kind, return_sequences=True, return_state=True, **settings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "truncate", "go_backwards"),
+    fewer_on_jax(
+        [
+            ("SimpleRNN", None, True),
+            ("LSTM", 1, False),
+            ("LSTM", 5, True),
+            ("GRU", 2, False),
+            ("GRU before", None, False),
+        ]
+    ),
 )
-def test_any_mask_and_shape(kind, batch, time, seed, truncate, go_backwards, known):
+@settings(max_examples=20 if TENSORFLOW else 2)
+@given(batch=st.integers(1, 7), time=st.integers(1, 11), seed=st.integers(0, 1000))
+def test_any_mask_and_shape(kind, truncate, go_backwards, batch, time, seed):
     """Masks with gaps too: a step that is not real is skipped wherever it is."""
-    layer = make(
-        kind,
-        return_sequences=True,
-        return_state=True,
-        truncate=truncate,
-        go_backwards=go_backwards,
-    )
+    layer = layer_of(kind, truncate, go_backwards)
     mask = np.random.default_rng(seed).random((batch, time)) < 0.6
     x = data(seed, batch=batch, time=time)
     states = random_states(layer, batch=batch)
-    assert_same(*both(layer, x, states, mask=mask, known=known))
+    assert_same(*both(layer, x, states, mask=mask, known=False))
 
 
 @pytest.mark.parametrize(("kind", "time"), [("LSTM", 3), ("SimpleRNN", 4), ("GRU", 23)])

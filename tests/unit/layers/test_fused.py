@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.comparing import (
@@ -59,21 +59,29 @@ def test_equals_the_loop(setting, known):
         assert_same(*both(layer, data(), states, lengths=lengths))
 
 
-@settings(max_examples=15)
-@given(
-    batch=st.integers(1, 6),
-    time=st.integers(1, 9),
-    seed=st.integers(0, 1000),
-    rows=st.integers(0, 6),
-    known=st.booleans(),
-)
-def test_any_mask_and_shape_on_either_side_of_the_limit(batch, time, seed, rows, known):
+@pytest.mark.parametrize("rows", [2, 3])
+def test_on_either_side_of_the_limit(rows, monkeypatch):
+    """More rows than `ROWS` go through the loop."""
+    monkeypatch.setattr(fused, "ROWS", rows)
     layer = make("LSTM", return_sequences=True, return_state=True)
+    mask = np.random.default_rng(0).random((3, 5)) < 0.6
+    assert_same(*both(layer, data(batch=3, time=5), random_states(layer, batch=3), mask=mask))
+
+
+@pytest.fixture(scope="module")
+def layer():
+    """One layer for all examples, so that its functions are compiled once."""
+    return make("LSTM", return_sequences=True, return_state=True)
+
+
+@given(batch=st.integers(1, 6), time=st.integers(1, 9), seed=st.integers(0, 1000))
+def test_any_mask_and_shape_of_unknown_size(layer, batch, time, seed):
     mask = np.random.default_rng(seed).random((batch, time)) < 0.6
     x = data(seed, batch=batch, time=time)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(fused, "ROWS", rows)
-        assert_same(*both(layer, x, random_states(layer, batch=batch), mask=mask, known=known))
+        patched.setattr(fused, "ROWS", 3)
+        states = random_states(layer, batch=batch)
+        assert_same(*both(layer, x, states, mask=mask, known=False))
 
 
 @pytest.mark.parametrize(("batch", "time"), [(0, 5), (3, 0), (0, 0)])

@@ -20,7 +20,7 @@ from pipelines.engine.runs.run import Run
 from pipelines.sentiment.config import CONFIG
 from pipelines.sentiment.processor import TextClasses
 from pipelines.sentiment.task import TASK
-from tests.support.commands import stands_alone
+from tests.support.alone import stands_alone
 
 WORDS = ["good", "bad", "film", "the", "ünder", "日", "😀", "don't"]
 TEXTS = [

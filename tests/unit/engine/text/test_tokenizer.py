@@ -23,7 +23,7 @@ from pipelines.engine.export import savedmodel
 from pipelines.engine.text.tokenizer import BYTES, END, END_MARK, DocumentTokenizer
 from pipelines.engine.text.vocabulary import RESERVED, UNKNOWN
 from tests.support import ROOT
-from tests.support.commands import stands_alone
+from tests.support.alone import stands_alone
 
 TEXTS = [
     "It was the best of times, it was the worst of times.\n",

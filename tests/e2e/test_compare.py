@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +10,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.engine.config import loader as configs
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.runs import profiling
 from pipelines.engine.runs.run import Run
-from pipelines.engine.tasks.catalog import BUILT_IN, get_config
-from pipelines.workflows import compare
-from pipelines.workflows.compare import Comparison, Variant
 from tests.support import ROOT
-from tests.support.commands import unfold_in_process
+from tests.support.commands import Command, unfold_in_process, wait_for
 from tests.support.reviews import SMALL, write_reviews
 
 
@@ -37,19 +31,12 @@ def asked(tmp_path_factory) -> list[str]:
 def compared(asked, tmp_path_factory) -> tuple[Path, dict, str]:
     """A home with a comparison that was interrupted and gone on with; what it printed then."""
     home = tmp_path_factory.mktemp("home")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", *asked],
-        env=os.environ | {"UNFOLD_HOME": str(home)},
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("  epoch 1/"):
-            break
-    process.send_signal(signal.SIGTERM)
-    said = process.stderr.read()
-    assert process.wait(timeout=120) == 130
-    assert "the same command continues from here" in said
+    command = Command(home, *asked)
+    wait_for("  epoch 1/", command)
+    command.process.terminate()
+    ended = command.wait(120)
+    assert ended.returncode == 130
+    assert "the same command continues from here" in ended.stderr
     (folder,) = (home / "runs" / "sentiment").glob("2*")
     assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
     with pytest.MonkeyPatch.context() as patch:
@@ -196,47 +183,6 @@ def test_a_registry_that_cannot_be_asked(compared, here, monkeypatch, tmp_path):
         assert "cannot be used" in done.stderr
         assert "Traceback" not in done.stderr
     assert unfold_in_process("export", "sentiment", "--run", run.id).returncode == 0
-
-
-@pytest.mark.parametrize("task", BUILT_IN)
-def test_every_variant_of_every_config_is_allowed(task):
-    kind = get_config(task)
-    assert len(kind.variants) >= 4
-    for file in (ROOT / "configs" / task).glob("*.yaml"):
-        base = configs.load(file, kind)
-        found = {
-            configs.dump(configs.load(file, kind, overrides))
-            for overrides in kind.variants.values()
-        }
-        assert len(found) == len(kind.variants)
-        assert configs.dump(base) in found, "the config itself is one of them"
-
-
-def test_a_variant_that_there_is_not_is_named(tmp_path):
-    done = unfold_in_process("compare", "sentiment", "--only", "transformer")
-    assert done.returncode == 2
-    assert "no variant 'transformer'; there are: n-grams, feedforward, rnn" in done.stderr
-
-
-def comparison(**scores: list[float]) -> Comparison:
-    costs = {"parameters": [10.0], "train_seconds": [1.0], "peak_memory_mb": [500.0]}
-    return Comparison(
-        task="sentiment", config_name="default", folder=Path("here"), metric="accuracy",
-        higher_is_better=True, monitor="val_accuracy", baselines={"guessing": 0.5}, failed={},
-        variants=[
-            Variant(name, values, costs | {"latency_ms": [2.0]}, [[0.5, 0.6], [0.7]], ["r"])
-            for name, values in scores.items()
-        ],
-    )  # fmt: skip
-
-
-def test_deviation_is_that_of_a_sample_and_rounded_to_what_it_tells():
-    found = comparison(lstm=[0.90, 0.91, 0.95], rnn=[0.8])
-    assert found.variants[0].deviation == pytest.approx(0.0264575)
-    assert [row[1] for row in found.rows] == ["0.920 ± 0.026", "0.8", "0.5"]
-    assert "3 seed(s)" in found.title
-    assert found.best is found.variants[0]
-    assert len(compare.draw(found).axes) == 3
 
 
 def test_a_process_knows_its_peak_and_not_that_of_its_parent():

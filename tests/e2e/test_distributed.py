@@ -67,11 +67,28 @@ def assert_same(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
         np.testing.assert_allclose(one[name], two[name], rtol=1e-3, atol=1e-4)
 
 
-def test_two_processes_train_as_one_does(source, tmp_path):
-    file = prices.fresh(tmp_path)
-    chosen = ["--config", str(file), *prices.small(source, "train.epochs=2")]
-    chosen += ["--set", "data.ratios={}", "--set", "train.health=0"]
-    alone = ok(anew(tmp_path / "alone", "train", "forecasting", "--json", *chosen, **JAX))
+@pytest.fixture(scope="module")
+def chosen(source, tmp_path_factory) -> list[str]:
+    """The options of a training that is long enough to be stopped in its middle."""
+    file = prices.fresh(tmp_path_factory.mktemp("config"))
+    settings = [*prices.small(source, "train.epochs=6"), "--set", "data.ratios={}"]
+    return ["--config", str(file), *settings, "--set", "train.health=0"]
+
+
+@pytest.fixture(scope="module")
+def alone(chosen, tmp_path_factory) -> dict:
+    """What one process prints that trains alone."""
+    home = tmp_path_factory.mktemp("alone")
+    return ok(anew(home, "train", "forecasting", "--json", *chosen, **JAX))
+
+
+def assert_ends_like(alone: dict, folder: str | Path, scores: dict[str, float]) -> None:
+    assert_same(checkpoint(alone["folder"]), checkpoint(folder))
+    for name, score in alone["scores"].items():
+        assert scores[name] == pytest.approx(score, rel=1e-3, abs=1e-4), name
+
+
+def test_two_processes_train_as_one_does(chosen, alone, tmp_path):
     processes = together(
         tmp_path, "forecasting", "--json", *chosen, "--set", "train.distribute=jax"
     )
@@ -79,9 +96,7 @@ def test_two_processes_train_as_one_does(source, tmp_path):
     assert [p.returncode for p in processes] == [0, 0], (tmp_path / "err0").read_text()
     assert silent == ""
     result = json.loads(out)
-    assert_same(checkpoint(alone["folder"]), checkpoint(result["folder"]))
-    for name, score in alone["scores"].items():
-        assert result["scores"][name] == pytest.approx(score, rel=1e-3), name
+    assert_ends_like(alone, result["folder"], result["scores"])
 
 
 def test_a_lost_process_ends_the_other_and_one_alone_goes_on(tmp_path):
@@ -110,12 +125,12 @@ LEAVING = """
 import sys, time
 from pipelines.engine.training import cluster
 joined = cluster.join(cluster.Location(sys.argv[1], 2, int(sys.argv[2])))
-cluster._LOST_AFTER = 5.0
+cluster._HEARTBEAT, cluster._LOST_AFTER = 0.5, 3.0
 if joined.process_id == 0:
-    time.sleep(9)
+    time.sleep(4)
 joined.require_equal("config", "the same")
 if joined.process_id == 0:
-    time.sleep(9)  # it writes what they have trained
+    time.sleep(4)  # it writes what they have trained
 joined.leave()
 cluster.exit_process(0)
 """
@@ -138,15 +153,14 @@ def test_the_others_wait_for_the_one_that_writes():
     assert "DEADLINE" not in said[1]
 
 
-def test_what_one_began_two_go_on_with(tmp_path):
-    chosen = small(write_reviews(tmp_path / "reviews.csv"), *QUICK, "train.distribute=jax")
-    alone = ok(anew(tmp_path / "alone", "train", "sentiment", "--json", *chosen, **JAX))
-    home = tmp_path / "begun"
-    home.mkdir()
-    said = home / "err"
+def test_what_one_began_two_go_on_with(chosen, alone, tmp_path):
+    said = tmp_path / "err"
     begun = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "train", "sentiment", *chosen],
-        env=os.environ | JAX | {"UNFOLD_HOME": str(home)},
+        [
+            *[sys.executable, "-m", "pipelines.cli", "train", "forecasting"],
+            *[*chosen, "--set", "train.distribute=jax"],
+        ],
+        env=os.environ | JAX | {"UNFOLD_HOME": str(tmp_path)},
         stdout=subprocess.DEVNULL, stderr=said.open("w"),
     )  # fmt: skip
     while "epoch 2/" not in said.read_text():
@@ -154,17 +168,15 @@ def test_what_one_began_two_go_on_with(tmp_path):
         time.sleep(0.02)
     begun.terminate()
     assert begun.wait(timeout=90) == 130, said.read_text()
-    (folder,) = (home / "runs" / "sentiment").glob("2*")
-    assert len(json.loads((folder / "history.json").read_text())) < 4
+    (folder,) = (tmp_path / "runs" / "forecasting").glob("2*")
+    assert len(json.loads((folder / "history.json").read_text())) < 6
     processes = together(
-        home, "sentiment", "--json", "--resume", folder.name,
-        second=["sentiment", "--config", str(folder / "config.yaml")],
+        tmp_path, "forecasting", "--json", "--resume", folder.name,
+        second=["forecasting", "--config", str(folder / "config.yaml")],
     )  # fmt: skip
     out, _ = (process.communicate(timeout=600)[0] for process in processes)
-    assert [p.returncode for p in processes] == [0, 0], (home / "err0").read_text()
-    assert_same(checkpoint(alone["folder"]), checkpoint(folder))
-    for name, score in alone["scores"].items():
-        assert json.loads(out)["scores"][name] == pytest.approx(score, rel=1e-3, abs=1e-4), name
+    assert [p.returncode for p in processes] == [0, 0], (tmp_path / "err0").read_text()
+    assert_ends_like(alone, folder, json.loads(out)["scores"])
 
 
 @pytest.mark.parametrize("lost", [True, False])

@@ -7,6 +7,10 @@ import tempfile
 
 # Before anything imports TensorFlow: its start-up messages are no test results.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Before anything compiles: tests want compilation to be quick rather than its result.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 # Nothing of a test goes to the store of whoever runs it.
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("MLFLOW_REGISTRY_URI", None)

@@ -24,11 +24,8 @@ from pipelines.engine.core.files import lock
 from pipelines.engine.tasks.catalog import BUILT_IN
 from tests.support import ROOT
 
-#: The environment of a command on JAX. These trainings are short: most of one is compiling.
-JAX = {
-    "KERAS_BACKEND": "jax",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-}
+#: The environment of a command on JAX.
+JAX = {"KERAS_BACKEND": "jax"}
 
 #: Commands are forked from a process that has imported what they need, ten seconds of work that
 #: each would do again. It has computed nothing, and TensorFlow starts in each of them anew.

@@ -17,6 +17,7 @@ from pipelines.engine.data.splits import Splits
 from pipelines.engine.data.token_streams import TokenStreams
 from pipelines.engine.export import savedmodel
 from pipelines.engine.text.tokenizer import END, DocumentTokenizer
+from pipelines.engine.training.loop import without_autotune
 from pipelines.engine.training.losses import MaskedCrossentropy, PerToken
 from pipelines.generation import evaluation
 from pipelines.generation.config import CONFIG, GenerationModelConfig, GenerationTextConfig
@@ -191,7 +192,9 @@ def test_one_batch_is_learned_by_heart(tied):
     windows = TokenStreams(rows, rows=2, window=21, end=END).arrange()
     model.compile(keras.optimizers.Adam(0.02), loss=MaskedCrossentropy(),
                   metrics=[PerToken("nats", name="nats")])  # fmt: skip
-    history = model.fit(windows.dataset().repeat(150), verbose=0, epochs=1).history
+    history = model.fit(
+        without_autotune(windows.dataset().repeat(150)), verbose=0, epochs=1
+    ).history
     assert model.evaluate(windows.dataset(), verbose=0, return_dict=True)["nats"] < 0.1
     assert history["nats"][0] < math.log(9)
     assert any(w.path.startswith("V/") for w in model.trainable_weights) != tied
@@ -270,7 +273,7 @@ def taught(text: str, level: str, **settings):
     )
     windows = TokenStreams(processor.encode([text]), rows=1, window=32, end=END).arrange()
     model.compile(keras.optimizers.Adam(0.01), loss=MaskedCrossentropy())
-    model.fit(windows.dataset().repeat(200), verbose=0)
+    model.fit(without_autotune(windows.dataset().repeat(200)), verbose=0)
     return text, processor, model
 
 

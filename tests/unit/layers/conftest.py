@@ -1,10 +1,3 @@
-import os
-
-# Read when JAX starts: these tests want compilation to be quick rather than its result.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-)
-
 import keras
 import pytest
 

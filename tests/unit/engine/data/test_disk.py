@@ -246,7 +246,7 @@ def test_where_data_cannot_be_kept_on_disk_the_key_is_refused(task):
 
 
 #: Megabytes that are left for the data, and how many times as many there are.
-LEFT, TIMES = 24, 10
+LEFT, TIMES = 12, 10
 
 
 @pytest.fixture(scope="module")

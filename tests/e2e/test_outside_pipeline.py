@@ -16,7 +16,7 @@ import pytest
 
 from pipelines.engine.tasks.catalog import BUILT_IN
 from tests.support import ROOT
-from tests.support.commands import anew, ok
+from tests.support.commands import ok, unfold
 from tests.support.servers import serving
 
 OUTSIDE = ROOT / "tests" / "outside"
@@ -47,7 +47,7 @@ def trained(sentences: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     """A home folder with one finished run, and the output of ``train --json``."""
     home = tmp_path_factory.mktemp("home")
     source = f"data.source={sentences}"
-    return home, ok(anew(home, "train", "tags", "--json", "--set", source, **PATH))
+    return home, ok(unfold(home, "train", "tags", "--json", "--set", source, **PATH))
 
 
 def test_it_learns_to_tag(trained):
@@ -60,26 +60,26 @@ def test_it_learns_to_tag(trained):
 
 def test_it_is_evaluated_as_in_training(trained):
     home, result = trained
-    again = ok(anew(home, "evaluate", "tags", "--json", **PATH))
+    again = ok(unfold(home, "evaluate", "tags", "--json", **PATH))
     assert again["accuracy"] == pytest.approx(result["scores"]["accuracy"])
 
 
 def test_the_same_word_has_the_tag_of_its_place(trained):
     home, _ = trained
-    answer = ok(anew(home, "predict", "tags", "--json", "the fish fish a bird", **PATH))
+    answer = ok(unfold(home, "predict", "tags", "--json", "the fish fish a bird", **PATH))
     assert answer["tags"] == ["D", "N", "V", "D", "N"]
 
 
 def test_without_explanations_explain_is_an_error(trained):
     home, _ = trained
-    done = anew(home, "explain", "tags", "the dog sees", **PATH)
+    done = unfold(home, "explain", "tags", "the dog sees", **PATH)
     assert done.returncode == 2
     assert "tags has no explanations" in done.stderr
 
 
 def test_its_export_is_served_without_the_package(trained):
     home, _ = trained
-    ok(anew(home, "export", "tags", "--json", **PATH))
+    ok(unfold(home, "export", "tags", "--json", **PATH))
     with serving(home) as server:
         answer = server.post({"instances": ["a cat hears"]}, "/v1/models/tags:predict")
     assert answer.json() == {"predictions": [["D", "N", "V"]]}
@@ -87,7 +87,7 @@ def test_its_export_is_served_without_the_package(trained):
 
 def test_its_variants_are_compared(sentences, tmp_path):
     source = ["--set", f"data.source={sentences}", "--set", "train.epochs=1"]
-    found = ok(anew(tmp_path, "compare", "tags", "--json", "--seeds", "1", *source, **PATH))
+    found = ok(unfold(tmp_path, "compare", "tags", "--json", "--seeds", "1", *source, **PATH))
     assert set(found["variants"]) == {"forward", "bidirectional"}
     assert not found["failed"]
 

@@ -182,7 +182,7 @@ def test_the_saved_config_reproduces_the_run_to_the_bit(trained, reviews, tmp_pa
         np.testing.assert_array_equal(first[name], second[name])
 
 
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_interrupted_equals_uninterrupted(stop, trained, reviews, tmp_path):
     """Stopped by force inside an epoch, resumed, and the same weights to the bit."""
     interrupt(tmp_path, "sentiment", small(reviews), stop)

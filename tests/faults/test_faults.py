@@ -25,7 +25,7 @@ EPOCHS = 4
 
 
 #: Kills at random moments: `make faults` asks for more of them.
-KILLS = int(os.environ.get("UNFOLD_KILLS", "6"))
+KILLS = int(os.environ.get("UNFOLD_KILLS", "3"))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_killed_at_any_moment(number, reviews, whole, tmp_path):
     assert_recovers(home, reviews, whole[1])
 
 
-@pytest.mark.parametrize("grids", [1, 40, 80])
+@pytest.mark.parametrize("grids", [1, 60])
 def test_killed_while_the_cache_of_pictures_is_written(grids, photos, captioned, tmp_path):
     """What is in the cache then is whole, and the next training makes what is missing: the same but
     for the last bit of some numbers, which depends on what was looked at beside a picture."""
@@ -166,7 +166,7 @@ def cached(home: Path) -> dict[str, Path]:
     return {p.name: p for p in (home / "features").rglob("[!.]*") if p.is_file()}
 
 
-@pytest.mark.parametrize("largest", [10_000, 20_000, 60_000, 200_000])  # what it says fits
+@pytest.mark.parametrize("largest", [10_000, 60_000, 200_000])  # what it says fits
 def test_full_disk_is_said_in_one_line(largest, reviews, whole, tmp_path):
     home = fresh_store(tmp_path / "home", whole[0])
     command = Command(home, "train", "sentiment", *small(reviews), largest_file=largest)

@@ -117,6 +117,8 @@ def _become(
         with path.open(mode) as file:
             os.dup2(file.fileno(), number)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    if "PYTHONPATH" in environment:  # read when an interpreter starts
+        sys.path[:0] = environment["PYTHONPATH"].split(os.pathsep)
     from pipelines.cli import main
 
     main.main(list(arguments))

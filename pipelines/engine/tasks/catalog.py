@@ -11,8 +11,11 @@ Keras, and ``task``, which defines ``TASK``.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,8 +125,14 @@ def _packages() -> dict[str, str]:
     return found
 
 
-def _registered() -> list[tuple[str, str, str]]:
+def _registered() -> Sequence[tuple[str, str, str]]:
     """Return name, package and distribution of each entry point."""
+    return _registered_on(tuple(sys.path))
+
+
+@functools.cache
+def _registered_on(path: tuple[str, ...]) -> Sequence[tuple[str, str, str]]:
+    """Read the entry points on a search path, once: there may be hundreds of distributions."""
     return [
         (point.name, point.value, point.dist.name if point.dist else "an unknown distribution")
         for point in metadata.entry_points(group=GROUP)

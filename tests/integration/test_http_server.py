@@ -253,7 +253,7 @@ def test_too_many_connections(server):
         for _ in range(60):
             held.enter_context(server.connect())
         # The server needs a moment to accept the open connections.
-        wait(lambda: server.get("/healthz").status_code == 503, 5)
+        wait(lambda: server.get("/healthz").status_code == 503)
         assert "limits.connections" in error(server.get("/healthz"), 503)
     wait(lambda: server.get("/healthz").status_code == 200)
 
@@ -312,7 +312,7 @@ def test_a_fuzzer_finds_only_responses_that_match_the_schema(server, tmp_path):
     done = subprocess.run(
         [
             Path(sys.executable).with_name("schemathesis"), "run", f"{server.url}/openapi.json",
-            "--include-path-regex", "plain|z$", "--max-examples", "15", "--max-time", "10",
+            "--include-path-regex", "plain|z$", "--max-examples", "15",
             "--generation-deterministic", "--no-shrink", "--no-color",
             # A schema cannot express that lists have equal lengths, or what a model rejects.
             "--exclude-checks", "positive_data_acceptance",
@@ -369,7 +369,7 @@ class Load(threading.Thread):
         session = requests.Session()
         while not self.ended.is_set():
             url = f"{self.server.url}/v1/models/tiny:predict"
-            answer = session.post(url, json={"inputs": ["a"]}, timeout=20)
+            answer = session.post(url, json={"inputs": ["a"]}, timeout=60)
             if answer.status_code == 200:
                 self.scores.append(answer.json()["outputs"]["score"][0])
             else:
@@ -432,6 +432,6 @@ def test_shutdown_waits_for_requests_in_flight(tmp_path):
     patient = "limits.answer_seconds=60"
     with serving(tmp_path, *SETTINGS, patient) as server, ThreadPoolExecutor(1) as client:
         long = client.submit(server.post, {"signature_name": "slow", "instances": [100_000]})
-        wait(lambda: "unfold_requests_in_progress 1.0" in server.get("/metrics").text, 5)
+        wait(lambda: "unfold_requests_in_progress 1.0" in server.get("/metrics").text)
         server.process.terminate()
         assert long.result().json() == {"predictions": [100_000]}

@@ -62,7 +62,7 @@ def stream(address: str, name: str = "review", **options: object) -> ClientConne
 
 def ask(socket: ClientConnection, **row: object) -> dict:
     socket.send(json.dumps(row))
-    return json.loads(socket.recv(timeout=20))
+    return json.loads(socket.recv(timeout=60))
 
 
 def predict(address: str, text: str, name: str = "review") -> dict:
@@ -75,7 +75,7 @@ def ended(socket: ClientConnection) -> Close:
     """Return the close frame that the server sends."""
     try:
         while True:
-            socket.recv(timeout=20)
+            socket.recv(timeout=60)
     except ConnectionClosed as end:
         return end.rcvd or Close(1006, "")
 
@@ -113,7 +113,7 @@ def test_an_invalid_message_leaves_the_state_unchanged(server, message, says):
     with stream(address) as socket:
         ask(socket, text="not ")
         socket.send(message)
-        assert says in json.loads(socket.recv(timeout=20))["error"]
+        assert says in json.loads(socket.recv(timeout=60))["error"]
         same(ask(socket, text="good"), predict(address, "not good"))
 
 

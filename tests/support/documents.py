@@ -70,7 +70,7 @@ def unfold_arguments(command: Command, environment: Path) -> list[list[str]]:
         return [list(command.words[1:])]
     done = subprocess.run(
         ["make", "-n", "--no-print-directory", f"VENV={environment}", *command.words[1:]],
-        cwd=ROOT, capture_output=True, text=True, timeout=60,
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}: {done.stderr}"
     called = f"{environment}/bin/unfold "

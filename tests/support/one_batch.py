@@ -82,5 +82,8 @@ def train(file: Path, case: Case) -> list[float]:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    losses = {name: train(target / f"{name}.keras", *case) for name, *case in json.load(sys.stdin)}
+    losses = {
+        name: train(target / f"{name}.keras", prepare(*case))
+        for name, *case in json.load(sys.stdin)
+    }
     print(json.dumps({"backend": keras.backend.backend(), "losses": losses}))

@@ -98,7 +98,7 @@ def serving(home: Path, *settings: str, names: Sequence[str] = ()) -> Iterator[S
         yield server
     finally:
         command.process.terminate()
-        assert command.wait(30).returncode in (0, -signal.SIGTERM)
+        assert command.wait(120).returncode in (0, -signal.SIGTERM)
 
 
 class Server:
@@ -136,7 +136,7 @@ def received(connection: socket.socket) -> bytes:
     return data
 
 
-def wait(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait(condition: Callable[[], object], seconds: float = 300) -> None:
     """Wait until a condition is true."""
     until = time.monotonic() + seconds
     while not condition():

@@ -25,7 +25,7 @@ def make(tmp_path):
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["make", "--no-print-directory", f"VENV={tmp_path}", *arguments],
-            cwd=ROOT, env=clean | environment, capture_output=True, text=True, timeout=60,
+            cwd=ROOT, env=clean | environment, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
 
     return run

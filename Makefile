@@ -43,7 +43,7 @@ fetch = test -f /$(2) || test -f $(VENV)/debian/$(2) || { \
 	  mv "$$folder/whole/$(2)" $(VENV)/debian/$(2); \
 	} >/dev/null 2>&1
 
-# A file of tests stays together: what it sets up serves all of its tests.
+# A file of tests stays together: what it sets up serves all of its tests. The longest come first.
 side_by_side := -n 2 --dist loadscope --no-loadscope-reorder
 
 # As it is given, dollars too; where it is not, it is not there: exported, it would be, and empty.
@@ -149,13 +149,13 @@ demo: $(READY) ## Try every trained task on a web page (PORT=7860)
 	@$(BIN)/unfold demo $(if $(PORT),--port $(PORT)) $(if $(HOST),--host $(HOST))
 
 # ROOM=text runs the unit tests of one room.
-rooms = $(if $(ROOM),$(or $(shell find tests/unit -type d -name '$(ROOM)'),$(error no room '$(ROOM)' in tests/unit: make test ROOM=layers)),tests/unit tests/integration)
+rooms = $(if $(ROOM),$(or $(shell find tests/unit -type d -name '$(ROOM)'),$(error no room '$(ROOM)' in tests/unit: make test ROOM=layers)),tests/integration tests/unit)
 
 test: $(READY) ## Run the tests you need while working (ROOM=text: those of one room)
 	$(BIN)/python -m pytest $(if $(ROOM),,$(side_by_side)) -m "not jax and not distributed and not browser" $(rooms)
 
 test-all: $(READY) ## Run all other tests: real processes, kills, several processes, JAX, a browser
-	$(BIN)/python -m pytest $(side_by_side) -m "e2e or faults or jax or distributed or browser"
+	$(BIN)/python -m pytest $(side_by_side) -m "e2e or faults or jax or distributed or browser" tests/faults tests/e2e tests/integration tests/unit
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(side_by_side) tests/unit/layers
 
 faults: $(READY) ## Kill training, caching, export and registration at random moments, fill the disk, stop MLflow

@@ -20,12 +20,12 @@ KINDS = {
 
 #: A model that a test trains in seconds.
 SMALL = [
-    "train.health=0",
     "model.level=word", "text.vocabulary=60", "model.encoder.cell=gru", "model.decoder.cell=gru",
     "model.encoder.units=[32]", "model.encoder.embedding=32", "model.encoder.dropout=0",
     "model.decoder.units=[32, 32]", "model.decoder.embedding=32", "model.decoder.dropout=0",
-    "train.epochs=12", "train.learning_rate=0.01", "train.batch_size=8", "train.patience=null"
-    "train.label_smoothing=0", "decoding.max_length=20", "data.validation=0.1", "data.test=0.1",
+    "train.epochs=12", "train.learning_rate=0.01", "train.batch_size=8", "train.patience=null",
+    "train.label_smoothing=0", "train.health=0", "decoding.max_length=20",
+    "data.validation=0.1", "data.test=0.1",
 ]  # fmt: skip
 
 

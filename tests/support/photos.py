@@ -11,12 +11,12 @@ from tests.support.pictures import COLOURS, SHAPES, encoded, shape
 
 #: A model that a test trains in seconds.
 SMALL = [
-    "train.health=0",
     "text.vocabulary=60", "text.min_count=1", "data.caption=caption",
     "model.encoder.size=64", "model.encoder.features=32", "model.encoder.dropout=0",
     "model.decoder.cell=gru", "model.decoder.units=[32]", "model.decoder.embedding=32",
     "model.decoder.dropout=0", "train.epochs=12", "train.learning_rate=0.01",
-    "train.batch_size=16", "train.buckets=2", "train.patience=null" "train.label_smoothing=0",
+    "train.batch_size=16", "train.buckets=2", "train.patience=null",
+    "train.label_smoothing=0", "train.health=0",
     "decoding.beam_width=3", "decoding.max_length=12", "data.validation=0.1", "data.test=0.1",
 ]  # fmt: skip
 

@@ -24,6 +24,8 @@ from pipelines.engine.config.schema import (
 class CaptioningDataConfig(DataConfig):
     """Where images and their captions come from. See ``data.md``."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("image", "caption")
+
     image: CoercedStr = "image"
     """The column with the image: a file name relative to the table's folder, or the file's
     bytes."""

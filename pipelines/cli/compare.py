@@ -8,8 +8,10 @@ from pipelines.cli import worker
 from pipelines.cli.options import Commands, add_command, add_config, add_json, add_set
 from pipelines.cli.output import print_json
 from pipelines.cli.selection import config_overrides
+from pipelines.engine.config import loader as configs
 from pipelines.engine.core.console import Console
-from pipelines.engine.tasks.catalog import find_config
+from pipelines.engine.data.preview import check_sources
+from pipelines.engine.tasks.catalog import find_config, get_config
 
 
 def add_parser(commands: Commands) -> None:
@@ -26,13 +28,14 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> None:
     """Train the variants, and print a table of their scores."""
+    file, overrides = find_config(args.task, args.config), config_overrides(args)
+    check_sources(configs.load(file, get_config(args.task), overrides).data)
     from pipelines.workflows import compare
 
-    file = find_config(args.task, args.config)
     result = compare.compare(
         args.task,
         file,
-        config_overrides(args),
+        overrides,
         args.seeds,
         args.only,
         console,

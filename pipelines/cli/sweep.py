@@ -15,8 +15,10 @@ from pipelines.cli.options import (
 )
 from pipelines.cli.output import print_json
 from pipelines.cli.selection import config_overrides
+from pipelines.engine.config import loader as configs
 from pipelines.engine.core.console import Console
-from pipelines.engine.tasks.catalog import find_config
+from pipelines.engine.data.preview import check_sources
+from pipelines.engine.tasks.catalog import find_config, get_config
 
 
 def add_parser(commands: Commands) -> None:
@@ -39,14 +41,15 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> None:
     """Search, and print a table of the best trials."""
+    file, overrides = find_config(args.task, args.config), config_overrides(args)
+    check_sources(configs.load(file, get_config(args.task), overrides).data)
     from pipelines.workflows import search_space, sweep
 
-    file = find_config(args.task, args.config)
     result = sweep.sweep(
         args.task,
         file,
         search_space.find_space(file, args.space),
-        config_overrides(args),
+        overrides,
         console,
         worker=worker.COMMAND,
         trials=args.trials,

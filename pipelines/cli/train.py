@@ -11,6 +11,7 @@ from pipelines.cli.selection import config_overrides, select_device
 from pipelines.engine.config import loader as configs
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
+from pipelines.engine.data.preview import check_sources
 from pipelines.engine.runs.model_names import require_free
 from pipelines.engine.runs.run import Run
 from pipelines.engine.tasks.catalog import find_config, get_config
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         file = find_config(args.task, args.config)
         config = configs.load(file, get_config(args.task), config_overrides(args))
         require_free(config)
+    check_sources(config.data)
     if location is not None:
         if config.train.distribute != "jax":
             raise UserError("several processes train together with: --set train.distribute=jax")

@@ -15,6 +15,7 @@ from pipelines.engine.config.schema import (
     Fraction,
     Score,
     TrainConfig,
+    as_list,
 )
 
 #: Transformation of a column: none, x_t − x_(t−1), or log(x_t / x_(t−1)).
@@ -25,6 +26,12 @@ MAX_PATHS = 2_000
 
 class ForecastingDataConfig(DataConfig):
     """Where one or several time series come from. See ``data.md``."""
+
+    column_keys: ClassVar[tuple[str, ...]] = ("date", "series", "target")
+
+    def sources(self) -> list[str]:
+        # The splits are shares or dates.
+        return as_list(self.source)
 
     date: CoercedStr = "date"
     """The column with the date."""

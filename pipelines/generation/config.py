@@ -27,6 +27,8 @@ MAX_TEMPERATURE, MAX_LENGTH = 100.0, 100_000
 class GenerationDataConfig(TextDataConfig):
     """Where documents come from: tunes, plays, articles. See ``data.md``."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("text",)
+
     text: CoercedStr = "text"
     """The column with the text; the text of a file is in the column ``text``."""
 

@@ -21,6 +21,8 @@ from pipelines.engine.config.schema import (
 class SentimentDataConfig(TextRowsDataConfig):
     """Where labelled texts come from. See ``data.md``."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("text", "label")
+
     text: CoercedStr = "text"
     """The column with the text."""
     label: CoercedStr = "label"

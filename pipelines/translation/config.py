@@ -26,6 +26,8 @@ class TranslationDataConfig(TextRowsDataConfig):
     """Where pairs of texts come from: a text and its translation, a question and its answer, a
     text and its summary. See ``data.md``."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("input", "output")
+
     input: CoercedStr = "input"
     """The column with the source text."""
     output: CoercedStr = "output"

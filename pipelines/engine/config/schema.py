@@ -135,6 +135,14 @@ class DataConfig(BaseConfig):
     """The largest fraction of unusable rows. They are skipped and counted; more are an error."""
     format: FormatConfig = FormatConfig()
 
+    #: The keys that name the columns that every row needs.
+    column_keys: ClassVar[tuple[str, ...]] = ()
+
+    def sources(self) -> list[str]:
+        """Return all sources: those of the source, and those of separate splits."""
+        splits = [self.source, self.validation, self.test]
+        return [name for split in splits if not isinstance(split, float) for name in as_list(split)]
+
 
 class TextDataConfig(DataConfig):
     """Where the texts come from. See ``data.md``."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Sequence
 
 #: Environment variable that the Makefile sets to "make".
 DIALECT_VARIABLE = "UNFOLD_DIALECT"
@@ -46,6 +48,13 @@ def option(name: str, value: object) -> str:
         variable = {"grpc-port": "GRPC"}.get(name, name.upper())
         return f"{variable}={value}"
     return f"--{name} {value}"
+
+
+def settings(pairs: Sequence[str]) -> str:
+    """Return ``KEY=VALUE`` pairs as the user would set them."""
+    if _from_make():
+        return f'SET="{" ".join(pairs)}"'
+    return " ".join(f"--set {shlex.quote(pair)}" for pair in pairs)
 
 
 def _from_make() -> bool:

@@ -10,10 +10,10 @@ from pipelines.engine.config import loader as configs
 from pipelines.engine.core.commands import command
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.core.paths import home
 from pipelines.engine.runs.model_names import tasks_of
 from pipelines.engine.tasks.catalog import task_names
 from pipelines.engine.training import devices
+from pipelines.serving import startup
 from pipelines.serving.config import ServingConfig
 
 #: Options that set the config key of the same name.
@@ -45,15 +45,17 @@ def run(args: argparse.Namespace, console: Console) -> None:
     chosen = [f"{key}={v}" for key in _KEYS if (v := getattr(args, key)) is not None]
     file = configs.find_file(Path("configs/serving.yaml"), args.config)
     config = configs.load(file, ServingConfig, [*args.set, *chosen])
+    startup.exported_models()
+    addresses = startup.open_addresses(config)
     devices.select("cpu")
     from pipelines.serving import server  # TensorFlow takes seconds to import
 
-    server.run(args.names, config)
+    server.run(args.names, config, addresses)
 
 
 def _require_export(name: str) -> None:
     """Check that a model has a version in ``exports/``; otherwise say how to make one."""
-    root = home() / "exports"
+    root = startup.exports_folder()
     is_folder = "/" not in name and not name.startswith(".")
     if is_folder and any((root / name).glob("[0-9]*/saved_model.pb")):
         return
@@ -62,5 +64,4 @@ def _require_export(name: str) -> None:
         raise UserError(f"{problem}: {command('export', name)}")
     if tasks := tasks_of(name):
         raise UserError(f"{problem}: {command('export', tasks[0], name=name)}")
-    exported = sorted({path.parents[1].name for path in root.glob("[!.]*/[0-9]*/saved_model.pb")})
-    raise UserError(f"{problem}; there are: {', '.join(exported) or 'none'}")
+    raise UserError(f"{problem}; there are: {', '.join(startup.exported_models())}")

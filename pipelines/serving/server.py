@@ -4,51 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib.util
 import socket
 from collections.abc import Sequence
 
 import tensorflow as tf
 import uvicorn
 
-from pipelines.engine.core.addresses import listen
-from pipelines.engine.core.commands import command
-from pipelines.engine.core.errors import UserError
-from pipelines.engine.core.paths import HOME_VARIABLE, home
 from pipelines.serving import http_protocol, log
 from pipelines.serving.config import ServingConfig
 from pipelines.serving.metrics import Metrics
 from pipelines.serving.repository import Repository
 from pipelines.serving.rest import create_app
+from pipelines.serving.startup import Addresses, exports_folder, written
 
 
-def run(names: Sequence[str], config: ServingConfig) -> None:
+def run(names: Sequence[str], config: ServingConfig, addresses: Addresses) -> None:
     """Serve the models in ``exports/`` until the process receives SIGINT or SIGTERM.
 
     Args:
         names: The models to serve, which have exports; if empty, all.
         config: The server's config.
-
-    Raises:
-        UserError: There are no exports, an address is unavailable, or gRPC is not installed.
+        addresses: Where the server listens.
     """
-    root = home() / "exports"
-    if not any(root.glob("[!.]*/[0-9]*/saved_model.pb")):
-        raise UserError(
-            f"no exports in {root}: make one, e.g. {command('export', 'sentiment')}, "
-            f"or set {HOME_VARIABLE} to the folder that has exports/"
-        )
-    listener = listen(config.host, config.port)
-    grpc_address = (
-        None if config.grpc_port is None else _grpc_address(config.host, config.grpc_port)
-    )
+    root, listener = exports_folder(), addresses.http
     log.configure()
     gc.freeze()  # collecting the garbage of a closed model then takes a shorter pause
     tf.get_logger().setLevel("ERROR")  # its session-based loader warns that it is deprecated
     metrics = Metrics()
-    app = create_app(Repository(root, names, config, metrics), config, metrics, grpc_address)
+    app = create_app(Repository(root, names, config, metrics), config, metrics, addresses.grpc)
     host, port = listener.getsockname()[:2]
-    log.LOGGER.info("listening", address=f"http://{_address(host, port)}", exports=str(root))
+    log.LOGGER.info("listening", address=f"http://{written(host, port)}", exports=str(root))
     server = _Server(
         uvicorn.Config(
             app,
@@ -74,21 +59,3 @@ class _Server(uvicorn.Server):
             if stop_grpc is not None:
                 group.create_task(stop_grpc())
             await super().shutdown(sockets)
-
-
-def _grpc_address(host: str, port: int) -> str:
-    """Return the address for gRPC, after checking that it is free.
-
-    gRPC does not accept an open socket, and its own error would not name the cause.
-    """
-    if importlib.util.find_spec("tensorflow_serving") is None:
-        raise UserError(
-            "gRPC needs TensorFlow Serving's messages: "
-            "pip install --no-deps 'tensorflow-serving-api>=2.21,<2.22'"
-        )
-    with listen(host, port, "grpc-port") as free:
-        return _address(free.getsockname()[0], port)
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

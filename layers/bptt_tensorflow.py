@@ -20,6 +20,18 @@ def is_compiled(tensor: Any) -> bool:
     return not tf.is_tensor(tensor) or bool(tf.is_symbolic_tensor(tensor))
 
 
+def first_order(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Return gradients that refuse to be differentiated, while a function is traced.
+
+    A gradient of them would go through compiled blocks, which have none.
+    """
+    refusal = (
+        "a compiled function has no gradient of this layer's gradient; "
+        "call the layer eagerly, or build it with unroll=True"
+    )
+    return [tf.raw_ops.PreventGradient(input=d, message=refusal) for d in gradients]
+
+
 def unfold(
     equations: type[Equations],
     x: tf.Tensor,
@@ -48,6 +60,9 @@ def unfold(
     Returns:
         The hidden states [batch, time, units] (None without ``sequences``), and the last states,
         each [batch, units].
+
+    Raises:
+        LookupError: a gradient of the gradient is traced.
     """
     schedule = Schedule(x, mask, truncate, concurrent_layers)
 
@@ -58,7 +73,7 @@ def unfold(
 
         def gradient(*d_outputs: tf.Tensor) -> list[tf.Tensor]:
             d_hidden, d_last = (d_outputs[0], d_outputs[1:]) if sequences else (None, d_outputs)
-            return _backward(schedule, equations, x, saved, weights, d_hidden, d_last)
+            return first_order(_backward(schedule, equations, x, saved, weights, d_hidden, d_last))
 
         return (*([hidden] if sequences else []), *last), gradient
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from layers import bptt, derivatives
 from layers.blocks_tensorflow import scan
+from layers.bptt_tensorflow import first_order
 from layers.xla_tensorflow import compiles_caller
 
 CELLS = ("LSTM",)
@@ -39,7 +40,7 @@ def sequence(
     """Run all steps of right-padded rows; see `layers.cudnn_tensorflow.sequence`.
 
     Raises:
-        LookupError: a gradient of the gradient is computed; an eager call has one.
+        LookupError: a gradient of the gradient is traced.
     """
 
     @tf.custom_gradient
@@ -54,9 +55,6 @@ def sequence(
         ]
 
         def gradient(d_hidden: tf.Tensor, *d_last: tf.Tensor) -> Any:
-            once = functools.partial(tf.raw_ops.PreventGradient, message="call it eagerly")
-            after = [once(input=a) for a in (steps.h, steps.cs)]
-            saved = [once(input=a) for a in (steps.i, steps.f, steps.o, steps.ci)]
             real = (tf.range(tf.shape(x)[0])[:, None] < lengths)[..., None]
             dx, d_states, dU, dW, db, _ = bptt.backward(
                 derivatives.LSTM,
@@ -64,8 +62,8 @@ def sequence(
                 functools.partial(tf.concat, axis=-1),
                 x,
                 [h, c],
-                after,
-                saved,
+                [steps.h, steps.cs],
+                [steps.i, steps.f, steps.o, steps.ci],
                 U,
                 tf.transpose(W),
                 mask=real,
@@ -73,7 +71,7 @@ def sequence(
                 d_hidden=d_hidden,
                 d_last=list(d_last),
             )
-            return dx, *d_states, dU, dW, db
+            return first_order([dx, *d_states, dU, dW, db])
 
         return (steps.h, *last), gradient
 

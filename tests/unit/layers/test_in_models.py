@@ -170,6 +170,27 @@ if keras.backend.backend() == "tensorflow":
 
         assert np.isfinite(gradient(data())).all()
 
+    def second_order(layer, x):
+        """The gradient of a gradient's squared norm."""
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                loss = tf.reduce_sum(layer(x, training=True) ** 2)
+            norm = tf.reduce_sum(inner.gradient(loss, x) ** 2)
+        return outer.gradient(norm, x)
+
+    @pytest.mark.parametrize("kind", ["SimpleRNN", "LSTM", "GRU"])
+    def test_a_gradient_of_a_gradient_is_right_or_refused_while_tracing(kind):
+        layer, unrolled = make(kind), make(kind, unroll=True)
+        x = tf.constant(data())
+        with pytest.raises(LookupError, match="unroll=True"):
+            tf.function(second_order, autograph=False)(layer, x)
+        expected = second_order(layer, x)
+        np.testing.assert_allclose(second_order(unrolled, x), expected, rtol=1e-4, atol=1e-5)
+        compiled = tf.function(second_order)(unrolled, x)
+        np.testing.assert_allclose(compiled, expected, rtol=1e-4, atol=1e-5)
+
     def test_an_export_serves_without_the_code(tmp_path):
         model = model_of()
         archive = keras.export.ExportArchive()

@@ -113,7 +113,8 @@ def _request_bodies(name: str, signature: Signature, limits: LimitsConfig) -> li
     title = {"signature_name": {"const": name}}
     inputs = signature.inputs
     columns = {n: _input(n, s, limits, 0) for n, s in inputs.items()}
-    accepted = [_object(columns)]
+    # Further names are ignored, as TensorFlow Serving does in this format only.
+    accepted = [_object(columns) | {"additionalProperties": True}]
     bodies = []
     if len(inputs) == 1:
         accepted.append(next(iter(columns.values())))
@@ -136,7 +137,7 @@ def _request_bodies(name: str, signature: Signature, limits: LimitsConfig) -> li
 def _input(name: str, spec: TensorSpec, limits: LimitsConfig, axis: int) -> Schema:
     """Return the schema of an input from an axis on: 0 is the whole tensor, 1 a row."""
     if spec.is_text:
-        text = {"type": "string", "maxLength": limits.text_bytes // 4}
+        text = {"type": "string", "maxLength": limits.text_bytes}
         item: Schema = {"anyOf": [text, _BASE64]}
     else:
         item = _number(spec)

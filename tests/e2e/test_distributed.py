@@ -57,6 +57,21 @@ def together(
     ]  # fmt: skip
 
 
+def stop_after(home: Path, line: str, *arguments: str) -> None:
+    """Train in one process, and interrupt it once a line of its progress begins so."""
+    said = home / "progress"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "train", *arguments],
+        env=os.environ | JAX | {"UNFOLD_HOME": str(home)},
+        stdout=subprocess.DEVNULL, stderr=said.open("w"),
+    )  # fmt: skip
+    while line not in said.read_text():
+        assert process.poll() is None, said.read_text()
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(timeout=300) == 130, said.read_text()
+
+
 def checkpoint(folder: str | Path) -> dict[str, np.ndarray]:
     return variables(Path(folder) / "checkpoints" / "checkpoint.npz")
 
@@ -117,8 +132,9 @@ def test_a_lost_process_ends_the_other_and_one_alone_goes_on(tmp_path):
     assert errors[0].startswith("error: process 1 of this training is lost; continue from")
     (folder,) = (tmp_path / "runs" / "sentiment").glob("2*")
     assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
-    ended = ok(anew(tmp_path, "train", "sentiment", "--json", "--resume", folder.name, **JAX))
-    assert ended["scores"]["accuracy"] >= 0.95
+    trained = len(json.loads((folder / "history.json").read_text()))
+    stop_after(tmp_path, f"epoch {trained + 2}/", "sentiment", "--resume", folder.name)
+    assert len(json.loads((folder / "history.json").read_text())) > trained
 
 
 LEAVING = """
@@ -154,20 +170,7 @@ def test_the_others_wait_for_the_one_that_writes():
 
 
 def test_what_one_began_two_go_on_with(chosen, alone, tmp_path):
-    said = tmp_path / "err"
-    begun = subprocess.Popen(
-        [
-            *[sys.executable, "-m", "pipelines.cli", "train", "forecasting"],
-            *[*chosen, "--set", "train.distribute=jax"],
-        ],
-        env=os.environ | JAX | {"UNFOLD_HOME": str(tmp_path)},
-        stdout=subprocess.DEVNULL, stderr=said.open("w"),
-    )  # fmt: skip
-    while "epoch 2/" not in said.read_text():
-        assert begun.poll() is None, said.read_text()
-        time.sleep(0.02)
-    begun.terminate()
-    assert begun.wait(timeout=300) == 130, said.read_text()
+    stop_after(tmp_path, "epoch 2/", "forecasting", *chosen, "--set", "train.distribute=jax")
     (folder,) = (tmp_path / "runs" / "forecasting").glob("2*")
     assert len(json.loads((folder / "history.json").read_text())) < 6
     processes = together(

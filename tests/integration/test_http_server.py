@@ -412,7 +412,7 @@ def test_new_versions_replace_old_ones_under_load_without_errors(tmp_path):
         wait(lambda: served(4) and ended(3))
         # New files under the same number are loaded; damaged ones are not.
         (models / "4" / "saved_model.pb").write_bytes(b"broken")
-        wait(lambda: len(server.events("version skipped")) == 2)
+        wait(lambda: any(e["version"] == 4 for e in server.events("version skipped")))
         shutil.rmtree(models / "4")
         export(models / "4", factor=5.0)
         wait(lambda: len([e for e in server.events("version served") if e["version"] == 4]) == 2)

@@ -141,12 +141,12 @@ LEAVING = """
 import sys, time
 from pipelines.engine.training import cluster
 joined = cluster.join(cluster.Location(sys.argv[1], 2, int(sys.argv[2])))
-cluster._HEARTBEAT, cluster._LOST_AFTER = 0.5, 3.0
+cluster._HEARTBEAT, cluster._LOST_AFTER = 0.5, 5.0
 if joined.process_id == 0:
-    time.sleep(4)
+    time.sleep(7)
 joined.require_equal("config", "the same")
 if joined.process_id == 0:
-    time.sleep(4)  # it writes what they have trained
+    time.sleep(7)  # it writes what they have trained
 joined.leave()
 cluster.exit_process(0)
 """

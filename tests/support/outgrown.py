@@ -3,7 +3,8 @@
     python outgrown.py TASK SMALL LARGE MEGABYTES KEY=VALUE…
 
 A first pass, over SMALL, shows what the process needs whatever the data. From then on the system
-lets it have MEGABYTES more, and it goes over LARGE. A process of its own: the limit stays.
+lets it have MEGABYTES more, and it goes over LARGE: from disk, and then in memory, for which the
+limit is too low. A process of its own: the limit stays.
 """
 
 import gc
@@ -38,9 +39,12 @@ def held() -> int:
 
 
 if __name__ == "__main__":
+    # The stack of this thread is not counted; those of others have the size of when it started.
+    resource.setrlimit(resource.RLIMIT_STACK, (2**23, resource.getrlimit(resource.RLIMIT_STACK)[1]))
     task, small, large, megabytes, *overrides = sys.argv[1:]
-    batches(task, small, overrides)
+    batches(task, small, ["data.keep=disk", *overrides])
     limit = held() + int(megabytes) * 10**6
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     print("limited", flush=True)
-    print(*batches(task, large, overrides))
+    for keep in ("disk", "memory"):
+        print(keep, *batches(task, large, [f"data.keep={keep}", *overrides]), flush=True)

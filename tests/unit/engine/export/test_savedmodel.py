@@ -22,6 +22,7 @@ from pipelines.sentiment.processor import TextClasses
 from pipelines.sentiment.task import TASK
 from tests.support.alone import stands_alone
 
+LABELS = ["no", "yes", "perhaps"]
 WORDS = ["good", "bad", "film", "the", "ünder", "日", "😀", "don't"]
 TEXTS = [
     "the good film",
@@ -36,14 +37,27 @@ TEXTS = [
 CLIENT = """
 import json
 import tensorflow as tf
-model = tf.saved_model.load(sys.argv[1])
-answer = model.signatures["serving_default"](text=tf.constant(json.loads(sys.argv[2])))
-print(json.dumps({
-    "label": [x.decode() for x in answer["label"].numpy().tolist()],
-    "score": answer["score"].numpy().tolist(),
-    "probabilities": answer["probabilities"].numpy().tolist(),
-}))
+from pathlib import Path
+texts, answers = tf.constant(json.loads(sys.argv[2])), {}
+for folder in Path(sys.argv[1]).iterdir():
+    model = tf.saved_model.load(str(folder))
+    answer = model.signatures["serving_default"](text=texts)
+    answers[folder.name] = {
+        "label": [x.decode() for x in answer["label"].numpy().tolist()],
+        "score": answer["score"].numpy().tolist(),
+        "probabilities": answer["probabilities"].numpy().tolist(),
+    }
+print(json.dumps(answers))
 """
+
+#: Kinds of models.
+MODELS = {
+    "plain": {"cell": "rnn"},
+    "mean": {"cell": "gru", "pool": ["mean"], "initial": "learned"},
+    "both ways": {"cell": "lstm", "pool": ["last", "max"], "bidirectional": True, "dropout": 0.5},
+    "truncated": {"cell": "lstm", "truncate": 3, "token_dropout": 0.5, "embedding_dropout": 0.5},
+    "feedforward": {"cell": "feedforward", "pool": ["mean", "max"]},
+}
 
 
 def make_config(cell: str, **model: object) -> Experiment:
@@ -56,41 +70,47 @@ def make_config(cell: str, **model: object) -> Experiment:
     )
 
 
-def make(config, labels=("no", "yes", "perhaps")) -> tuple[keras.Model, TextClasses]:
-    processor = TextClasses(config.text, WORDS, labels)
+def make(config) -> tuple[keras.Model, TextClasses]:
+    processor = TextClasses(config.text, WORDS, LABELS)
     model = TASK.build(config, processor)
     rng = np.random.default_rng(0)
     model.set_weights([rng.normal(size=w.shape, scale=0.7) for w in model.get_weights()])
     return model, processor
 
 
-@pytest.mark.parametrize(
-    ("cell", "model"),
-    [
-        ("rnn", {}),
-        ("gru", {"pool": ["mean"], "initial": "learned"}),
-        ("lstm", {"pool": ["last", "max"], "bidirectional": True, "dropout": 0.5}),
-        ("lstm", {"truncate": 3, "token_dropout": 0.5, "embedding_dropout": 0.5}),
-        ("feedforward", {"pool": ["mean", "max"]}),
-    ],
-)
-def test_a_moved_export_gives_the_exact_outputs_of_the_model(tmp_path, cell, model):
-    config = make_config(cell, **model)
-    network, processor = make(config)
-    endpoints = TASK.endpoints(config, processor, network)
-    # Compiled, as it is served: an eager call takes another way through the layers.
-    expected = tf.function(endpoints["serving_default"].function)(tf.constant(TEXTS))
-    home = tmp_path / "home"
-    savedmodel.write(home / "m", network, endpoints, processor.resources())
-    elsewhere = tmp_path / "elsewhere"
-    shutil.move(home / "m", elsewhere)
-    shutil.rmtree(home)
-    asked = [str(elsewhere), json.dumps(TEXTS)]
-    answer = stands_alone(CLIENT, *asked, folder=tmp_path, banned=("keras", "mlflow"))
-    probabilities = expected["probabilities"].numpy()
-    np.testing.assert_array_equal(np.float32(answer["probabilities"]), probabilities)
-    np.testing.assert_array_equal(np.float32(answer["score"]), probabilities.max(axis=-1))
-    assert answer["label"] == [processor.labels[i] for i in probabilities.argmax(axis=-1)]
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """Folders of the models, and what the models answer to the texts."""
+    folder, answers = tmp_path_factory.mktemp("exports"), {}
+    for name, model in MODELS.items():
+        config = make_config(**model)
+        network, processor = make(config)
+        endpoints = TASK.endpoints(config, processor, network)
+        inputs = endpoints["serving_default"].inputs
+        # Compiled, as it is served: an eager call takes another way through the layers.
+        serve = tf.function(endpoints["serving_default"].function, list(inputs.values()))
+        answers[name] = serve(tf.constant(TEXTS))
+        served = {"serving_default": savedmodel.Endpoint(serve, inputs)}
+        endpoints = endpoints | served if name == "plain" else served  # all endpoints of one
+        savedmodel.write(folder / name, network, endpoints, processor.resources())
+    return folder, answers
+
+
+def test_a_moved_export_gives_the_exact_outputs_of_the_model(exports, tmp_path):
+    folder, expected = exports
+    elsewhere = shutil.copytree(folder, tmp_path / "elsewhere")
+    hidden = folder.rename(folder.with_name("hidden"))
+    try:
+        asked = [str(elsewhere), json.dumps(TEXTS)]
+        found = stands_alone(CLIENT, *asked, folder=tmp_path, banned=("keras", "mlflow"))
+    finally:
+        hidden.rename(folder)
+    assert set(found) == set(MODELS)
+    for name, answer in found.items():
+        probabilities = expected[name]["probabilities"].numpy()
+        np.testing.assert_array_equal(np.float32(answer["probabilities"]), probabilities, name)
+        np.testing.assert_array_equal(np.float32(answer["score"]), probabilities.max(axis=-1))
+        assert answer["label"] == [LABELS[i] for i in probabilities.argmax(axis=-1)]
 
 
 def test_the_same_answer_alone_and_in_a_batch():
@@ -113,17 +133,12 @@ def test_training_batches_and_the_export_see_the_same_ids():
         assert not served[i][rows.lengths[i] :].any()
 
 
-def test_an_export_holds_core_ops_only(tmp_path):
-    config = make_config("lstm", bidirectional=True)
-    network, processor = make(config)
-    folder = tmp_path / "m"
-    endpoints = TASK.endpoints(config, processor, network)
-    savedmodel.write(folder, network, endpoints, processor.resources())
-    found = savedmodel.ops(folder)
-    assert "LookupTableFindV2" in found
-    known = set(tf.raw_ops.__dict__)
-    assert found - known == set()
-    assert not [op for op in found if op.startswith(("Cudnn", "Xla", "PyFunc"))]
+def test_an_export_holds_core_ops_only(exports):
+    for name in MODELS:
+        found = savedmodel.ops(exports[0] / name)
+        assert "LookupTableFindV2" in found
+        assert found <= set(tf.raw_ops.__dict__)
+        assert not [op for op in found if op.startswith(("Cudnn", "Xla", "PyFunc"))]
 
 
 def test_an_op_that_a_cpu_server_lacks_is_refused(tmp_path):
@@ -141,9 +156,10 @@ def test_an_op_that_a_cpu_server_lacks_is_refused(tmp_path):
 
 
 def test_a_disk_that_is_full_is_an_error_of_the_disk(tmp_path):
-    config = make_config("gru")
+    config = make_config("feedforward", pool=["mean"])
     network, processor = make(config)
     endpoints = TASK.endpoints(config, processor, network)
+    del endpoints["start"], endpoints["step"]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
@@ -155,13 +171,8 @@ def test_a_disk_that_is_full_is_an_error_of_the_disk(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mlflow_signature_names_columns_and_types(tmp_path):
-    config = make_config("rnn")
-    network, processor = make(config)
-    folder = tmp_path / "m"
-    endpoints = TASK.endpoints(config, processor, network)
-    savedmodel.write(folder, network, endpoints, processor.resources())
-    signature = savedmodel.mlflow_signature(folder)
+def test_mlflow_signature_names_columns_and_types(exports):
+    signature = savedmodel.mlflow_signature(exports[0] / "plain")
     assert [(c.name, str(c.type)) for c in signature.inputs] == [("text", "DataType.string")]
     outputs = {c.name: str(c.type) for c in signature.outputs}
     assert outputs == {

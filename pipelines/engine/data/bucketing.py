@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,10 +129,11 @@ class Buckets:
         if any(part.on_disk for part in tf.nest.flatten(parts) if isinstance(part, Ragged)):
             data = _from_disk(parts, specs, order)
         else:
-            tensors = tf.nest.map_structure(_tensor, parts)
+            readers = tf.nest.map_structure(_reader, parts)
             # Rows are gathered one by one on demand, so that an epoch copies nothing up front.
             data = tf.data.Dataset.from_tensor_slices(tf.constant(order, tf.int64)).map(
-                lambda row: tf.nest.map_structure(lambda t: t[row], tensors), num_parallel_calls=1
+                lambda row: tf.nest.map_structure(lambda read: read(row), readers),
+                num_parallel_calls=1,
             )
         data = data.group_by_window(key_of, batch, window_size_func=size_of)
         steps = self.steps(lengths[order])
@@ -210,10 +212,18 @@ def _from_disk(parts: Any, specs: Any, order: np.ndarray) -> tf.data.Dataset:
     )
 
 
-def _tensor(part: Ragged | np.ndarray) -> tf.Tensor | tf.RaggedTensor:
-    if isinstance(part, Ragged):
-        return tf.RaggedTensor.from_row_lengths(part.values, part.lengths)
-    return tf.constant(part)
+def _reader(part: Ragged | np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return a function from the index of a row to the row."""
+    if not isinstance(part, Ragged):
+        numbers = tf.constant(part)
+        return lambda row: numbers[row]
+    values, starts, lengths = map(tf.constant, (part.values, part.starts, part.lengths))
+
+    def read(row: tf.Tensor) -> tf.Tensor:
+        start = starts[row]
+        return values[start : start + lengths[row]]
+
+    return read
 
 
 class BucketFeed:

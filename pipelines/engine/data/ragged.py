@@ -60,7 +60,7 @@ def map_texts(
     texts: Collection[str], function: Callable[[tf.Tensor], tf.RaggedTensor]
 ) -> Iterator[tf.RaggedTensor]:
     """Apply a ``<string>[batch]`` → ragged function to many texts, chunk by chunk."""
-    function = tf.function(function, input_signature=[tf.TensorSpec([None], tf.string)])
+    compiled = tf.function(function, input_signature=[tf.TensorSpec([None], tf.string)])
     chunk: list[bytes] = []
     size = 0
     for text in texts:
@@ -69,6 +69,7 @@ def map_texts(
         if len(chunk) == CHUNK_ROWS or size >= CHUNK_CHARACTERS:
             yield function(tf.constant(chunk, tf.string, shape=[len(chunk)]))
             chunk, size = [], 0
+            function = compiled  # from the second chunk on: one alone takes less than compiling
     if chunk:
         yield function(tf.constant(chunk, tf.string, shape=[len(chunk)]))
 

@@ -43,11 +43,12 @@ def test_a_command_can_be_typed_as_it_is_shown(command, environment, monkeypatch
     monkeypatch.chdir(ROOT)
     # The page on adding a task has a pipeline of another package.
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "outside"))
+    parser = make_parser()
     for arguments in unfold_arguments(filled_in(command), environment):
         if len(arguments) == 1 or "--help" in arguments:
-            assert f" {arguments[0]} " in make_parser().format_help()  # only named
+            assert f" {arguments[0]} " in parser.format_help()  # only named
             continue
-        args = make_parser().parse_args(arguments, argparse.Namespace(argv=arguments))
+        args = parser.parse_args(arguments, argparse.Namespace(argv=arguments))
         if arguments[0] in ("train", "compare", "sweep") and getattr(args, "resume", None) is None:
             if args.config is not None and "-1a2b3c4d" in args.config:
                 continue  # the reader's own, which a sweep has written

@@ -194,7 +194,7 @@ def test_any_label_can_be_drawn(labels, tmp_path):
     assert 300 < height < 4_000
 
 
-@pytest.mark.parametrize("classes", [21, 150, 1_500])
+@pytest.mark.parametrize("classes", [21, 1_500])
 def test_many_classes_fit_on_a_picture(classes, tmp_path):
     matrix = np.eye(classes, dtype=int)
     plotting.save_figure(

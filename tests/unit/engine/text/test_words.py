@@ -1,6 +1,7 @@
 """Text to ids: words against plain Python, cuts against slices, the same in every setting."""
 
 import functools
+import json
 import os
 import re
 import subprocess
@@ -114,25 +115,33 @@ def test_broken_utf8_is_a_word():
     assert words(b"caf\xe9 noir") == ["caf", "\ufffd", "noir"]
 
 
+#: The locale is read when it is needed first. Processes are forked before: importing takes longest.
 LOWER = """
+import json, os, sys
 import tensorflow as tf
 from pipelines.engine.text.words import split_words
-words = split_words(tf.constant(["TITLE ISSIZ İÇ Í\u0301 Ì Ĩ Į Į\u0303 J\u0303"]), lowercase=True)
-print(ascii(b" ".join(words[0].numpy()).decode()))
+for locale in sys.argv[2:]:
+    if (child := os.fork()) == 0:
+        os.environ["LC_ALL"] = locale
+        words = split_words(tf.constant([sys.argv[1]]), lowercase=True)
+        by_tensorflow = tf.strings.lower(sys.argv[1], encoding="utf-8").numpy()
+        print(json.dumps([b" ".join(words[0].numpy()).decode(), by_tensorflow.decode()]))
+        sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
 """
 
 
 def test_lower_case_does_not_depend_on_the_locale():
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", LOWER], cwd=ROOT, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "LC_ALL": locale, "CUDA_VISIBLE_DEVICES": ""},
-        )
-        for locale in ("tr_TR.UTF-8", "lt_LT.UTF-8")
-    ]  # fmt: skip
-    expected = "title issiz i\u0307ç í\u0301 ì ĩ į į\u0303 j\u0303"
-    for process in processes:
-        assert process.communicate()[0].strip() == ascii(expected)
+    text = "TITLE ISSIZ İÇ Í\u0301 Ì Ĩ Į Į\u0303 J\u0303"
+    done = subprocess.run(
+        [sys.executable, "-c", LOWER, text, "tr_TR.UTF-8", "lt_LT.UTF-8"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    turkish, lithuanian = map(json.loads, done.stdout.splitlines())
+    assert turkish[0] == lithuanian[0] == "title issiz i\u0307ç í\u0301 ì ĩ į į\u0303 j\u0303"
+    assert turkish[1] != lithuanian[1], "the locales make no difference here"
 
 
 def test_texts_of_any_length():

@@ -16,7 +16,7 @@ from pipelines.captioning.task import TASK
 from pipelines.engine.data import images
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.export import savedmodel
-from tests.support.commands import stands_alone
+from tests.support.alone import stands_alone
 from tests.support.pictures import bmp, encoded, exif_of, shape, with_chunk, xmp_of
 
 SIZE = 32

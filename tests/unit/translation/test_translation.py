@@ -86,7 +86,7 @@ def test_a_row_does_not_see_the_others(attention):
     model = build(small(attention=attention, layers=2), inputs=20, outputs=15, seed=1)
     inputs, _ = batch()
     together = np.asarray(model(inputs))
-    for row in range(6):
+    for row in range(len(together)):
         alone = np.asarray(model({k: v[row : row + 1] for k, v in inputs.items()}))
         real = inputs["written"][row] != 0
         np.testing.assert_allclose(alone[0][real], together[row][real], rtol=1e-4, atol=1e-5)

@@ -126,6 +126,6 @@ def test_the_ready_made_spaces_are_allowed(task):
 
 
 def test_a_config_without_a_space_says_which_file_is_missing(tmp_path):
-    done = unfold_in_process("sweep", "sentiment", "--config", "configs/sentiment/csv.yaml")
+    done = unfold_in_process("sweep", "sentiment", "--config", "configs/sentiment/live.yaml")
     assert done.returncode == 2
-    assert "configs/sentiment/sweeps/csv.yaml: no such search space; name one" in done.stderr
+    assert "configs/sentiment/sweeps/live.yaml: no such search space; name one" in done.stderr

@@ -269,7 +269,9 @@ class CaptioningServing:
         """Return the steps of the decoder that generate the best caption of a file."""
         file = Path(given)
         limits = self._config.decoding
-        readable, states, attended = tf.function(self._look)(tf.constant([images.read(file)]))
+        readable, states, attended = tf.function(self._look, autograph=False)(
+            tf.constant([images.read(file)])
+        )
         if not readable[0]:
             raise UserError(f"{file}: a damaged picture")
         found = self.search(

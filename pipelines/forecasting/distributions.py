@@ -7,6 +7,7 @@ parameters of a distribution. They describe z, where the change from the last va
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -159,6 +160,7 @@ def quantiles_of(parameters: Any, head: str, levels: Sequence[float]) -> Any:
     return location + scale * (below + fraction * (above - below))
 
 
+@functools.cache
 def _student_table(levels: tuple[float, ...]) -> np.ndarray:
     """Return quantiles by 1/ν, ``<float32>[grid, levels]``; the first row is ν = ∞."""
     inverse = np.linspace(0, 1 / MIN_FREEDOM, _GRID)

@@ -79,7 +79,9 @@ def test_tensorflow_computes_what_jax_learned(name, cases, on_jax):
     assert min(abs(found / loss - 1) for loss in losses[name]) < 1e-3
 
     served = case.task.endpoints(case.config, case.processor, model)["serving_default"]
-    answer = tf.function(served.function, input_signature=list(served.inputs.values()))
+    answer = tf.function(
+        served.function, input_signature=list(served.inputs.values()), autograph=False
+    )
     request = case.task.request(case.config, case.splits.test[0])
     answers = [answer(*(request[key] for key in served.inputs)) for _ in range(2)]
     for one, again in zip(*(tf.nest.flatten(found) for found in answers), strict=True):

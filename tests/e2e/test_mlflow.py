@@ -61,7 +61,8 @@ def ask(process: subprocess.Popen[bytes], port: int, path: str, body: object = N
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}{path}", data, {"Content-Type": "application/json"}
     )
-    for _ in range(600):
+    until = time.monotonic() + 600
+    while time.monotonic() < until:
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return bytes(answer.read())

@@ -19,7 +19,7 @@ from typing import Any
 
 #: Names of the executable; Debian's package is `chromium`.
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_SECONDS = 60.0
+_SECONDS = 300.0
 _KEYS = {
     "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35,
     "Tab": 9, "Enter": 13, "Escape": 27,

@@ -188,5 +188,7 @@ def _upright(picture: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 def compiled_decoder(size: int) -> tf.types.experimental.GenericFunction:
     """Return `decode` as a compiled graph."""
     return tf.function(
-        lambda raw: decode(raw, size), input_signature=[tf.TensorSpec([None], tf.string)]
+        lambda raw: decode(raw, size),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
     )

@@ -60,7 +60,8 @@ def map_texts(
     texts: Collection[str], function: Callable[[tf.Tensor], tf.RaggedTensor]
 ) -> Iterator[tf.RaggedTensor]:
     """Apply a ``<string>[batch]`` → ragged function to many texts, chunk by chunk."""
-    compiled = tf.function(function, input_signature=[tf.TensorSpec([None], tf.string)])
+    signature = [tf.TensorSpec([None], tf.string)]
+    compiled = tf.function(function, input_signature=signature, autograph=False)
     chunk: list[bytes] = []
     size = 0
     for text in texts:

@@ -22,6 +22,6 @@ def compile_endpoint(endpoint: Endpoint) -> Callable[..., dict[str, tf.Tensor]]:
     one row fails as soon as a step returns states of an unknown number of rows.
     """
     function: Callable[..., dict[str, tf.Tensor]] = tf.function(
-        endpoint.function, input_signature=list(endpoint.inputs.values())
+        endpoint.function, input_signature=list(endpoint.inputs.values()), autograph=False
     )
     return function

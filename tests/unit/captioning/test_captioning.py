@@ -371,7 +371,7 @@ def narrator(config: CaptioningConfig, pictures) -> CaptioningServing:
 def test_no_caption_depends_on_the_other_pictures(few, attention, level):
     model = small(attention=attention, layers=2).model_dump() | {"level": level}
     config = config_of(model=model)
-    caption = tf.function(narrator(config, few).answer, reduce_retracing=True)
+    caption = tf.function(narrator(config, few).answer, reduce_retracing=True, autograph=False)
     raw = [p.file.read_bytes() for p in few[:3]]
     raw = [raw[0], b"no picture", raw[1], b"", raw[2]]
     together = {k: v.numpy() for k, v in caption(**request(raw, config.decoding)).items()}

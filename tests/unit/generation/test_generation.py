@@ -133,7 +133,7 @@ def test_windows_with_the_state_carried_are_one_long_pass(cell, known):
                        for i, w in enumerate(model.weights)])  # fmt: skip
     steps = 4 if known else None
     signature = {"ids": tf.TensorSpec([3, steps], tf.int32), "fresh": tf.TensorSpec([3], tf.bool)}
-    run = tf.function(lambda inputs: model(inputs), input_signature=[signature])
+    run = tf.function(lambda inputs: model(inputs), input_signature=[signature], autograph=False)
     ids = np.random.default_rng(0).integers(3, 9, (3, 12)).astype("int32")
     zeros = [np.zeros((3, s.shape[-1]), "float32") for s in model.network.inputs[1:]]
     whole = run_network(model.network, ids, zeros)[0].numpy()
@@ -343,7 +343,7 @@ def test_a_prompt_is_read_alike_alone_and_beside_longer_ones(cell):
 def test_any_request_is_answered(parrot, temperature, max_length, seed):
     _, processor, model = parrot
     writer = GenerationServing(configured(), processor, model.network)
-    texts = tf.function(writer.write)(
+    texts = tf.function(writer.write, autograph=False)(
         tf.constant([b"The \xff", b"sun"]),
         tf.constant(temperature, tf.float32),
         tf.constant(max_length, tf.int32),
@@ -378,16 +378,24 @@ def test_no_prompt_at_all(parrot):
     _, processor, model = parrot
     none = sampling_request([], configured().sampling)
     none["prompt"] = tf.zeros([0], tf.string)
-    answer = tf.function(GenerationServing(configured(), processor, model.network).write)(**none)
+    answer = tf.function(
+        GenerationServing(configured(), processor, model.network).write, autograph=False
+    )(**none)
     assert answer["text"].shape == (0,)
+
+
+def exported(config, processor, model, folder):
+    """Return the export with the two endpoints that ``predict`` asks."""
+    endpoints = TASK.endpoints(config, processor, model)
+    asked = {name: endpoints[name] for name in ("serving_default", "next")}
+    savedmodel.write(folder, model, asked, processor.resources())
+    return savedmodel.load(folder)
 
 
 def test_served_as_it_is_in_process(parrot, tmp_path):
     text, processor, model = parrot
     config = configured(temperature=0.0, max_length=100)
-    endpoints = TASK.endpoints(config, processor, model)
-    savedmodel.write(tmp_path / "m", model, endpoints, processor.resources())
-    served = savedmodel.load(tmp_path / "m")
+    served = exported(config, processor, model, tmp_path / "m")
     answer = served.signatures["serving_default"](
         **sampling_request(["The sun r", ""], config.sampling)
     )
@@ -411,9 +419,8 @@ def test_sub_words_are_written_and_told(min_count, prompt, token, tmp_path):
     """Also where a character is two bytes."""
     text, processor, model = taught("The sün rises.", "subword", min_count=min_count)
     config = configured("subword", temperature=0.0, max_length=100)
-    endpoints = TASK.endpoints(config, processor, model)
-    savedmodel.write(tmp_path / "m", model, endpoints, processor.resources())
-    prediction = TASK.predict(config, savedmodel.load(tmp_path / "m"), prompt)
+    served = exported(config, processor, model, tmp_path / "m")
+    prediction = TASK.predict(config, served, prompt)
     assert prediction.title == text
     assert prediction.json["next"][token] > 0.8
     assert prediction.rows[0][0] == repr(token)[1:-1]

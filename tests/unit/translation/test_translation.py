@@ -234,7 +234,7 @@ ODD = ["", "   ", "?!…", "漢字 العربية 🙂", "dog " * 500, "\x00\uff
 )
 def test_any_text_has_an_answer_and_no_answer_depends_on_the_others(level, attention):
     config = config_of(model=small(attention=attention, layers=2).model_dump() | {"level": level})
-    translate = tf.function(interpreter(config).answer, reduce_retracing=True)
+    translate = tf.function(interpreter(config).answer, reduce_retracing=True, autograph=False)
     together = {k: v.numpy() for k, v in translate(**request(ODD, config.decoding)).items()}
     assert together["text"][0] == together["text"][1] == b""
     for row in (0, 3, 6):
@@ -256,7 +256,7 @@ def test_any_text_has_an_answer_and_no_answer_depends_on_the_others(level, atten
 
 def test_one_entry_for_each_text_or_one_for_all():
     config = config_of()
-    translate = tf.function(interpreter(config).answer)
+    translate = tf.function(interpreter(config).answer, autograph=False)
     texts = tf.constant([p.input for p in PAIRS])
     each = translate(texts, tf.constant([1, 2, 7]), tf.constant([3, 12, 5]))["text"].numpy()
     for row, (width, most) in enumerate([(1, 3), (2, 12), (7, 5)]):
@@ -270,7 +270,7 @@ def test_one_entry_for_each_text_or_one_for_all():
 def test_the_best_of_many_is_the_answer():
     config = config_of()
     question = request([p.input for p in PAIRS], config.decoding)
-    answer = tf.function(interpreter(config).answer)(**question)
+    answer = tf.function(interpreter(config).answer, autograph=False)(**question)
     np.testing.assert_array_equal(answer["texts"][:, 0], answer["text"])
     np.testing.assert_array_equal(answer["scores"][:, 0], answer["score"])
     assert answer["texts"].shape == (3, config.decoding.beam_width)
@@ -297,7 +297,9 @@ def test_no_texts_have_no_answers(level, attention):
     config = config_of(model=small(attention=attention).model_dump() | {"level": level})
     found = interpreter(config)
     serve = TASK.endpoints(config, found._processor, found._model)["serving_default"]
-    answer = tf.function(serve.function, input_signature=list(serve.inputs.values()))
+    answer = tf.function(
+        serve.function, input_signature=list(serve.inputs.values()), autograph=False
+    )
     for name, value in answer(**request([], config.decoding)).items():
         assert value.shape[0] == 0, name
 
@@ -309,7 +311,7 @@ def test_what_is_served_is_valid_whatever_the_precision(tmp_path):
     try:
         found = interpreter(config)
         serve = TASK.endpoints(config, found._processor, found._model)
-        answer = tf.function(serve["serving_default"].function)(
+        answer = tf.function(serve["serving_default"].function, autograph=False)(
             **request(["A 🙂 漢"], config.decoding)
         )
         savedmodel.write(tmp_path / "m", found._model, serve, found._processor.resources())

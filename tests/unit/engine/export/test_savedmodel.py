@@ -88,7 +88,9 @@ def exports(tmp_path_factory):
         endpoints = TASK.endpoints(config, processor, network)
         inputs = endpoints["serving_default"].inputs
         # Compiled, as it is served: an eager call takes another way through the layers.
-        serve = tf.function(endpoints["serving_default"].function, list(inputs.values()))
+        serve = tf.function(
+            endpoints["serving_default"].function, list(inputs.values()), autograph=False
+        )
         answers[name] = serve(tf.constant(TEXTS))
         served = {"serving_default": savedmodel.Endpoint(serve, inputs)}
         endpoints = endpoints | served if name == "plain" else served  # all endpoints of one

@@ -40,7 +40,9 @@ def shaken(model: keras.Model, seed: int = 0) -> keras.Model:
 
 
 def compiled(endpoint: savedmodel.Endpoint):
-    return tf.function(endpoint.function, input_signature=list(endpoint.inputs.values()))
+    return tf.function(
+        endpoint.function, input_signature=list(endpoint.inputs.values()), autograph=False
+    )
 
 
 class Stream:
@@ -116,7 +118,7 @@ def read():
     """The ids of what was settled of a text, and of its end; and all of them, of one pass."""
     spec, reads = tf.TensorSpec([None], tf.string), tokenizer()
 
-    @tf.function(input_signature=[spec, spec, spec])
+    @tf.function(input_signature=[spec, spec, spec], autograph=False)
     def step(open_, piece, so_far):
         settled, open_ = reads.split_pending(open_ + piece)
         zero = tf.constant([0])
@@ -219,7 +221,9 @@ def writer(level: str, cell: str, top_k: int | None = 7):
     endpoints = generation.TASK.endpoints(config, processor, model)
     return Stream(endpoints), {
         name: tf.function(
-            endpoints[name].function, input_signature=[*endpoints[name].inputs.values()]
+            endpoints[name].function,
+            input_signature=[*endpoints[name].inputs.values()],
+            autograph=False,
         )
         for name in ("serving_default", "next")
     }

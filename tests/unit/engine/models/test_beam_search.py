@@ -63,7 +63,8 @@ def search(model, width, longest, *, shortest=0, alpha=1.0):
             max_length=tf.constant(np.broadcast_to(longest, rows), tf.int32),
             length_penalty=alpha,
             annotation_size=1,
-        )
+        ),
+        autograph=False,
     )
     found = run(widths)
     # What was noted with each token is what its own hypothesis had before it.

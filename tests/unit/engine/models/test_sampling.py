@@ -96,7 +96,7 @@ def sample(model, max_length, temperature=0.0, seed=0, **limits):
     step, logits, states = model
     rows = logits.shape[0]
 
-    @tf.function
+    @tf.function(autograph=False)
     def run():
         return sampling.sample(
             step,

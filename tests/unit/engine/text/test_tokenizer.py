@@ -168,7 +168,7 @@ def compiled(learned, few):
             ids = processor(texts)
             return ids, processor.detokenize(ids.to_tensor(0))
 
-        return tf.function(run, input_signature=[tf.TensorSpec([None], tf.string)])
+        return tf.function(run, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
     return [there_and_back(processor) for processor in (learned, few)]
 
@@ -383,7 +383,7 @@ def test_saved_model_of_core_ops_runs_without_this_project(learned, tmp_path):
             super().__init__()
             self.documents = learned
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
         def there_and_back(self, texts):
             ids = self.documents.padded(texts)
             return {"ids": ids, "back": self.documents.detokenize(ids)}

@@ -186,7 +186,9 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def compiled(tokenizer):
-    return tf.function(tokenizer, input_signature=[tf.TensorSpec([None], tf.string)])
+    return tf.function(
+        tokenizer, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
+    )
 
 
 TEXTS = [
@@ -241,7 +243,7 @@ def test_graph_and_saved_model_give_the_same(tokenizer, tmp_path):
             super().__init__()
             self.tokenizer = tokenizer
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
         def ids(self, texts):
             return self.tokenizer.padded(texts)
 

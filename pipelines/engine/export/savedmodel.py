@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import keras
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import new_folder
@@ -74,16 +75,25 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         raise OSError(number, said, str(folder)) from None
 
 
-def ops(folder: Path) -> set[str]:
-    """The names of all ops in a SavedModel, functions included."""
+def read(folder: Path) -> saved_model_pb2.SavedModel:
+    """Return the graphs and signatures of a SavedModel as stored, which takes less than loading it.
+
+    Raises:
+        UserError: The folder is not a SavedModel.
+    """
     proto = saved_model_pb2.SavedModel()
     try:
         proto.ParseFromString((folder / "saved_model.pb").read_bytes())
     except (FileNotFoundError, DecodeError):
         raise UserError(f"{folder}: not a SavedModel") from None
+    return proto
+
+
+def ops(folder: Path) -> set[str]:
+    """The names of all ops in a SavedModel, functions included."""
 
     def names() -> Iterator[str]:
-        for graph in (meta.graph_def for meta in proto.meta_graphs):
+        for graph in (meta.graph_def for meta in read(folder).meta_graphs):
             yield from (node.op for node in graph.node)
             for function in graph.library.function:
                 yield from (node.op for node in function.node_def)
@@ -122,23 +132,21 @@ def mlflow_signature(folder: Path, binary: Sequence[str] = ()) -> Any:
         tf.int32: DataType.integer,
         tf.int64: DataType.long,
     }
-    serve = load(folder).signatures["serving_default"]
+    serve = read(folder).meta_graphs[0].signature_def["serving_default"]
 
     # JSON has no other numbers, and within an array MLflow makes them no narrower.
     widest = {DataType.float: DataType.double, DataType.integer: DataType.long}
 
-    def schema(specs: dict[str, tf.TensorSpec], *, given: bool = False) -> Schema:
+    def schema(tensors: Mapping[str, TensorInfo], *, given: bool = False) -> Schema:
         columns: list[Any] = []
-        for name, spec in specs.items():
-            kind: Any = DataType.binary if name in binary else scalars[spec.dtype]
-            if given and spec.shape.rank > 1:
+        for name, tensor in sorted(tensors.items()):
+            kind: Any = DataType.binary if name in binary else scalars[tf.as_dtype(tensor.dtype)]
+            nested = len(tensor.tensor_shape.dim) - 1
+            if given and nested > 0:
                 kind = widest.get(kind, kind)
-            for _ in range(spec.shape.rank - 1):
+            for _ in range(nested):
                 kind = Array(kind)
             columns.append(ColSpec(kind, name))
         return Schema(columns)
 
-    return ModelSignature(
-        inputs=schema(serve.structured_input_signature[1], given=True),
-        outputs=schema(serve.structured_outputs),
-    )
+    return ModelSignature(inputs=schema(serve.inputs, given=True), outputs=schema(serve.outputs))

@@ -385,8 +385,8 @@ def test_variables_that_do_not_fit_are_left_alone(tmp_path):
 def test_damaged_checkpoint_costs_an_epoch(damage, tmp_path, capfd):
     """The one before it is taken, and the end is the same to the bit."""
     settings = {"epochs": 4, "learning_rate": 0.05}
-    whole = classifier()
-    expected = fit(whole, text_feed(), CLASSES, tmp_path / "whole", **settings)
+    whole = linear()
+    expected = fit(whole, line_feed(), REGRESSION, tmp_path / "whole", **settings)
 
     def power_cut(state: State) -> None:
         if state.epoch == 4:
@@ -394,14 +394,14 @@ def test_damaged_checkpoint_costs_an_epoch(damage, tmp_path, capfd):
 
     folder = tmp_path / "cut"
     with pytest.raises(StoppedError):
-        fit(classifier(), text_feed(), CLASSES, folder, power_cut, **settings)
+        fit(linear(), line_feed(), REGRESSION, folder, power_cut, **settings)
     path = folder / "checkpoint.npz"
     raw = bytearray(path.read_bytes())
     if damage == "a bit":
         raw[len(raw) // 2] ^= 1
     path.write_bytes({"empty": b"", "cut short": raw[:-100], "text": b"hello"}.get(damage, raw))
-    again = classifier()
-    state = fit(again, text_feed(), CLASSES, folder, **settings)
+    again = linear()
+    state = fit(again, line_feed(), REGRESSION, folder, **settings)
     assert "checkpoint.npz is damaged" in (said := capfd.readouterr().err)
     assert "going back to epoch 2" in said
     assert [r["val_loss"] for r in state.history] == [r["val_loss"] for r in expected.history]

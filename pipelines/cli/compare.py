@@ -9,6 +9,7 @@ from pipelines.cli.options import Commands, add_command, add_config, add_json, a
 from pipelines.cli.output import print_json
 from pipelines.cli.selection import config_overrides
 from pipelines.engine.config import loader as configs
+from pipelines.engine.core.commands import command
 from pipelines.engine.core.console import Console
 from pipelines.engine.data.preview import check_sources
 from pipelines.engine.tasks.catalog import find_config, get_config
@@ -46,5 +47,6 @@ def run(args: argparse.Namespace, console: Console) -> None:
         return
     console.table(result.title, result.columns, result.rows)
     if result.best is not None:
-        print(f"best: {result.best.name}; make promote-{args.task} RUN={result.best.runs[0]}")
+        promote = command("promote", args.task, run=result.best.runs[0])
+        print(f"best: {result.best.name}; {promote}")
     print(result.folder)

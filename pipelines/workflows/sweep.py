@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pipelines.engine.config import loader as configs
 from pipelines.engine.config.schema import Experiment
 from pipelines.engine.core import plotting, signals
+from pipelines.engine.core.commands import command
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.files import write_text
 from pipelines.engine.runs.group import Group
@@ -177,14 +178,14 @@ def _summarize(
     done = [t for t in trials if t.state == TrialState.COMPLETE]
     best = max(done, key=lambda t: (t.value, -t.number), default=None)
     best_file = None
-    command = ""
+    train = ""
     if best is not None:
         best_file = folder / "best.yaml"
-        command = f"make train-{base.task} CONFIG={best_file}"
+        train = command("train", base.task, config=str(best_file))
         monitor = f"{best.user_attrs[MONITOR]} {best.user_attrs[BEST]:.4f}"
         head = [
             f"# The best of {len(trials)} trials around the config {base.name}: {monitor}.",
-            *("#", f"#   {command}", "#"),
+            *("#", f"#   {train}", "#"),
             *(f"# {key}: {format_value(value)}" for key, value in best.params.items()),
         ]
         config = make(overrides_of(best.params), "best")
@@ -196,7 +197,7 @@ def _summarize(
         trials=trials,
         best=best,
         best_file=best_file,
-        command=command,
+        command=train,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.engine.core.commands import command
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.runs import mlflow_store
+from pipelines.engine.runs import mlflow_names, mlflow_store
 from pipelines.engine.runs.mlflow_content import TEST_DATA
 from pipelines.engine.runs.run import Run
 from pipelines.engine.tasks.catalog import get_config
@@ -74,7 +74,7 @@ def champion(task: str, model: str) -> Champion | None:
             version=int(version),
             run=run.data.tags["unfold.run"],
             data=inputs[0].dataset.name if inputs else None,
-            score=run.data.metrics.get(f"test/{metric}"),
+            score=run.data.metrics.get(mlflow_names.key(f"test/{metric}")),
             test_data=run.data.tags.get(TEST_DATA),
             source=client.get_model_version_download_uri(name, version),
         )
@@ -97,9 +97,8 @@ def promote(run: Run, *, force: bool = False) -> str:
     version = run.info.mlflow.model_version
     if version is None:
         run.require("savedmodel")
-        raise UserError(
-            f"run {run.id} is not in the registry; send it: unfold track {run.task} --run {run.id}"
-        )
+        track = command("track", run.task, run=run.id)
+        raise UserError(f"run {run.id} is not in the registry; send it: {track}")
     current = champion(run.task, run.model_name)
     if current is not None and current.version == version:
         return f"run {run.id} (version {version}) is the champion already"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.engine.config.schema import Experiment
+from pipelines.engine.core.commands import command
 from pipelines.engine.core.console import Console
 from pipelines.engine.runs import mlflow_content as content
 from pipelines.engine.runs.mlflow_store import (
@@ -80,7 +81,8 @@ class Tracker:
         except store_errors() as error:
             if not self._warned:
                 kept = f"{describe_error(error)}; the run is kept in {self._run.folder}"
-                later = f"can be sent later: unfold track {self._run.task} --run {self._run.id}"
+                track = command("track", self._run.task, run=self._run.id)
+                later = f"can be sent later: {track}"
                 refused = "sending it again does not help until that is changed"
                 self._console.warn(
                     f"{kept}; {refused}" if refused_content(error) else f"{kept} and {later}"

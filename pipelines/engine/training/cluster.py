@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from pipelines.engine.core import _compat
+from pipelines.engine.core.commands import command
 from pipelines.engine.core.errors import ProcessLostError, UserError
 
 #: Seconds between two heartbeats, and seconds without one after which a process counts as lost.
@@ -137,7 +138,7 @@ def _forward_errors(lines: IO[str]) -> None:
 def _loss_message(process: str) -> str:
     return (
         f"{process} of this training is lost; continue from the last checkpoint, with as many "
-        "processes as there are now: unfold train TASK --resume RUN"
+        f"processes as there are now: {command('train', 'TASK', run='RUN')}"
     )
 
 

@@ -22,6 +22,7 @@ from tests.support.commands import (
     unfold,
     variables,
 )
+from tests.support.recovery import assert_tracked_once
 from tests.support.reviews import small, write_reviews
 
 
@@ -183,11 +184,20 @@ def test_the_saved_config_reproduces_the_run_to_the_bit(trained, reviews, tmp_pa
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_interrupted_equals_uninterrupted(stop, trained, reviews, tmp_path):
-    """Stopped by force inside an epoch, resumed, and the same weights to the bit."""
-    interrupt(tmp_path, "sentiment", small(reviews), stop)
-    folder = resume_and_compare(tmp_path, "sentiment", trained[1])
+def test_interrupted_equals_uninterrupted(stop, trained, reviews, tmp_path, monkeypatch):
+    """Stopped by force inside an epoch, resumed, and the same weights to the bit.
+
+    In a folder with a name that is another one wherever it is taken as part of an address.
+    """
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    home = tmp_path / "folders" / "mine? 50%20 ü #1"
+    interrupt(home, "sentiment", small(reviews), stop)
+    folder = resume_and_compare(home, "sentiment", trained[1])
     assert len(json.loads((folder / "history.json").read_text())) == 4
+    assert_tracked_once(home)
+    assert list(home.parent.iterdir()) == [home]
+    exported = ok(unfold(home, "export", "sentiment", "--json"))
+    assert (Path(exported["folder"]) / "saved_model.pb").is_file()
 
 
 def test_two_trainings_at_once_on_one_store(reviews, tmp_path):

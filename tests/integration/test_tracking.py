@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import keras
@@ -12,7 +14,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from pipelines.engine.core.console import Console
-from pipelines.engine.runs import registry
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.runs import mlflow_store, registry
 from pipelines.engine.runs.run import Run
 from pipelines.engine.runs.tracking import Tracker
 from tests.support.commands import empty_store
@@ -139,6 +142,21 @@ def test_a_store_that_is_down_is_told_once_and_caught_up_with(
     finish(run)
     assert Tracker(run, config, Console()).finish("FINISHED")
     assert len(store(home).get_metric_history(run.info.mlflow.run_id, "loss")) == 1
+
+
+def test_a_store_in_a_folder_whose_name_looks_like_an_address(tmp_path, monkeypatch):
+    home = tmp_path / "folders" / "mine? 50%20 ü #1"
+    monkeypatch.setenv("UNFOLD_HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for _ in range(2):
+        mlflow_store.find_experiment_id(mlflow_store.client(), "sentiment")
+    assert list(home.parent.iterdir()) == [home]
+    with closing(sqlite3.connect(home / "mlflow.db")) as database:
+        found = database.execute("select name from experiments order by name").fetchall()
+    assert found == [("Default",), ("sentiment",)]
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    with pytest.raises(UserError, match=re.escape(f"{home}: MLflow cannot open a store")):
+        mlflow_store.client()
 
 
 def test_words_of_users_are_tracked_under_valid_names(home, run, config, capfd):

@@ -9,6 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 from mlflow import MlflowClient
 
+from pipelines.engine.runs.mlflow_store import local_uri
 from tests.support.commands import ok, resume_and_compare, unfold
 from tests.support.reviews import small
 
@@ -30,7 +31,7 @@ def fresh_store(home: Path, whole: Path) -> Path:
 
 def assert_tracked_once(home: Path) -> None:
     """One run in MLflow, each epoch of each metric once, one registered version."""
-    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    client = MlflowClient(local_uri(home))
     experiment = client.get_experiment_by_name("sentiment")
     (tracked,) = client.search_runs([experiment.experiment_id])
     assert tracked.info.status == "FINISHED"

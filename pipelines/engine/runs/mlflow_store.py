@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 from pipelines.engine.core.addresses import listen
 from pipelines.engine.core.console import Console
+from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import lock
 from pipelines.engine.core.paths import home
 from pipelines.engine.runs import mlflow_location
@@ -18,6 +20,10 @@ from pipelines.engine.runs import mlflow_location
 URI_SETTING = "MLFLOW_TRACKING_URI"
 #: Makes the UI open an experiment as model training, not as a chat application.
 _EXPERIMENT_KIND = "mlflow.experimentKind"
+#: The default store, in the home folder.
+_DATABASE = "mlflow.db"
+#: Characters of a path that mean something else in the URI of a database.
+_ADDRESS_PARTS = frozenset("?%")
 
 # MLflow reads these when it is imported. A store that is down should be noticed within seconds.
 for _name, _value in {
@@ -31,11 +37,37 @@ for _name, _value in {
 
 def store_uri() -> str:
     """Return ``MLFLOW_TRACKING_URI``, or by default a SQLite file beside the runs."""
-    return os.environ.get(URI_SETTING) or f"sqlite:///{_default_database()}"
+    return os.environ.get(URI_SETTING) or local_uri(home())
 
 
-def _default_database() -> Path:
-    return home() / "mlflow.db"
+def local_uri(folder: Path) -> str:
+    """Return the URI of the store in a folder.
+
+    MLflow takes ``?`` and ``%20`` in the path of a database as parts of an address: it would open
+    another file. It is given a link to such a folder, from the user's cache.
+
+    Raises:
+        UserError: there is no place for the link.
+    """
+    if _ADDRESS_PARTS.isdisjoint(str(folder)):
+        return f"sqlite:///{folder / _DATABASE}"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "unfold", "stores")
+    link = cache / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    try:
+        if not link.is_symlink() or link.readlink() != folder:
+            cache.mkdir(parents=True, exist_ok=True)
+            with lock(cache / ".lock", wait=True):
+                link.unlink(missing_ok=True)
+                link.symlink_to(folder)
+        found = _ADDRESS_PARTS.isdisjoint(str(link))
+    except OSError:
+        found = False
+    if not found:
+        raise UserError(
+            f"{folder}: MLflow cannot open a store in a folder with ? or % in its name; rename it, "
+            f"or set {URI_SETTING}"
+        )
+    return f"sqlite:///{link / _DATABASE}"
 
 
 def shown_uri() -> str:
@@ -91,8 +123,8 @@ def client_of(mlflow: Any) -> Any:
 
 
 def _follow_moved_folder() -> None:
-    if store_uri() == f"sqlite:///{_default_database()}":  # another is not only this folder's
-        mlflow_location.follow(_default_database(), artifact_root())
+    if store_uri() == local_uri(home()):  # another is not only this folder's
+        mlflow_location.follow(home() / _DATABASE, artifact_root())
 
 
 def find_experiment_id(client: Any, name: str) -> str:

@@ -183,7 +183,7 @@ class Tracker:
                 name="model",
                 # Code, not a pickle: it can be read, and needs TensorFlow alone.
                 python_model=str(Path(__file__).with_name("mlflow_model.py")),
-                artifacts={"savedmodel": str(folder)},
+                artifacts={"savedmodel": folder.as_uri()},  # a path would be taken as a URI
                 signature=mlflow_signature(folder, self._config.binary_inputs),
                 pip_requirements=[f"{n}=={versions[n]}" for n in (tensorflow, "mlflow")],
             )

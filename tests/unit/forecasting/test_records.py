@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -55,6 +57,18 @@ def test_unusable_rows_are_counted_with_their_lines(tmp_path, cell, reason):
     assert len(one) == 4
     with pytest.raises(UserError, match=r"prices\.csv:6: "):
         read(source)
+
+
+@pytest.mark.parametrize("name", [None, float("nan"), float("inf"), "nan", "NaT", "", " "])
+def test_a_series_without_a_name_is_no_series(tmp_path, name):
+    rows = [{"date": f"2020-01-0{i}", "close": i, "ticker": "A"} for i in range(1, 6)]
+    rows.append({"date": "2020-01-06", "close": 6, "ticker": name})
+    file = tmp_path / "prices.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (one,), report = read(str(file), series="ticker", max_bad_rows=0.5)
+    assert (one.name, len(one)) == ("A", 5)
+    assert sum(report[str(file)]["unusable"].values()) == 1
+    assert report[str(file)]["first_unusable"][0].startswith("prices.jsonl:6: ")
 
 
 def test_series_are_divided_at_gaps_and_short_ones_left_out(tmp_path):

@@ -4,7 +4,10 @@ import csv
 import json
 from collections import Counter
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.splits import Splits
@@ -205,6 +208,48 @@ def test_missing_label_is_no_class(write, name, value):
     (line,) = splits.report[name]["first_unusable"]
     assert line.startswith(f"{name}:{101 if name == 'a.csv' else 100}: no ")
     assert records.labels_of(splits.train) == ["neg", "pos"]
+
+
+def feature(value):
+    """Return a feature of a TFRecord file; without values for None."""
+    if isinstance(value, float):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+    values = [] if value is None else [value.encode()]
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+
+@pytest.mark.parametrize("value", [float("nan"), None, float("inf"), "nan", "None", "", " "])
+def test_missing_label_in_tfrecord_is_no_class(folder, value):
+    with tf.io.TFRecordWriter(str(folder / "a.tfrecord")) as file:
+        for row in [*reviews(99), {"text": "x", "label": value}]:
+            features = tf.train.Features(feature={k: feature(v) for k, v in row.items()})
+            file.write(tf.train.Example(features=features).SerializeToString())
+    splits = load("a.tfrecord")
+    (line,) = splits.report["a.tfrecord"]["first_unusable"]
+    assert line.startswith("a.tfrecord:100: no ")
+    assert records.labels_of(splits.train) == ["neg", "pos"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "value"),
+    [
+        (pa.float64(), float("nan")),
+        (pa.float64(), float("inf")),
+        (pa.float64(), None),
+        (pa.string(), None),
+        (pa.string(), "NaN"),
+        (pa.dictionary(pa.int8(), pa.string()), None),
+    ],
+)
+def test_missing_label_in_parquet_is_no_class(folder, labels, value):
+    kinds = (0.0, 1.0) if labels == pa.float64() else ("neg", "pos")
+    rows = reviews(99, kinds)
+    column = pa.array([*(row["label"] for row in rows), value], labels)
+    table = {"text": [*(row["text"] for row in rows), "x"], "label": column}
+    pq.write_table(pa.table(table), folder / "a.parquet")
+    splits = load("a.parquet")
+    assert splits.report["a.parquet"]["unusable"] == {"no label": 1}
+    assert len(records.labels_of(splits.train)) == 2
 
 
 def test_too_many_missing_labels_are_an_error(write):

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.engine.core.addresses import listen
+from pipelines.engine.core.commands import command
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import lock
-from pipelines.engine.core.paths import home
+from pipelines.engine.core.paths import HOME_VARIABLE, home
 from pipelines.engine.runs import mlflow_location
 
 URI_SETTING = "MLFLOW_TRACKING_URI"
@@ -207,7 +208,11 @@ def log_report(
 
 
 def serve_ui(host: str, port: int, console: Console) -> None:
-    """Serve the MLflow UI of the store that training writes to. Replaces this process."""
+    """Serve the MLflow UI of the store that training writes to. Replaces this process.
+
+    Raises:
+        UserError: there is no store yet, or the port is in use.
+    """
     uri = store_uri()
     if uri.startswith(("http:", "https:")):
         console.say(
@@ -215,10 +220,15 @@ def serve_ui(host: str, port: int, console: Console) -> None:
         )
         return
     listen(host, port).close()
+    if not store_exists():
+        raise UserError(
+            f"{home()}: no runs here yet; train first, e.g. {command('train', 'sentiment')}, or "
+            f"set {HOME_VARIABLE} to the folder of your runs"
+        )
     with lock(home() / ".mlflow.lock", wait=True):
         _follow_moved_folder()
     console.say(f"MLflow on http://{host}:{port}  (store {shown_uri()}; Ctrl-C ends it)")
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    command += ["--artifacts-destination", str(artifact_root())]
-    os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
+    server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    server += ["--artifacts-destination", str(artifact_root())]
+    os.execv(sys.executable, [*server, "--host", host, "--port", str(port)])

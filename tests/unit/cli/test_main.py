@@ -134,6 +134,14 @@ def test_a_folder_without_runs_is_named_and_stays_empty(command, capfd, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("arguments", [["ui", "--port", "0"], ["serve"], ["train", "--help"]])
+def test_an_empty_folder_stays_empty(arguments, tmp_path, monkeypatch):
+    monkeypatch.delenv("UNFOLD_HOME")
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(*arguments) == (0 if "--help" in arguments else 2)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("data", "lines"),
     [

@@ -80,22 +80,24 @@ def outputs_and_gradients(layer, x, initial_state=None, seed=9, compiled=False, 
             layer.route(training=fixed.get("training", False)).name,
         )
     elif compiled:
-        results = tf.function(_results(layer, seed, fixed), autograph=False)
+        results = tf.function(_results(layer, seed, fixed, compiled), autograph=False)
     else:
-        results = _results(layer, seed, fixed)
+        results = _results(layer, seed, fixed, compiled)
     outputs, gradients = results(x, states, arrays)
     names = ["sequences", *(f"state {i}" for i in range(len(states)))]
     names += [v.path.split("/", 1)[1] for v in layer.trainable_variables]
     return as_numpy(outputs), dict(zip(names, as_numpy(gradients), strict=True))
 
 
-def _loss(outputs, seed):
+def _loss(outputs, seed, compiled):
     """Return a random linear function of the outputs, and the outputs as a list."""
     flat = outputs if isinstance(outputs, (list, tuple)) else [outputs]
     rng = np.random.default_rng(seed)
 
     def weights_for(y):
-        # Slices of a larger array: in a compiled function, the sizes may not be known yet.
+        if not compiled:
+            return rng.normal(size=tuple(y.shape))
+        # Slices of a larger array, because the sizes are not known yet.
         enough = ops.convert_to_tensor(rng.normal(size=(32,) * len(y.shape)))
         return enough[tuple(slice(size) for size in ops.shape(y))]
 
@@ -103,14 +105,14 @@ def _loss(outputs, seed):
     return sum(weighted[1:], weighted[0]), list(flat)
 
 
-def _results(layer, seed, fixed):
+def _results(layer, seed, fixed, compiled):
     """Return the function of inputs, states and arrays whose results are compared."""
 
     def results(x, states, arrays):
         with tf.GradientTape() as tape:
             tape.watch([x, *states])
             outputs = layer(x, initial_state=list(states) or None, **fixed, **arrays)
-            loss, outputs = _loss(outputs, seed)
+            loss, outputs = _loss(outputs, seed, compiled)
         sources = [x, *states, *(v.value for v in layer.trainable_variables)]
         return outputs, tape.gradient(
             loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
@@ -122,7 +124,7 @@ def _results(layer, seed, fixed):
 @functools.cache
 def _compiled_for(layer, seed, fixed, x, states, arrays, route):
     """Return `_results`, compiled once for all sizes; ``route`` only tells functions apart."""
-    results = _results(layer, seed, dict(fixed))
+    results = _results(layer, seed, dict(fixed), True)
     return tf.function(results, input_signature=(x, list(states), dict(arrays)), autograph=False)
 
 
@@ -133,7 +135,7 @@ def _results_on_jax(layer, seed, fixed):
         outputs, _ = layer.stateless_call(
             trainable, others, x, initial_state=list(states) or None, **fixed, **arrays
         )
-        return _loss(outputs, seed)
+        return _loss(outputs, seed, compiled=True)
 
     def results(x, states, arrays):
         trainable = [v.value for v in layer.trainable_variables]

@@ -7,8 +7,6 @@ import itertools
 import random
 from pathlib import Path
 
-import keras
-
 from tests.support.pictures import COLOURS, SHAPES, encoded, shape
 
 #: A model that a test trains in seconds.
@@ -29,19 +27,6 @@ def small(source: str, *more: str) -> list[str]:
         *["--config", "configs/captioning/flickr8k.yaml"],
         *[argument for pair in pairs for argument in ("--set", pair)],
     ]
-
-
-def write_encoder(folder: Path) -> str:
-    """An encoder of one's own: random filters, and a fraction of the work of a trained network."""
-    keras.utils.set_random_seed(1)
-    pixels = keras.Input((64, 64, 3))
-    grid = keras.layers.Rescaling(1 / 128, -1)(pixels)
-    for filters in (32, 64):
-        grid = keras.layers.Conv2D(
-            filters, 8, strides=4, padding="same", activation="relu", kernel_initializer="he_normal"
-        )(grid)
-    keras.Model(pixels, grid).save(folder / "encoder.keras")
-    return str(folder / "encoder.keras")
 
 
 def write_pictures(folder: Path) -> Path:

@@ -52,8 +52,7 @@ def arguments_of(task: str, data: Path) -> tuple[str, list[str]]:
         return source, reviews.small(Path(source))
     if task == "captioning":
         source = str(photos.write_pictures(data) / "captions.csv")
-        encoder = f"model.encoder.name={photos.write_encoder(data)}"
-        return source, photos.small(source, encoder, "train.epochs=9")
+        return source, photos.small(source)
     if task == "translation":
         source = pairs.write_pairs(data)
         return source, pairs.small(source)

@@ -135,7 +135,7 @@ def _results_on_jax(layer, seed, fixed):
         outputs, _ = layer.stateless_call(
             trainable, others, x, initial_state=list(states) or None, **fixed, **arrays
         )
-        return _loss(outputs, seed, compiled=True)
+        return _loss(outputs, seed, compiled=False)  # a compiled function of JAX knows the sizes
 
     def results(x, states, arrays):
         trainable = [v.value for v in layer.trainable_variables]

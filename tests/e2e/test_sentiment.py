@@ -187,7 +187,7 @@ def test_the_saved_config_reproduces_the_run_to_the_bit(trained, reviews, tmp_pa
 def test_interrupted_equals_uninterrupted(stop, trained, reviews, tmp_path, monkeypatch):
     """Stopped by force inside an epoch, resumed, and the same weights to the bit.
 
-    In a folder with a name that is another one wherever it is taken as part of an address.
+    The folder has characters in its name that mean something else in a URI.
     """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     home = tmp_path / "folders" / "mine? 50%20 ü #1"

@@ -77,7 +77,7 @@ class Command:
 def prepare(home: Path, arguments: Sequence[str]) -> None:
     """Give a home that is about to be tracked an empty MLflow store: its tables take seconds."""
     if arguments[0] in ("train", "compare", "sweep") and not (home / "mlflow.db").exists():
-        with contextlib.suppress(FileNotFoundError):  # no folder can be made there: the case tested
+        with contextlib.suppress(FileNotFoundError):  # the command reports it
             home.mkdir(parents=True, exist_ok=True)
             shutil.copy(empty_store(), home / "mlflow.db")
 

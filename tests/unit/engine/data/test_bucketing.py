@@ -40,7 +40,7 @@ def batches_of(buckets: Buckets, lengths: list[int], order) -> list[tuple[np.nda
 @example([5], 12, 64, None, 0)
 @few
 def test_every_row_comes_once_and_whole(lengths, buckets, batch_size, batch_tokens, seed):
-    """In as many batches and with as much padding as is told, within the budget of tokens."""
+    """The numbers of batches and of padded tokens are as reported, within the token budget."""
     fitted = Buckets.fit(
         np.asarray(lengths), buckets=buckets, batch_size=batch_size, batch_tokens=batch_tokens
     )

@@ -157,6 +157,8 @@ def test_a_store_in_a_folder_whose_name_looks_like_an_address(tmp_path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     with pytest.raises(UserError, match=re.escape(f"{home}: MLflow cannot open a store")):
         mlflow_store.client()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    assert mlflow_store.client().search_experiments()
 
 
 def test_words_of_users_are_tracked_under_valid_names(home, run, config, capfd):

@@ -55,11 +55,12 @@ def local_uri(folder: Path) -> str:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "unfold", "stores")
     link = cache / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     try:
-        if not link.is_symlink() or link.readlink() != folder:
+        if not _leads_to(link, folder):
             cache.mkdir(parents=True, exist_ok=True)
             with lock(cache / ".lock", wait=True):
-                link.unlink(missing_ok=True)
-                link.symlink_to(folder)
+                if not _leads_to(link, folder):  # another process may have made it meanwhile
+                    link.unlink(missing_ok=True)
+                    link.symlink_to(folder)
         found = _ADDRESS_PARTS.isdisjoint(str(link))
     except OSError:
         found = False
@@ -69,6 +70,10 @@ def local_uri(folder: Path) -> str:
             f"or set {URI_SETTING}"
         )
     return f"sqlite:///{link / _DATABASE}"
+
+
+def _leads_to(link: Path, folder: Path) -> bool:
+    return link.is_symlink() and link.readlink() == folder
 
 
 def shown_uri() -> str:
@@ -124,7 +129,8 @@ def client_of(mlflow: Any) -> Any:
 
 
 def _follow_moved_folder() -> None:
-    if store_uri() == local_uri(home()):  # another is not only this folder's
+    # Another store is not only this folder's.
+    if os.environ.get(URI_SETTING, "") in ("", f"sqlite:///{home() / _DATABASE}"):
         mlflow_location.follow(home() / _DATABASE, artifact_root())
 
 

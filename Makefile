@@ -152,10 +152,10 @@ demo: $(READY) ## Try every trained task on a web page (PORT=7860)
 rooms = $(if $(ROOM),$(or $(shell find tests/unit -type d -name '$(ROOM)'),$(error no room '$(ROOM)' in tests/unit: make test ROOM=layers)),tests/integration tests/unit)
 
 test: $(READY) ## Run the tests you need while working (ROOM=text: those of one room)
-	$(BIN)/python -m pytest $(if $(ROOM),,$(side_by_side)) -m "not jax and not distributed and not browser" $(rooms)
+	$(BIN)/python -m pytest $(if $(ROOM),,$(side_by_side)) -m "not thorough and not jax and not distributed and not browser" $(rooms)
 
 test-all: $(READY) ## Run all other tests: real processes, kills, several processes, JAX, a browser
-	$(BIN)/python -m pytest $(side_by_side) -m "e2e or faults or jax or distributed or browser" tests/faults tests/e2e tests/integration tests/unit
+	$(BIN)/python -m pytest $(side_by_side) -m "e2e or faults or thorough or jax or distributed or browser" tests/faults tests/e2e tests/integration tests/unit
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(side_by_side) tests/unit/layers
 
 faults: $(READY) ## Kill training, caching, export and registration at random moments, fill the disk, stop MLflow

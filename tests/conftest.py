@@ -1,9 +1,7 @@
 """Settings and fixtures of all tests: no time limits, fixed examples, a folder for each test."""
 
 import os
-import shutil
 import sys
-import tempfile
 
 # Before anything imports TensorFlow: its start-up messages are no test results.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -25,7 +23,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.support import ROOT
+from tests.support import ROOT, kept
 from tests.support.browser import Browser, chromium, executable
 from tests.support.trained import TrainOnce, train_once
 
@@ -58,14 +56,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose a folder for what all processes of the session share."""
-    os.environ.setdefault("UNFOLD_TEST_SESSION", tempfile.mkdtemp(prefix="unfold-"))
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove that folder at the end, in the process that made it."""
-    if not hasattr(config, "workerinput"):
-        shutil.rmtree(os.environ.pop("UNFOLD_TEST_SESSION"), ignore_errors=True)
+    """Choose where the session keeps its trained runs."""
+    kept.choose()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -80,10 +72,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def trained_once() -> TrainOnce:
-    """``trained_once(task)``: one small trained run of a pipeline, shared by the whole session."""
-    shared = Path(os.environ["UNFOLD_TEST_SESSION"], "trained")
-    shared.mkdir(exist_ok=True)
-    return lambda task: train_once(shared, task)
+    """``trained_once(task)``: one small trained run of a pipeline, shared by all sessions."""
+    return train_once
 
 
 @pytest.fixture(scope="session")

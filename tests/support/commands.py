@@ -23,6 +23,7 @@ import numpy as np
 from pipelines.engine.core.files import lock
 from pipelines.engine.tasks.catalog import BUILT_IN
 from tests.support import ROOT
+from tests.support.kept import kept
 
 #: The environment of a command on JAX.
 JAX = {"KERAS_BACKEND": "jax"}
@@ -83,8 +84,8 @@ def prepare(home: Path, arguments: Sequence[str]) -> None:
 
 
 def empty_store() -> Path:
-    """Return the database of an MLflow store without runs, made once for the whole session."""
-    file = Path(os.environ["UNFOLD_TEST_SESSION"], "mlflow.db")
+    """Return the database of an MLflow store without runs, made once for all sessions."""
+    file = kept() / "mlflow.db"
     with lock(file.with_suffix(".lock"), wait=True):
         if not file.exists():
             new = file.with_name("new.db")

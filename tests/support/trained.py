@@ -1,4 +1,4 @@
-"""One trained run of each pipeline, made once for all tests of a session."""
+"""One trained run of each pipeline, made once for all tests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from pipelines.engine.core.files import lock
 from tests.support import lines, pairs, photos, prices, reviews
 from tests.support.commands import ok, unfold
+from tests.support.kept import kept
 
 TASKS = ("sentiment", "captioning", "translation", "forecasting", "generation")
 
@@ -63,12 +64,10 @@ def arguments_of(task: str, data: Path) -> tuple[str, list[str]]:
     return source, ["--config", str(prices.fresh(data)), *prices.small(source)]
 
 
-def train_once(root: Path, task: str) -> Trained:
-    """Train a pipeline's small model, unless another test or process of the session has done so.
-
-    Args:
-        root: a folder that all processes of the session share.
-    """
+def train_once(task: str) -> Trained:
+    """Train a pipeline's small model, unless a test of this session or an earlier one has."""
+    root = kept() / "trained"
+    root.mkdir(exist_ok=True)
     folder = root / task
     note = folder / "trained.json"
     with lock(root / f"{task}.lock", wait=True):

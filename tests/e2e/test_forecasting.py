@@ -59,9 +59,8 @@ def test_it_is_scored_beside_every_baseline(trained):
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3"]
 
 
-def test_it_predicts_the_next_days_of_a_file(trained, source):
-    home = trained[0]
-    picture = home / "fan.png"
+def test_it_predicts_the_next_days_of_a_file(trained, source, tmp_path):
+    home, picture = trained[0], tmp_path / "fan.png"
     answer = ok(unfold(home, "predict", "forecasting", "--chart", str(picture), "--json", source))
     first, second = answer["series"]
     assert (first["series"], second["series"]) == ("AAA", "BBB")

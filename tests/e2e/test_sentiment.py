@@ -79,15 +79,6 @@ def test_a_run_folder_holds_all_there_is_to_know(trained):
         assert (folder / name).stat().st_size > 0, name
 
 
-def test_evaluate_gives_the_scores_of_training(trained):
-    home, result = trained
-    again = ok(unfold(home, "evaluate", "sentiment", "--json"))
-    assert again["run"] == result["run"]
-    assert again["records"] == 60
-    for name, value in result["scores"].items():
-        assert again[name] == pytest.approx(value, abs=1e-6), name
-
-
 def test_evaluate_on_a_file_of_ones_own(trained, tmp_path):
     home, _ = trained
     other = write_reviews(tmp_path / "other.csv", rows=50, seed=9)
@@ -110,8 +101,9 @@ def test_predict_answers_in_json_and_as_a_table(trained):
     assert table.stdout.index("positive") < table.stdout.index("negative")
 
 
-def test_explain_shows_what_predict_answers(trained, monkeypatch, capfd):
-    home, result = trained
+def test_explain_shows_what_predict_answers(trained_once, monkeypatch, capfd, tmp_path):
+    found = trained_once("sentiment")
+    home, result = found.copy(tmp_path), found.result
     text = "a brilliant and touching film"
     monkeypatch.setenv("UNFOLD_HOME", str(home))
 
@@ -162,8 +154,9 @@ def test_predict_takes_any_text(trained):
         assert 0.5 <= answer["score"] <= 1
 
 
-def test_export_versions_rise_and_are_whole(trained):
-    home, result = trained
+def test_export_versions_rise_and_are_whole(trained_once, tmp_path):
+    found = trained_once("sentiment")
+    home, result = found.copy(tmp_path), found.result
     first = ok(unfold(home, "export", "sentiment", "--json"))
     second = ok(unfold(home, "export", "sentiment", "--json", "--run", result["run"][-4:]))
     assert Path(second["folder"]).name == str(int(Path(first["folder"]).name) + 1)

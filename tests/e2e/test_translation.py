@@ -32,11 +32,11 @@ def trained(trained_once) -> tuple[Path, dict]:
     return found.home, found.result
 
 
-def test_it_translates_what_it_has_not_seen(trained):
+def test_it_translates_what_it_has_not_seen(trained, tmp_path):
     home, result = trained
     assert result["scores"]["bleu"] > 60
     assert result["scores"]["perplexity"] < 2
-    picture = home / "attention.png"
+    picture = tmp_path / "attention.png"
     text = "Here the old dog sings."
     ask = ["predict", "translation", "--attention", str(picture), "--json", text]
     answer = ok(unfold(home, *ask))

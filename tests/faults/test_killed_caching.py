@@ -26,17 +26,17 @@ def test_killed_while_the_cache_of_pictures_is_written(grids, photos, captioned,
         time.sleep(0.002)
     os.kill(command.process.pid, signal.SIGKILL)
     command.wait()
-    left, whole = cached(home), cached(captioned[0])
+    left, whole = cached(home), cached(captioned)
     assert grids <= len(left) < len(whole)
     for name, path in left.items():
         assert path.read_bytes() == whole[name].read_bytes()
-    again = ok(unfold(home, "train", "captioning", "--json", *captions.small(photos)))
+    one_epoch = captions.small(photos, "train.epochs=1")
+    ok(unfold(home, "train", "captioning", "--json", *one_epoch))
     now = cached(home)
     assert now.keys() == whole.keys()
     for name, path in now.items():
         made, expected = (np.frombuffer(p.read_bytes()[:-4], "<f2") for p in (path, whole[name]))
         np.testing.assert_allclose(made, expected, rtol=2e-3, atol=2e-3)
-    assert again["scores"] == pytest.approx(captioned[1]["scores"], rel=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,8 @@ def photos(trained_once) -> str:
 
 
 @pytest.fixture(scope="module")
-def captioned(trained_once) -> tuple[Path, dict]:
-    found = trained_once("captioning")
-    return found.home, found.result
+def captioned(trained_once) -> Path:
+    return trained_once("captioning").home
 
 
 def cached(home: Path) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from pipelines.engine.core.files import write_text
 from pipelines.engine.runs.info import MlflowRecord
 from pipelines.engine.runs.run import Run
 from pipelines.engine.tasks.catalog import get_config
-from tests.support.commands import ok, unfold, unfold_in_process
+from tests.support.commands import ok, prepare, unfold, unfold_in_process
 from tests.support.reviews import small, write_reviews
 from tests.support.servers import serving
 from tests.support.trained import TrainOnce
@@ -56,9 +56,11 @@ def models(trained_once: TrainOnce, tmp_path_factory: pytest.TempPathFactory) ->
     home = folder / "home"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNFOLD_HOME", str(home))
+        prepare(home, ["train"])
         reviews = copy_run(trained_once("sentiment").folder, home, "reviews")
         data = write_reviews(folder / "tickets.csv", rows=200, seed=5)
-        arguments = ["--name", "tickets", *small(data, "train.epochs=1")]
+        quick = ["train.epochs=1", "train.buckets=1", "train.health=0", "model.bidirectional=false"]
+        arguments = ["--name", "tickets", *small(data, *quick)]
         trained = ok(unfold(home, "train", "sentiment", "--json", *arguments))
         assert trained["model"] == "tickets"
         tickets = Run(Path(trained["folder"]))

@@ -1,5 +1,6 @@
 """Settings and fixtures of all tests: no time limits, fixed examples, a folder for each test."""
 
+import gc
 import os
 import sys
 
@@ -58,6 +59,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def pytest_configure(config: pytest.Config) -> None:
     """Choose where the session keeps its trained runs."""
     kept.choose()
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage less often: a traced graph is many objects, and almost all of them stay."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -55,7 +55,7 @@ def draw(cosines: dict[str, dict[int, float]]) -> Figure:
 
 def run(settings: Settings) -> Section:
     """Measure the bias of the truncated gradient."""
-    length = settings.choose(100, 60)
+    length = settings.choose(100, 30)
     truncations = [*(k for k in (1, 2, 5, 10, 20, 50) if k < length), length]
     cosines = measure(settings.seed, length, truncations)
     short = truncations[1]

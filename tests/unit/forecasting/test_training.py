@@ -19,7 +19,7 @@ from tests.support.forecasting import (
 )
 
 
-def trained(settings: ForecastingConfig, values, edges, folder, epochs: int = 12):
+def trained(settings: ForecastingConfig, values, edges, folder, epochs: int = 6):
     from pipelines.engine.core.console import Console
     from pipelines.engine.training import loop
 

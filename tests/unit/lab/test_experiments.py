@@ -92,7 +92,7 @@ def test_numbers_agree_with_theory(quick: dict[str, Section]) -> None:
     assert by_scale[0] < 1e-6
     assert by_scale[-1] > 1e6
     cosines = quick["truncation"].numbers
-    assert cosines["cosine/lstm/60"] == pytest.approx(1.0, abs=1e-6)
+    assert cosines["cosine/lstm/30"] == pytest.approx(1.0, abs=1e-6)
     assert cosines["cosine/lstm/1"] < cosines["cosine/lstm/20"]
 
 

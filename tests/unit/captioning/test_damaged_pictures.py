@@ -6,6 +6,7 @@ import random
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from PIL import Image
 
@@ -107,6 +108,7 @@ def export(folder):
     return folder / "savedmodel"
 
 
+@pytest.mark.thorough
 def test_an_export_answers_what_training_takes_and_survives_the_rest(tmp_path):
     draw, whole = random.Random(1), whole_files()
     files = whole + [damaged(whole, draw) for _ in range(FILES)]

@@ -128,10 +128,11 @@ def test_features_are_computed_once_and_again_where_they_are_damaged(lite, pictu
 
 def test_features_of_another_encoder_or_size_are_others(pictures, tmp_path):
     def features(size=64, weight=0.01):
-        layer = keras.layers.Conv2D(
-            4, 32, 32, kernel_initializer=keras.initializers.Constant(weight)
+        encoder = keras.Sequential(
+            [keras.Input((size, size, 3)), keras.layers.Conv2D(4, 32, 32, use_bias=False)]
         )
-        return Features(keras.Sequential([keras.Input((size, size, 3)), layer]), size, tmp_path)
+        encoder.set_weights([np.full((32, 32, 3, 4), weight)])
+        return Features(encoder, size, tmp_path)
 
     assert features().prepare(pictures) == 5
     assert features(weight=0.0101).prepare(pictures) == 5

@@ -92,16 +92,22 @@ def outputs_and_gradients(layer, x, initial_state=None, seed=9, compiled=False, 
 def _loss(outputs, seed):
     """Return a random linear function of the outputs, and the outputs as a list."""
     flat = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-
-    def weights_for(place, y):
-        # Slices of a larger array: the same whether the sizes are known yet or not.
-        sizes, enough = ops.shape(y), _random_weights(seed, place, len(y.shape))
-        if not all(isinstance(size, int) for size in sizes):
-            enough = ops.convert_to_tensor(enough)
-        return enough[tuple(slice(size) for size in sizes)]
-
-    weighted = [ops.sum(ops.cast(y, "float64") * weights_for(i, y)) for i, y in enumerate(flat)]
+    weighted = [
+        ops.sum(ops.cast(y, "float64") * loss_weights(seed, place, ops.shape(y)))
+        for place, y in enumerate(flat)
+    ]
     return sum(weighted[1:], weighted[0]), list(flat)
+
+
+def loss_weights(seed, place, sizes):
+    """Return the weights of the output at ``place`` in the loss: the same for sizes not known yet.
+
+    They are slices of a larger array.
+    """
+    enough = _random_weights(seed, place, len(sizes))
+    if not all(isinstance(size, int) for size in sizes):
+        enough = ops.convert_to_tensor(enough)
+    return enough[tuple(slice(size) for size in sizes)]
 
 
 @functools.cache

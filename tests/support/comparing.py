@@ -80,39 +80,50 @@ def outputs_and_gradients(layer, x, initial_state=None, seed=9, compiled=False, 
             layer.route(training=fixed.get("training", False)).name,
         )
     elif compiled:
-        results = tf.function(_results(layer, seed, fixed, compiled), autograph=False)
+        results = tf.function(_results(layer, seed, fixed), autograph=False)
     else:
-        results = _results(layer, seed, fixed, compiled)
+        results = _results(layer, seed, fixed)
     outputs, gradients = results(x, states, arrays)
     names = ["sequences", *(f"state {i}" for i in range(len(states)))]
     names += [v.path.split("/", 1)[1] for v in layer.trainable_variables]
     return as_numpy(outputs), dict(zip(names, as_numpy(gradients), strict=True))
 
 
-def _loss(outputs, seed, compiled):
+def _loss(outputs, seed):
     """Return a random linear function of the outputs, and the outputs as a list."""
     flat = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-    rng = np.random.default_rng(seed)
-
-    def weights_for(y):
-        if not compiled:
-            return rng.normal(size=tuple(y.shape))
-        # Slices of a larger array, because the sizes are not known yet.
-        enough = ops.convert_to_tensor(rng.normal(size=(32,) * len(y.shape)))
-        return enough[tuple(slice(size) for size in ops.shape(y))]
-
-    weighted = [ops.sum(ops.cast(y, "float64") * weights_for(y)) for y in flat]
+    weighted = [
+        ops.sum(ops.cast(y, "float64") * loss_weights(seed, place, ops.shape(y)))
+        for place, y in enumerate(flat)
+    ]
     return sum(weighted[1:], weighted[0]), list(flat)
 
 
-def _results(layer, seed, fixed, compiled):
+def loss_weights(seed, place, sizes):
+    """Return the weights of the output at ``place`` in the loss: the same for sizes not known yet.
+
+    They are slices of a larger array.
+    """
+    enough = _random_weights(seed, place, len(sizes))
+    if not all(isinstance(size, int) for size in sizes):
+        enough = ops.convert_to_tensor(enough)
+    return enough[tuple(slice(size) for size in sizes)]
+
+
+@functools.cache
+def _random_weights(seed, place, dimensions):
+    """Return weights for an output of up to 64 rows, steps and units."""
+    return np.random.default_rng([seed, place]).normal(size=(64,) * dimensions)
+
+
+def _results(layer, seed, fixed):
     """Return the function of inputs, states and arrays whose results are compared."""
 
     def results(x, states, arrays):
         with tf.GradientTape() as tape:
             tape.watch([x, *states])
             outputs = layer(x, initial_state=list(states) or None, **fixed, **arrays)
-            loss, outputs = _loss(outputs, seed, compiled)
+            loss, outputs = _loss(outputs, seed)
         sources = [x, *states, *(v.value for v in layer.trainable_variables)]
         return outputs, tape.gradient(
             loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
@@ -124,7 +135,7 @@ def _results(layer, seed, fixed, compiled):
 @functools.cache
 def _compiled_for(layer, seed, fixed, x, states, arrays, route):
     """Return `_results`, compiled once for all sizes; ``route`` only tells functions apart."""
-    results = _results(layer, seed, dict(fixed), True)
+    results = _results(layer, seed, dict(fixed))
     return tf.function(results, input_signature=(x, list(states), dict(arrays)), autograph=False)
 
 
@@ -135,7 +146,7 @@ def _results_on_jax(layer, seed, fixed):
         outputs, _ = layer.stateless_call(
             trainable, others, x, initial_state=list(states) or None, **fixed, **arrays
         )
-        return _loss(outputs, seed, compiled=False)  # a compiled function of JAX knows the sizes
+        return _loss(outputs, seed)
 
     def results(x, states, arrays):
         trainable = [v.value for v in layer.trainable_variables]

@@ -14,8 +14,10 @@ from tests.support.comparing import (
     KINDS,
     TIME,
     UNITS,
+    as_numpy,
     data,
     fewer_on_jax,
+    loss_weights,
     make,
     outputs_and_gradients,
 )
@@ -41,9 +43,8 @@ def test_outputs_states_and_gradients(kind, backwards, lengths, truncate):
     call = {} if lengths is None else {"lengths": np.array(lengths)}
     outputs, gradients = outputs_and_gradients(layer, x, states, seed=9, **call)
 
-    rng = np.random.default_rng(9)
-    d_outputs = rng.normal(size=(BATCH, TIME, UNITS))
-    d_states = [rng.normal(size=(BATCH, UNITS)) for _ in states]
+    d_outputs = loss_weights(9, 0, (BATCH, TIME, UNITS))
+    d_states = [loss_weights(9, 1 + i, (BATCH, UNITS)) for i in range(len(states))]
     expected, last, dx, d_first, d_weights = reference.layer(
         kind,
         layer.get_weights(),
@@ -70,9 +71,8 @@ def test_gradients_equal_finite_differences(kind):
 
     def loss(weights, x):
         layer.set_weights(weights)
-        rng = np.random.default_rng(9)
-        outputs = layer(x, lengths=lengths)
-        return sum(np.sum(ops.convert_to_numpy(y) * rng.normal(size=y.shape)) for y in outputs)
+        outputs = as_numpy(layer(x, lengths=lengths))
+        return sum(np.sum(y * loss_weights(9, i, y.shape)) for i, y in enumerate(outputs))
 
     rng = np.random.default_rng(3)
     for index, (name, gradient) in enumerate(gradients.items()):

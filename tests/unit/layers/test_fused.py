@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.comparing import (
@@ -15,6 +15,7 @@ from tests.support.comparing import (
     outputs_and_gradients,
     random_states,
 )
+from tests.support.matrix import thorough_after
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the kernel is TensorFlow's", allow_module_level=True)
@@ -25,38 +26,42 @@ import layers
 from layers import fused_tensorflow as fused
 
 
-def both(layer, x, states=None, **call):
-    """Return results of the kernel and of the loop."""
+def both(layer, x, states=None, known=True, **call):
+    """Return results of the kernel and of the loop, which needs no compilation."""
     assert layer.route().name == "fused"
-    through_kernel = outputs_and_gradients(layer, x, states, compiled=True, **call)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(fused, "CELLS", ())
-        assert layer.route().name == "portable"
-        return through_kernel, outputs_and_gradients(layer, x, states, compiled=True, **call)
+    assert layer.route(compiled=False).name == "portable"
+    return [
+        outputs_and_gradients(layer, x, states, compiled=True, known=known, **call),
+        outputs_and_gradients(layer, x, states, **call),
+    ]
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {},
-        {"return_sequences": False},
-        {"go_backwards": True},
-        {"zero_output_for_mask": True},
-        {"use_bias": False},
-        {"initial": "learned"},
-        {"dropout": 0.5, "recurrent_dropout": 0.5},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("known", [True, False], ids=["sizes known", "sizes unknown"])
-def test_equals_the_loop(setting, known):
+SETTINGS = [
+    {"initial": "learned"},
+    {"dropout": 0.5, "recurrent_dropout": 0.5},
+    {"go_backwards": True},
+    {"return_sequences": False},
+    {"zero_output_for_mask": True},
+    {"use_bias": False},
+    {},
+]
+
+
+def both_of(setting, **call):
     layer = make("LSTM", **{"return_sequences": True, "return_state": True} | setting)
     states = None if "initial" in setting else random_states(layer, batch=4)
-    call = {} if known else {"known": False}
-    assert_same(*both(layer, data(), states, **call))
-    if known:
-        lengths = np.array([3, 0, 6, 1], "int32")
-        assert_same(*both(layer, data(), states, lengths=lengths))
+    return both(layer, data(), states, **call)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_equals_the_loop(setting):
+    assert_same(*both_of(setting, lengths=np.array([3, 0, 6, 1], "int32")))
+
+
+@pytest.mark.parametrize("setting", thorough_after(2, SETTINGS), ids=str)
+@pytest.mark.parametrize("known", thorough_after(1, [True, False]))
+def test_equals_the_loop_where_all_steps_are_real(setting, known):
+    assert_same(*both_of(setting, known=known))
 
 
 @pytest.mark.parametrize("rows", [2, 3])
@@ -74,6 +79,7 @@ def layer():
     return make("LSTM", return_sequences=True, return_state=True)
 
 
+@settings(max_examples=20)
 @given(batch=st.integers(1, 6), time=st.integers(1, 9), seed=st.integers(0, 1000))
 def test_any_mask_and_shape_of_unknown_size(layer, batch, time, seed):
     mask = np.random.default_rng(seed).random((batch, time)) < 0.6

@@ -49,7 +49,7 @@ def test_padding_is_ignored(kind, go_backwards):
     assert dirty[1]["sequences"][MASK].any(axis=-1).all()
 
 
-@settings(max_examples=len(fewer_on_jax(range(15))), deadline=None)
+@settings(max_examples=len(fewer_on_jax(range(9))), deadline=None)
 @given(
     kind=st.sampled_from(KINDS),
     lengths=st.lists(st.integers(0, TIME), min_size=BATCH, max_size=BATCH),

@@ -9,7 +9,7 @@ from pipelines.engine.data.bucketing import Buckets, lengths_of, shuffled
 from pipelines.engine.data.ragged import PADDING, Ragged
 
 lengths_of_rows = st.lists(st.integers(0, 12), min_size=1, max_size=30)
-few = settings(max_examples=20)
+few = settings(max_examples=12)
 
 
 def rows_of(lengths: list[int]) -> Ragged:

@@ -27,6 +27,7 @@ from pipelines.generation.config import CONFIG as GENERATION
 from pipelines.sentiment import task as sentiment
 from pipelines.sentiment.config import CONFIG as SENTIMENT
 from pipelines.sentiment.processor import TextClasses
+from tests.support.matrix import thorough_after
 
 WORDS = ["good", "bad", "film", "the", "ünder", "日", "😀", "don't", "'", "!", "<", "br", "ab"]
 
@@ -165,12 +166,24 @@ def classifier(**model):
 
 @pytest.mark.parametrize(
     "model",
-    [
-        {"cell": "lstm", "pool": ["last", "mean", "max"], "ngrams": {"order": 3, "buckets": 64}},
-        {"cell": "gru", "pool": ["max"], "initial": "learned"},
-        {"cell": "rnn", "pool": ["last"], "truncate": 2},
-        {"cell": "feedforward", "pool": ["mean", "last"], "ngrams": {"order": 1, "buckets": 64}},
-    ],
+    thorough_after(
+        1,
+        [
+            {
+                "cell": "gru",
+                "initial": "learned",
+                "pool": ["last", "mean", "max"],
+                "ngrams": {"order": 3, "buckets": 64},
+            },
+            {"cell": "lstm", "pool": ["max"]},
+            {"cell": "rnn", "pool": ["last"], "truncate": 2},
+            {
+                "cell": "feedforward",
+                "pool": ["mean", "last"],
+                "ngrams": {"order": 1, "buckets": 64},
+            },
+        ],
+    ),
 )
 def test_a_review_in_pieces_is_the_review(model):
     _, _, endpoints = classifier(**model)
@@ -178,7 +191,7 @@ def test_a_review_in_pieces_is_the_review(model):
     serve = compiled(endpoints["serving_default"])
 
     @given(text=TEXT, places=st.lists(st.integers(0, 300), max_size=4))
-    @settings(max_examples=25)
+    @settings(max_examples=15)
     def check(text, places):
         other = "the bad film! " * 3
         rows = [cut(text, places), cut(other, [*places, 7][-4:])]
@@ -207,13 +220,13 @@ LINES = "The sun rises in the east.\nIt sets in the west, every day.\n"
 
 
 @functools.cache
-def writer(level: str, cell: str, top_k: int | None = 7):
+def writer(level: str, cell: str):
     config = GENERATION.model_validate(
         {
             "data": {"source": "x.txt"},
             "model": {"level": level, "cell": cell, "units": [9], "embedding": 6},
             "text": {"vocabulary": 300},
-            "sampling": {"top_k": top_k},
+            "sampling": {"top_k": 7},
         }
     )
     processor = DocumentTokenizer.fit([LINES] * 3, config.text, level)
@@ -230,7 +243,8 @@ def writer(level: str, cell: str, top_k: int | None = 7):
 
 
 @pytest.mark.parametrize(
-    ("level", "cell"), [("character", "lstm"), ("word", "gru"), ("subword", "rnn")]
+    ("level", "cell"),
+    thorough_after(1, [("subword", "rnn"), ("character", "lstm"), ("word", "gru")]),
 )
 def test_a_text_in_pieces_is_gone_on_with_as_the_text_is(level, cell):
     stream, whole = writer(level, cell)
@@ -241,7 +255,7 @@ def test_a_text_in_pieces_is_gone_on_with_as_the_text_is(level, cell):
         counts=st.lists(st.integers(0, 6), min_size=1, max_size=4),
         seed=st.integers(0, 1000),
     )
-    @settings(max_examples=25)
+    @settings(max_examples=15)
     def check(text, places, counts, seed):
         how = {"temperature": [1.5], "seed": [seed]}
         stream.begin()
@@ -274,7 +288,7 @@ def test_a_text_in_pieces_is_gone_on_with_as_the_text_is(level, cell):
 
 
 def test_an_end_stays_one_until_there_is_more_to_read():
-    stream, _ = writer("character", "lstm", top_k=None)
+    stream, _ = writer("subword", "rnn")
     how = {"temperature": [3.0], "seed": [5]}
     stream.begin()
     for _ in range(50):
@@ -307,25 +321,25 @@ def forecaster(**sections):
     return values, *(forecasting.TASK.endpoints(one, scales, model) for one in (config, patient))
 
 
-@pytest.mark.parametrize(
-    "sections",
-    [
-        {"model": {"cell": "lstm", "linear": 4, "half_lives": [3.0, 11.0], "embedding": 2}},
-        {
-            "data": {"source": "x.csv", "columns": {"v": "log_returns"}, "ratios": {"h": "l"}},
-            "model": {"cell": "gru", "scale": "training", "half_lives": [], "level": True},
+SECTIONS = [
+    {
+        "data": {"source": "x.csv", "columns": {"v": "log_returns"}, "ratios": {"h": "l"}},
+        "model": {"cell": "gru", "scale": "training", "half_lives": [], "level": True},
+    },
+    {"model": {"cell": "lstm", "linear": 4, "half_lives": [3.0, 11.0], "embedding": 2}},
+    {
+        "model": {
+            "cell": "rnn",
+            "decode": "autoregressive",
+            "linear": 3,
+            "calendar": ["weekday"],
         },
-        {
-            "model": {
-                "cell": "rnn",
-                "decode": "autoregressive",
-                "linear": 3,
-                "calendar": ["weekday"],
-            },
-        },
-        {"data": {"source": "x.csv", "values": "levels"}, "model": {"cell": "feedforward"}},
-    ],
-)
+    },
+    {"data": {"source": "x.csv", "values": "levels"}, "model": {"cell": "feedforward"}},
+]
+
+
+@pytest.mark.parametrize("sections", thorough_after(2, SECTIONS))
 def test_a_series_in_pieces_is_the_series(sections):
     values, endpoints, patient = forecaster(**sections)
     stream = Stream(endpoints)

@@ -177,7 +177,7 @@ def compiled(learned, few):
 @example([])
 @example([""])
 @example(["", " ", "", "  a", "\x00", "a  ", "\r\n\r\n", ""])
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_every_text_comes_back_to_the_character(compiled, batch):
     for there_and_back in compiled:
         ids, texts = there_and_back(tf.constant(batch, tf.string, shape=[len(batch)]))
@@ -209,7 +209,7 @@ PIECES = st.lists(
 @given(PIECES, st.lists(st.text("aabé漢字🙂 \n", max_size=30), max_size=8))
 @example(["ab", "abcd"], ["abcabcd"])
 @example(["aa", " a"], ["aaa", "aaaa", "", "a", "a a"])
-@settings(max_examples=75)
+@settings(max_examples=25)
 def test_a_text_is_read_by_its_longest_pieces(pieces, batch):
     processor = DocumentTokenizer([END_MARK, *pieces], level="subword")
     ids = processor(tf.constant(batch, tf.string, shape=[len(batch)]))

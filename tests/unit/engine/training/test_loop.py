@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pipelines.engine.training.loop import Objective, State
 from pipelines.engine.training.optimizers import Schedule
 from pipelines.sentiment.config import SentimentModelConfig
 from pipelines.sentiment.model import build
+from tests.support.matrix import thorough_after
 
 
 @dataclass
@@ -140,12 +142,12 @@ def test_schedule_is_saved_with_its_settings():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "rmsprop", "adam", "adamw"])
-@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+@pytest.mark.parametrize("weight_decay", thorough_after(1, [0.01, 0.0]))
 def test_every_optimizer_trains(optimizer, weight_decay, tmp_path):
     model, feed = linear(), line_feed()
     state = fit(
         model, feed, REGRESSION, tmp_path, optimizer=optimizer, weight_decay=weight_decay,
-        learning_rate=0.2, clip_norm=None, epochs=6,
+        learning_rate=0.2, clip_norm=None, epochs=4,
     )  # fmt: skip
     assert state.history[-1]["val_loss"] < 0.8 * state.history[0]["val_loss"]
 
@@ -196,7 +198,7 @@ def test_learning_rate_goes_down_over_the_whole_run(tmp_path):
 def test_history_tells_of_each_epoch(tmp_path):
     seen = []
     state = fit(
-        classifier(), text_feed(), CLASSES, tmp_path, epochs=2,
+        classifier("feedforward"), text_feed(), CLASSES, tmp_path, epochs=2,
         on_epoch=lambda state: seen.append((state.epoch, len(state.history))),
     )  # fmt: skip
     assert seen == [(1, 1), (2, 2)]
@@ -239,7 +241,7 @@ def test_model_is_left_with_the_weights_of_its_best_epoch(tmp_path):
 @pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
 @pytest.mark.parametrize("objective", [REGRESSION, CLASSES], ids=["lower", "higher"])
 def test_as_good_as_the_best_is_not_better(objective, tmp_path):
-    model = linear() if objective is REGRESSION else classifier()
+    model = linear() if objective is REGRESSION else classifier("feedforward")
     feed = line_feed() if objective is REGRESSION else text_feed()
     model.trainable = False
     state = fit(model, feed, objective, tmp_path, epochs=9, patience=3)
@@ -281,16 +283,19 @@ class StoppedError(Exception):
     """What a test raises in place of a power cut."""
 
 
-@pytest.mark.parametrize(("optimizer", "stop"), [("adam", 2), ("momentum", 3)])
-def test_stopped_and_continued_equals_uninterrupted(optimizer, stop, tmp_path):
+@pytest.mark.parametrize(
+    ("cell", "optimizer", "stop"),
+    thorough_after(1, [("rnn", "adam", 2), ("lstm", "momentum", 3)]),
+)
+def test_stopped_and_continued_equals_uninterrupted(cell, optimizer, stop, tmp_path):
     settings = {
-        "optimizer": optimizer, "epochs": 4, "learning_rate": 0.05, "warmup_steps": 3,
+        "optimizer": optimizer, "epochs": stop + 1, "learning_rate": 0.05, "warmup_steps": 3,
     }  # fmt: skip
     dropout = {
         "token_dropout": 0.3, "embedding_dropout": 0.3, "dropout": 0.3, "initial": "random",
-        "bidirectional": True,
+        "bidirectional": cell == "lstm",
     }  # fmt: skip
-    whole = classifier(**dropout)
+    whole = classifier(cell, **dropout)
     expected = fit(whole, text_feed(), CLASSES, tmp_path / "whole", **settings)
 
     def power_cut(state: State) -> None:
@@ -298,11 +303,18 @@ def test_stopped_and_continued_equals_uninterrupted(optimizer, stop, tmp_path):
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        fit(classifier(**dropout), text_feed(), CLASSES, tmp_path / "cut", power_cut, **settings)
+        fit(
+            classifier(cell, **dropout),
+            text_feed(),
+            CLASSES,
+            tmp_path / "cut",
+            power_cut,
+            **settings,
+        )
     # Another process starts from other random weights and streams.
     keras.utils.set_random_seed(99)
     fresh = build(
-        SentimentModelConfig(cell="lstm", units=[4], embedding=4, **dropout),
+        SentimentModelConfig(cell=cell, units=[4], embedding=4, **dropout),
         vocabulary=10, classes=2, seed=77,
     )  # fmt: skip
     state = fit(fresh, text_feed(), CLASSES, tmp_path / "cut", **settings)
@@ -381,27 +393,36 @@ def test_variables_that_do_not_fit_are_left_alone(tmp_path):
     assert all((ops.convert_to_numpy(v) == 0).all() for v in zeros)
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut short", "a bit", "text"])
-def test_damaged_checkpoint_costs_an_epoch(damage, tmp_path, capfd):
-    """The one before it is taken, and the end is the same to the bit."""
-    settings = {"epochs": 4, "learning_rate": 0.05}
-    whole = linear()
-    expected = fit(whole, line_feed(), REGRESSION, tmp_path / "whole", **settings)
+FOUR_EPOCHS = {"epochs": 4, "learning_rate": 0.05}
+
+
+@pytest.fixture(scope="module")
+def whole_and_cut(tmp_path_factory):
+    """A whole run, its model, and the folder of one that was cut off after its last epoch."""
+    folder, whole = tmp_path_factory.mktemp("runs"), linear()
+    expected = fit(whole, line_feed(), REGRESSION, folder / "whole", **FOUR_EPOCHS)
 
     def power_cut(state: State) -> None:
         if state.epoch == 4:
             raise StoppedError
 
-    folder = tmp_path / "cut"
     with pytest.raises(StoppedError):
-        fit(linear(), line_feed(), REGRESSION, folder, power_cut, **settings)
+        fit(linear(), line_feed(), REGRESSION, folder / "cut", power_cut, **FOUR_EPOCHS)
+    return expected, whole, folder / "cut"
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut short", "a bit", "text"])
+def test_damaged_checkpoint_costs_an_epoch(damage, whole_and_cut, tmp_path, capfd):
+    """The one before it is taken, and the end is the same to the bit."""
+    expected, whole, cut = whole_and_cut
+    folder = shutil.copytree(cut, tmp_path / "cut")
     path = folder / "checkpoint.npz"
     raw = bytearray(path.read_bytes())
     if damage == "a bit":
         raw[len(raw) // 2] ^= 1
     path.write_bytes({"empty": b"", "cut short": raw[:-100], "text": b"hello"}.get(damage, raw))
     again = linear()
-    state = fit(again, line_feed(), REGRESSION, folder, **settings)
+    state = fit(again, line_feed(), REGRESSION, folder, **FOUR_EPOCHS)
     assert "checkpoint.npz is damaged" in (said := capfd.readouterr().err)
     assert "going back to epoch 2" in said
     assert [r["val_loss"] for r in state.history] == [r["val_loss"] for r in expected.history]

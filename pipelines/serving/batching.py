@@ -96,10 +96,10 @@ class Batcher:
         if not self._signature.is_batchable or not fits or len(sizes) != 1 or rows == 0:
             return rows, None
         names = sorted(InputLimitsConfig.model_fields.keys() & inputs.keys())
-        if any(len(set(inputs[name].tolist())) > 1 for name in names):
+        values = [frozenset(inputs[name].ravel().tolist()) for name in names]
+        if any(len(found) > 1 for found in values):
             return rows, None
-        row_shapes = [a.shape[1:] for a in inputs.values()]
-        return rows, (*row_shapes, *(inputs[name][0].item() for name in names))
+        return rows, (*(a.shape[1:] for a in inputs.values()), *values)
 
     async def _run_queue(self) -> None:
         loop = asyncio.get_running_loop()

@@ -24,6 +24,7 @@ from pipelines.serving.json_codec import (
     TensorSpec,
     check_input_limits,
     limit_error,
+    type_name,
 )
 
 #: The field of a TensorProto that holds the values of a dtype one by one.
@@ -46,7 +47,7 @@ _VALUE_FIELDS = {
     "object": "string_val",
 }
 #: How values are written, where not as such: as bits, or as real and imaginary parts.
-_VIEWS = {
+_VIEWS: dict[str, np.dtype[Any]] = {
     "bfloat16": np.dtype(np.uint16),
     "float16": np.dtype(np.uint16),
     "complex64": np.dtype(np.float32),
@@ -199,7 +200,7 @@ def _array(name: str, tensor: Any, spec: TensorSpec, limits: LimitsConfig) -> np
 def _sent_dtype(tensor: Any) -> str:
     """Return the name of a tensor's dtype."""
     try:
-        return tf.as_dtype(tensor.dtype).name
+        return type_name(tf.as_dtype(tensor.dtype).name)
     except TypeError:
         return "an unknown dtype"
 

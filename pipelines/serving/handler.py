@@ -60,9 +60,9 @@ class Handler:
             status = error.status
             raise
         except MemoryError:
-            error = out_of_memory()
-            status = error.status
-            raise error from None
+            no_memory = out_of_memory()
+            status = no_memory.status
+            raise no_memory from None
         except Exception:  # noqa: BLE001 - the log has the details; the client gets status 500
             status = 500
             LOGGER.exception("request failed", model=self._known_name(model))

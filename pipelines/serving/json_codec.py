@@ -29,8 +29,7 @@ BYTES_SUFFIX = "_bytes"
 DEFAULT_SIGNATURE = "serving_default"
 #: Maximum rank of a tensor.
 MAX_RANK = 32
-#: TensorFlow's names of dtypes, where they differ from NumPy's.
-_DTYPE_NAMES = {"object": "string", "float16": "half", "float32": "float", "float64": "double"}
+_TYPE_NAMES = {"object": "string", "float16": "half", "float32": "float", "float64": "double"}
 #: Python's types of the JSON values of numeric dtypes, by NumPy's kind of dtype.
 _PYTHON_TYPES: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
 
@@ -57,8 +56,8 @@ class TensorSpec:
 
     @property
     def type_name(self) -> str:
-        """TensorFlow's name of the dtype."""
-        return _DTYPE_NAMES.get(self.dtype.name, self.dtype.name)
+        """TensorFlow Serving's name of the dtype."""
+        return type_name(self.dtype.name)
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Return whether a shape is one that the signature specifies."""
@@ -81,6 +80,11 @@ class Request:
     signature: str
     format: Format
     data: Any
+
+
+def type_name(dtype: str) -> str:
+    """Return TensorFlow Serving's name of a dtype that NumPy or TensorFlow calls ``dtype``."""
+    return _TYPE_NAMES.get(dtype, dtype)
 
 
 def parse_request(body: bytes) -> Request:

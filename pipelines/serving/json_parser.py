@@ -50,7 +50,8 @@ def parse(body: bytes) -> Any:
 def _may_repeat_keys(body: bytes, content: dict[str, Any]) -> bool:
     """Return whether a key may occur twice in an object, of which orjson keeps the last value.
 
-    The keys of the document are looked at, and those of its objects and lists of objects.
+    The keys of the document are counted, and those of its objects and lists of objects, as far as
+    they are not written with needless escapes.
     """
     expected = dict.fromkeys(content, 1)
     for value in content.values():

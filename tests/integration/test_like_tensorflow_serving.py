@@ -418,6 +418,11 @@ def test_memory_that_there_is_not(client):
     assert client.server.post(rows(1.0), f"/v1/models/{TWO}:predict").status_code == 200
 
 
+def test_the_schema_of_a_model_with_all_dtypes(client):
+    paths = client.server.get("/openapi.json").json()["paths"]
+    assert "/v1/models/various:predict" in paths
+
+
 def test_a_long_name_is_cut_in_errors(client):
     name = "n" * 1_000_000
     found = client.server.post(rows(1.0, signature=name), f"/v1/models/{TWO}:predict")

@@ -210,7 +210,7 @@ def _columns_of_rows(
         raise RequestError(400, "no values in 'instances'")
     if len(rows) > limits.rows:
         raise limit_error(f"{len(rows)} rows", limits.rows, "rows")
-    is_named = [isinstance(row, dict) and not _is_base64(row) for row in rows]
+    is_named = [isinstance(row, dict) and ("b64" not in row or not _is_base64(row)) for row in rows]
     if not any(is_named):
         if len(specs) != 1:
             raise RequestError(400, f"each of 'instances' must be an object with {_names(specs)}")
@@ -268,11 +268,14 @@ def _flatten(name: str, value: Any, limits: LimitsConfig) -> tuple[list[Any], li
 def _text_array(
     name: str, items: Sequence[Any], spec: TensorSpec, limits: LimitsConfig
 ) -> np.ndarray:
-    array = np.empty(len(items), object)
-    array[:] = [_to_bytes(name, item, spec) for item in items]
-    longest = max(map(len, array), default=0)
+    texts = [
+        item.encode() if isinstance(item, str) else _to_bytes(name, item, spec) for item in items
+    ]
+    longest = max(map(len, texts), default=0)
     if longest > limits.text_bytes:
         raise limit_error(f"{name}: {longest} bytes", limits.text_bytes, "text_bytes")
+    array = np.empty(len(texts), object)
+    array[:] = texts
     return array
 
 
@@ -299,8 +302,7 @@ def _is_base64(value: Any) -> bool:
 
 
 def _to_bytes(name: str, item: Any, spec: TensorSpec) -> bytes:
-    if isinstance(item, str):
-        return item.encode()
+    """Return the bytes of an item that is not text."""
     if not _is_base64(item):
         raise _type_error(name, item, spec)
     try:

@@ -109,25 +109,25 @@ class Repository:
         return sorted(self._models)
 
     def versions(
-        self, name: str, number: int | None = None, label: str | None = None
+        self, name: str, version: int | None = None, label: str | None = None
     ) -> list[Version]:
-        """Return known versions of a model, newest first: all, or that of a number or label.
+        """Return the known versions of a model, newest first: all, or that of a number or label.
 
         Raises:
             RequestError: With status 404 if there is none, 400 if the label is unknown.
         """
         if label is not None:
-            number = self._labelled(name, label)
+            version = self._labelled(name, label)
         known = self._models.get(name, {})
-        if number is None:
+        if version is None:
             if name not in self._models:
                 raise RequestError(404, f"Could not find any versions of model {shorten(name)}")
             return sorted(known.values(), key=lambda v: -v.number)
-        if number not in known:
-            raise RequestError(404, f"Could not find version {number} of model {shorten(name)}")
-        return [known[number]]
+        if version not in known:
+            raise RequestError(404, f"Could not find version {version} of model {shorten(name)}")
+        return [known[version]]
 
-    def find(self, name: str, number: int | None = None, label: str | None = None) -> Version:
+    def find(self, name: str, version: int | None = None, label: str | None = None) -> Version:
         """Return an available version: that of a number or label, or else the newest one.
 
         Raises:
@@ -135,11 +135,11 @@ class Repository:
                 if the label is unknown.
         """
         if label is not None:
-            number = self._labelled(name, label)
+            version = self._labelled(name, label)
         asked = shorten(name)
-        request = f"Latest({asked})" if number is None else f"Specific({asked}, {number})"
+        request = f"Latest({asked})" if version is None else f"Specific({asked}, {version})"
         known = self._models.get(name, {}).values()
-        candidates = [v for v in known if number in (None, v.number)]
+        candidates = [v for v in known if version in (None, v.number)]
         available = [v for v in candidates if v.state == "AVAILABLE"]
         if available:
             return max(available, key=lambda v: v.number)
@@ -149,17 +149,16 @@ class Repository:
         raise RequestError(404, f"Servable not found for request: {request}")
 
     def _labelled(self, name: str, label: str) -> int:
-        """Return the number of the version with a label, which is known.
+        """Return the number of the version with a label.
 
         Raises:
             RequestError: With status 400 if there is none.
         """
         number = self._config.labels.get(name, {}).get(label)
-        known = self._models.get(name, {})
-        is_scanned = name not in self._models or bool(known)
-        if number is None or (is_scanned and (number not in known or known[number].state == "END")):
+        version = self._models.get(name, {}).get(number) if number is not None else None
+        if version is None or version.state == "END":
             raise RequestError(400, f"Unrecognized servable version label: {shorten(label)}")
-        return number
+        return version.number
 
     def readiness(self) -> dict[str, bool]:
         """Return, for each model, whether a version is available."""
@@ -189,7 +188,9 @@ class Repository:
             for number in [n for n, v in known.items() if v.state == "END" and n not in folders]:
                 del known[number]
             served: list[int] = []
-            labelled = set(self._config.labels.get(name, {}).values())
+            labelled = folders.keys() & set(self._config.labels.get(name, {}).values())
+            for number in labelled - known.keys():  # until it is their turn
+                known[number] = Version(name, number, folders[number], attempted=0.0)
             for number, folder in sorted(folders.items(), reverse=True):
                 if len(served) >= self._config.versions and number not in labelled:
                     continue

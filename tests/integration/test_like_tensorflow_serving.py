@@ -158,7 +158,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     line = Line(2.0)
     save(exports / "half_plus_two" / "123", line, {"serving_default": line.serve})
     line = Line(3.0)
-    for version in ("1", "2", "3"):
+    for version in ("0", "1", "2", "3"):
         save(exports / "half_plus_three" / version, line, {"serving_default": line.serve})
     counter = Counter()
     names = ("get_counter", "incr_counter", "incr_counter_by", "reset_counter")
@@ -167,6 +167,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     labels = ("stable=1", "canary=2", "gone=7")
     settings = [f"labels.half_plus_three.{label}" for label in labels]
     with serving(home, "grpc_port=0", *settings) as server:
+        wait(lambda: server.get(f"/v1/models/{THREE}").text.count("AVAILABLE") == 3)
         client = Client(server)
         yield client
         client.channel.close()
@@ -579,7 +580,7 @@ GRPC_REFUSED: dict[str, tuple[Any, Any, str]] = {
         "Servable not found for request: Specific(half_plus_two, 9)",
     ),
     "an unlabelled version that is not served": (
-        versioned(asking(THREE, x=1.0), 4), Code.NOT_FOUND, "Servable not found",
+        versioned(asking(THREE, x=1.0), 0), Code.NOT_FOUND, "Servable not found",
     ),
     "an unknown label": (
         versioned(asking(THREE, x=1.0), "nope"), INVALID,

@@ -451,6 +451,16 @@ def test_memory_that_there_is_not(client):
     assert client.server.post(rows(1.0), f"/v1/models/{TWO}:predict").status_code == 200
 
 
+def test_what_a_model_does_not_find(client):
+    found = client.server.post(columns("/srv/nope", "read"), "/v1/models/various:predict")
+    assert found.status_code == 404, found.text
+    asked = asking("various", "read", x=np.array("/srv/nope"))
+    code, details = refused(client.predictions.Predict, asked)
+    assert (code, details) == (Code.NOT_FOUND, found.json()["error"])
+    assert "No such file" in details
+    assert "/srv" not in details
+
+
 def test_the_schema_of_a_model_with_all_dtypes(client):
     paths = client.server.get("/openapi.json").json()["paths"]
     assert "/v1/models/various:predict" in paths

@@ -75,11 +75,13 @@ class Request:
         signature: Name of the signature to call.
         format: Format of the request and its response.
         data: The rows or columns, with or without names, as JSON values.
+        is_marked: Whether `json_parser.without_mark` is needed for each number and text.
     """
 
     signature: str
     format: Format
     data: Any
+    is_marked: bool = False
 
 
 def type_name(dtype: str) -> str:
@@ -93,7 +95,7 @@ def parse_request(body: bytes) -> Request:
     Raises:
         RequestError: With status 400 if it is not JSON of this API.
     """
-    content = json_parser.parse(body)
+    content, is_marked = json_parser.parse(body)
     if not isinstance(content, dict):
         raise RequestError(400, f"the body is {_json_type(content)}, not an object")
     signature = content.get("signature_name", "")
@@ -107,7 +109,7 @@ def parse_request(body: bytes) -> Request:
             400, "expecting only one of 'inputs' or 'instances' keys, and found both"
         )
     format_: Format = "row" if keys == ["instances"] else "column"
-    return Request(signature or DEFAULT_SIGNATURE, format_, content[keys[0]])
+    return Request(signature or DEFAULT_SIGNATURE, format_, content[keys[0]], is_marked)
 
 
 def decode_inputs(
@@ -125,7 +127,12 @@ def decode_inputs(
     """
     to_columns = _columns_of_rows if request.format == "row" else _columns
     columns = to_columns(request.data, specs, limits)
-    inputs = {name: _array(name, value, specs[name], limits) for name, value in columns.items()}
+    inputs = {}
+    for name, value in columns.items():
+        items, shape = _flatten(name, value, limits)
+        if request.is_marked:
+            items = list(map(json_parser.without_mark, items))
+        inputs[name] = _array(name, items, shape, specs[name], limits)
     check_input_limits(inputs, limits)
     return inputs
 
@@ -238,8 +245,9 @@ def _columns(columns: Any, specs: Mapping[str, TensorSpec], limits: LimitsConfig
     return {name: columns[name] for name in specs}
 
 
-def _array(name: str, value: Any, spec: TensorSpec, limits: LimitsConfig) -> np.ndarray:
-    items, shape = _flatten(name, value, limits)
+def _array(
+    name: str, items: list[Any], shape: list[int], spec: TensorSpec, limits: LimitsConfig
+) -> np.ndarray:
     if spec.shape is not None and 0 in shape:
         # An empty list does not show the sizes of the axes within it.
         shape += [size or 0 for size in spec.shape[len(shape) :]]

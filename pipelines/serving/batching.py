@@ -90,26 +90,30 @@ class Batcher:
         """Return the number of rows, and the key of requests that can share a batch."""
         sizes = {a.shape[0] for a in inputs.values() if a.ndim}
         rows = max(sizes, default=1)
-        # The model decides what one entry for all rows means, and no rows at all.
-        if not self._signature.is_batchable or len(sizes) != 1 or rows == 0:
+        # The model decides what other shapes mean, one entry for all rows, and no rows at all.
+        specs = self._signature.inputs
+        fits = all(specs[name].fits(array.shape) for name, array in inputs.items())
+        if not self._signature.is_batchable or not fits or len(sizes) != 1 or rows == 0:
             return rows, None
         names = sorted(InputLimitsConfig.model_fields.keys() & inputs.keys())
-        if any(len(set(inputs[name].tolist())) > 1 for name in names):
+        values = [frozenset(inputs[name].ravel().tolist()) for name in names]
+        if any(len(found) > 1 for found in values):
             return rows, None
-        row_shapes = [a.shape[1:] for a in inputs.values()]
-        return rows, (*row_shapes, *(inputs[name][0].item() for name in names))
+        return rows, (*(a.shape[1:] for a in inputs.values()), *values)
 
     async def _run_queue(self) -> None:
         loop = asyncio.get_running_loop()
         had_several = False
-        while self._queue:
-            if had_several and sum(r.rows for r in self._queue) < self._config.max_rows:
-                await asyncio.sleep(self._config.window_ms / 1000)
-            batch = self._next_batch()
-            had_several = len(batch) > 1
-            if batch:
-                await loop.run_in_executor(self._workers, self._run, batch, loop)
-        self._running -= 1
+        try:
+            while self._queue:
+                if had_several and sum(r.rows for r in self._queue) < self._config.max_rows:
+                    await asyncio.sleep(self._config.window_ms / 1000)
+                batch = self._next_batch()
+                had_several = len(batch) > 1
+                if batch:
+                    await loop.run_in_executor(self._workers, self._run, batch, loop)
+        finally:
+            self._running -= 1  # or no further request would ever run
 
     def _next_batch(self) -> list[_PendingRequest]:
         """Remove the first request and those that fit into its batch from the queue."""

@@ -25,10 +25,11 @@ T = TypeVar("T")
 
 @dataclass
 class ModelSpec:
-    """The model that a request names, and its version; None is the newest one."""
+    """The model that a request names, and its version or label; the newest one without both."""
 
     name: str = ""
     version: int | None = None
+    label: str | None = None
 
 
 class Handler:
@@ -86,7 +87,7 @@ class Handler:
                 too long.
         """
         limit = self._config.limits.answer_seconds
-        version = self._repository.find(model.name, model.version)
+        version = self._repository.find(model.name, model.version, model.label)
         with version.in_use() as servable:
             signature, inputs, encode = await run_sized(size, decode, servable)
             outputs = await version.batchers[signature](inputs, min(limit, seconds or limit))
@@ -105,8 +106,7 @@ class Handler:
 
     def _record(self, model: ModelSpec, status: int, seconds: float) -> None:
         name = self._known_name(model)
-        self._metrics.requests.labels(name, str(status)).inc()
-        self._metrics.seconds.labels(name).observe(seconds)
+        self._metrics.record(name, status, seconds)
         if self._config.log_requests:
             ms = round(seconds * 1e3, 2)
             LOGGER.info("request", model=name, version=model.version, status=status, ms=ms)

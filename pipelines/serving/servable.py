@@ -6,8 +6,6 @@ cancelled, and closing the session frees its memory.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import json
 from pathlib import Path
@@ -19,6 +17,7 @@ from google.protobuf.json_format import MessageToDict
 
 from pipelines.engine.core import _compat
 from pipelines.engine.core.paths import EXPORT_ORIGIN
+from pipelines.serving import memory
 from pipelines.serving.errors import RequestError
 from pipelines.serving.json_codec import Arrays, TensorSpec
 
@@ -153,8 +152,7 @@ class Servable:
 def release_memory() -> None:
     """Return the memory of closed models to the operating system."""
     gc.collect()  # graphs contain reference cycles
-    with contextlib.suppress(AttributeError):  # only glibc keeps freed memory, and has malloc_trim
-        ctypes.CDLL(None).malloc_trim(0)
+    memory.trim()
 
 
 def _read_origin(folder: Path) -> dict[str, Any]:

@@ -117,14 +117,12 @@ class Repository:
             raise RequestError(404, f"Could not find any versions of model {name}")
         return sorted(self._models[name].values(), key=lambda v: -v.number)
 
-    def find(self, name: str, number: int | None = None, label: str | None = None) -> Version:
+    def find(self, name: str, number: int | None = None) -> Version:
         """Return an available version; the newest one if ``number`` is None.
 
         Raises:
             RequestError: With status 404 if it is not served, 503 if it is still being loaded.
         """
-        if label is not None:
-            raise RequestError(400, f"Unrecognized servable version label: {label[:100]}")
         request = f"Latest({name})" if number is None else f"Specific({name}, {number})"
         known = self._models.get(name, {}).values()
         candidates = [v for v in known if number in (None, v.number)]

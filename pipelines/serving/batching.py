@@ -90,14 +90,16 @@ class Batcher:
         """Return the number of rows, and the key of requests that can share a batch."""
         sizes = {a.shape[0] for a in inputs.values() if a.ndim}
         rows = max(sizes, default=1)
-        # The model decides what one entry for all rows means, and no rows at all.
-        if not self._signature.is_batchable or len(sizes) != 1 or rows == 0:
+        # The model decides what other shapes mean, one entry for all rows, and no rows at all.
+        specs = self._signature.inputs
+        fits = all(specs[name].fits(array.shape) for name, array in inputs.items())
+        if not self._signature.is_batchable or not fits or len(sizes) != 1 or rows == 0:
             return rows, None
         names = sorted(InputLimitsConfig.model_fields.keys() & inputs.keys())
-        if any(len(set(inputs[name].tolist())) > 1 for name in names):
+        values = [frozenset(inputs[name].ravel().tolist()) for name in names]
+        if any(len(found) > 1 for found in values):
             return rows, None
-        row_shapes = [a.shape[1:] for a in inputs.values()]
-        return rows, (*row_shapes, *(inputs[name][0].item() for name in names))
+        return rows, (*(a.shape[1:] for a in inputs.values()), *values)
 
     async def _run_queue(self) -> None:
         loop = asyncio.get_running_loop()

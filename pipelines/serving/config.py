@@ -5,9 +5,11 @@ The table in ``docs/serving.md`` is generated from the docstrings (``make refere
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from pipelines.engine.config.schema import BaseConfig
+from pipelines.engine.config.schema import BaseConfig, CoercedStr
 
 
 class BatchingConfig(BaseConfig):
@@ -89,6 +91,9 @@ class ServingConfig(BaseConfig):
     """Port for gRPC; ``null`` turns gRPC off."""
     versions: int = Field(1, ge=1)
     """How many of a model's newest versions to serve."""
+    labels: dict[CoercedStr, dict[CoercedStr, Annotated[int, Field(ge=0)]]] = Field({})
+    """Names of versions, for each model, e.g. ``{sentiment: {stable: 3, canary: 4}}``; these
+    versions are served too."""
     poll_seconds: float = Field(2.0, gt=0)
     """Seconds between two checks for new versions."""
     workers: int = Field(2, ge=1)

@@ -1,13 +1,15 @@
 """TensorProtos of TensorFlow Serving's gRPC API, decoded to arrays and encoded from them.
 
-Memory for an input is allocated only after its type, shape and length have been checked.
+As in TensorFlow Serving, only names and dtypes are compared with the signature. Memory for an input
+is allocated only after its type, shape and length have been checked.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -15,19 +17,19 @@ import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from pipelines.serving.config import LimitsConfig
-from pipelines.serving.errors import RequestError
+from pipelines.serving.errors import RequestError, shorten
 from pipelines.serving.json_codec import (
     MAX_RANK,
     Arrays,
     TensorSpec,
     check_input_limits,
-    describe_expected,
-    format_shape,
     limit_error,
+    type_name,
 )
 
 #: The field of a TensorProto that holds the values of a dtype one by one.
 _VALUE_FIELDS = {
+    "bfloat16": "half_val",
     "float16": "half_val",
     "float32": "float_val",
     "float64": "double_val",
@@ -40,7 +42,16 @@ _VALUE_FIELDS = {
     "uint32": "uint32_val",
     "uint64": "uint64_val",
     "bool": "bool_val",
+    "complex64": "scomplex_val",
+    "complex128": "dcomplex_val",
     "object": "string_val",
+}
+#: How values are written, where not as such: as bits, or as real and imaginary parts.
+_VIEWS: dict[str, np.dtype[Any]] = {
+    "bfloat16": np.dtype(np.uint16),
+    "float16": np.dtype(np.uint16),
+    "complex64": np.dtype(np.float32),
+    "complex128": np.dtype(np.float64),
 }
 #: Maximum number of fields in a message, and in all of its inputs together. Numbers are packed
 #: into one field; texts are a field each.
@@ -56,7 +67,7 @@ _FIXED_SIZES = {1: 8, 3: 0, 4: 0, 5: 4}
 def decode_inputs(
     tensors: Mapping[str, Any], specs: Mapping[str, TensorSpec], limits: LimitsConfig
 ) -> Arrays:
-    """Return the inputs of a request as arrays that fit a signature and the limits.
+    """Return the inputs of a request as arrays of a signature's dtypes, within the limits.
 
     Args:
         tensors: TensorProtos by name.
@@ -67,7 +78,15 @@ def decode_inputs(
         RequestError: With status 400, naming the input and what is wrong with it.
     """
     if tensors.keys() != specs.keys():
-        raise RequestError(400, f"the inputs must be {{{', '.join(sorted(specs))}}}")
+        extra, missing = (
+            shorten(", ".join(sorted(names)))
+            for names in (tensors.keys() - specs.keys(), specs.keys() - tensors.keys())
+        )
+        raise RequestError(
+            400,
+            f"the inputs must be {{{', '.join(sorted(specs))}}}. "
+            f"Sent extra: {{{extra}}}. Missing but required: {{{missing}}}.",
+        )
     inputs = {name: _array(name, tensors[name], spec, limits) for name, spec in specs.items()}
     check_input_limits(inputs, limits)
     return inputs
@@ -83,8 +102,9 @@ def encode_tensor(array: np.ndarray) -> Any:
         return tf.make_tensor_proto(array, dtype, array.shape)
     shape = tf.TensorShape(array.shape).as_proto()
     tensor = TensorProto(dtype=dtype.as_datatype_enum, tensor_shape=shape)
-    flat = array.ravel()
-    values = flat.view(np.uint16) if flat.dtype == np.float16 else flat
+    values = array.ravel()
+    if array.dtype.name in _VIEWS:
+        values = values.view(_VIEWS[array.dtype.name])
     getattr(tensor, _VALUE_FIELDS[array.dtype.name]).extend(values.tolist())
     return tensor
 
@@ -161,36 +181,39 @@ def _varint(raw: bytes, start: int) -> tuple[int, int]:
 
 def _array(name: str, tensor: Any, spec: TensorSpec, limits: LimitsConfig) -> np.ndarray:
     if spec.dtype.name not in _VALUE_FIELDS:
-        raise RequestError(400, f"{name}: a tensor of {spec.dtype} cannot be sent")
+        raise RequestError(400, f"{name}: a tensor of {spec.type_name} cannot be sent")
     if tensor.dtype != tf.as_dtype(spec.dtype).as_datatype_enum:
-        raise RequestError(400, f"{name}: {describe_expected(spec)}, not one of another dtype")
-    shape = _shape(name, tensor.tensor_shape, spec, limits)
+        raise RequestError(
+            400,
+            f"the input {name} is expected to be {spec.type_name} but {_sent_dtype(tensor)} is "
+            "provided",
+        )
+    shape = _shape(name, tensor.tensor_shape, limits)
+    size = math.prod(shape)
     if tensor.tensor_content:
-        flat = _from_content(name, tensor.tensor_content, spec, math.prod(shape))
+        flat = _from_content(name, tensor.tensor_content, spec, size, limits)
     else:
-        values = getattr(tensor, _VALUE_FIELDS[spec.dtype.name])
-        flat = _from_values(name, values, spec, math.prod(shape), limits)
-    if spec.dtype.kind == "f" and not np.isfinite(flat).all():
-        raise RequestError(400, f"{name}: a number that is not finite")
+        flat = _from_values(name, tensor, spec, size, limits)
     return flat.reshape(shape)
 
 
-def _shape(name: str, proto: Any, spec: TensorSpec, limits: LimitsConfig) -> list[int]:
+def _sent_dtype(tensor: Any) -> str:
+    """Return the name of a tensor's dtype."""
+    try:
+        return type_name(tf.as_dtype(tensor.dtype).name)
+    except TypeError:
+        return "an unknown dtype"
+
+
+def _shape(name: str, proto: Any, limits: LimitsConfig) -> list[int]:
     if proto.unknown_rank:
         raise RequestError(400, f"{name}: the shape is unknown")
     rank = len(proto.dim)
-    if rank > MAX_RANK if spec.shape is None else rank != len(spec.shape):
-        expected = (
-            f"at most {MAX_RANK} dimensions are expected"
-            if spec.shape is None
-            else describe_expected(spec)
-        )
-        raise RequestError(400, f"{name}: {expected}, not {rank} dimensions")
+    if rank > MAX_RANK:
+        raise RequestError(400, f"{name}: at most {MAX_RANK} dimensions are allowed, not {rank}")
     shape = [int(dim.size) for dim in proto.dim]
     if any(size < 0 for size in shape):
         raise RequestError(400, f"{name}: a negative size in the shape")
-    if any(s not in (None, n) for s, n in zip(spec.shape or (), shape, strict=False)):
-        raise RequestError(400, f"{name}: {describe_expected(spec)}, not {format_shape(shape)}")
     for axis, size in enumerate(shape):
         limit, key = (limits.steps, "steps") if axis else (limits.rows, "rows")
         if size > limit:
@@ -200,40 +223,76 @@ def _shape(name: str, proto: Any, spec: TensorSpec, limits: LimitsConfig) -> lis
     return shape
 
 
-def _from_content(name: str, content: bytes, spec: TensorSpec, size: int) -> np.ndarray:
+def _from_content(
+    name: str, content: bytes, spec: TensorSpec, size: int, limits: LimitsConfig
+) -> np.ndarray:
     if spec.is_text:
-        raise RequestError(400, f"{name}: strings are sent as string_val")
+        return _text_array(name, _texts_from_content(name, content, size), limits)
     if len(content) != size * spec.dtype.itemsize:
-        raise RequestError(400, f"{name}: tensor_content is not as long as the shape says")
+        raise _content_error(name)
     if spec.dtype.kind == "b" and max(content) > 1:
         raise RequestError(400, f"{name}: a boolean is neither 0 nor 1")
-    little_endian = np.frombuffer(content, spec.dtype.newbyteorder("<"))
-    return little_endian.astype(spec.dtype)
+    view = _VIEWS.get(spec.dtype.name, spec.dtype)
+    return np.frombuffer(content, view.newbyteorder("<")).astype(view).view(spec.dtype)
+
+
+def _texts_from_content(name: str, content: bytes, size: int) -> list[bytes]:
+    """Return the texts of ``tensor_content``: the lengths of all come first."""
+    lengths = []
+    start = 0
+    try:
+        for _ in range(min(size, len(content))):
+            length, start = _varint(content, start)
+            lengths.append(length)
+    except IndexError:
+        raise _content_error(name) from None
+    if len(lengths) != size or start + sum(lengths) != len(content):
+        raise _content_error(name)
+    ends = accumulate(lengths, initial=start)
+    return [content[first:last] for first, last in pairwise(ends)]
+
+
+def _content_error(name: str) -> RequestError:
+    return RequestError(400, f"{name}: tensor_content is not as long as the shape says")
 
 
 def _from_values(
-    name: str, values: Any, spec: TensorSpec, size: int, limits: LimitsConfig
+    name: str, tensor: Any, spec: TensorSpec, size: int, limits: LimitsConfig
 ) -> np.ndarray:
-    count = len(values)
-    if count > size or (size and not count):
-        raise RequestError(400, f"{name}: {count} values where the shape has {size}")
+    field = _VALUE_FIELDS[spec.dtype.name]
+    values = getattr(tensor, field)
+    count, rest = divmod(len(values), 2 if spec.dtype.kind == "c" else 1)
+    if count > size or rest:
+        raise RequestError(400, f"{name}: {len(values)} values where the shape has {size}")
+    if size and not count and any(len(getattr(tensor, f)) for f in set(_VALUE_FIELDS.values())):
+        raise RequestError(400, f"{name}: the values of {spec.type_name} are not in {field}")
     # The last value is repeated for omitted ones, so a short request could need much memory.
     item_size = len(values[-1]) + 8 if spec.is_text and count else spec.dtype.itemsize
     if (size - count) * item_size > limits.body_bytes:
         raise limit_error(f"{name}: too many omitted values", limits.body_bytes, "body_bytes")
     if spec.is_text:
-        longest = max(map(len, values), default=0)
-        if longest > limits.text_bytes:
-            raise limit_error(f"{name}: {longest} bytes", limits.text_bytes, "text_bytes")
-        array = np.empty(count, object)
-        array[:] = list(values)
-    elif spec.dtype == np.float16:
-        array = _integers(name, values, np.dtype(np.uint16)).view(np.float16)
+        array = _text_array(name, values, limits)
     elif spec.dtype.kind in "iu":
         array = _integers(name, values, spec.dtype)
+    elif _VIEWS.get(spec.dtype.name) == np.uint16:
+        array = _integers(name, values, _VIEWS[spec.dtype.name]).view(spec.dtype)
+    elif spec.dtype.kind == "c":
+        array = np.fromiter(values, _VIEWS[spec.dtype.name], 2 * count).view(spec.dtype)
     else:
         array = np.fromiter(values, spec.dtype, count)
-    return array if count == size else np.concatenate([array, np.repeat(array[-1:], size - count)])
+    if count == size:
+        return array
+    last = array[-1:] if count else np.array([b""] if spec.is_text else [0], spec.dtype)
+    return np.concatenate([array, np.repeat(last, size - count)])
+
+
+def _text_array(name: str, values: Sequence[bytes], limits: LimitsConfig) -> np.ndarray:
+    longest = max(map(len, values), default=0)
+    if longest > limits.text_bytes:
+        raise limit_error(f"{name}: {longest} bytes", limits.text_bytes, "text_bytes")
+    array = np.empty(len(values), object)
+    array[:] = list(values)
+    return array
 
 
 def _integers(name: str, values: Any, dtype: np.dtype[Any]) -> np.ndarray:

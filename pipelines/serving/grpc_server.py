@@ -27,7 +27,7 @@ from tensorflow_serving.apis import (
 
 from pipelines.serving import grpc_codec
 from pipelines.serving.config import LimitsConfig, ServingConfig
-from pipelines.serving.errors import RequestError
+from pipelines.serving.errors import RequestError, shorten
 from pipelines.serving.handler import Handler, ModelSpec, get_signature, run_sized
 from pipelines.serving.json_codec import DEFAULT_SIGNATURE, Arrays
 from pipelines.serving.log import LOGGER
@@ -43,6 +43,7 @@ _STATUS_CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+_CODES_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 #: Maximum characters of an error: clients limit the size of the headers that carry it.
 _MAX_DETAILS = 500
 #: TensorFlow's numbers of a version's error codes.
@@ -122,8 +123,7 @@ class _Services:
 
         async def respond() -> bytes:
             request, size = await self._read(messages, predict_pb2.PredictRequest)
-            model.name = request.model_spec.name
-            model.version = _requested_version(request.model_spec)
+            _read_model_spec(request, model)
 
             def decode(servable: Servable) -> tuple[str, Arrays, Callable[[Arrays], bytes]]:
                 key = request.model_spec.signature_name or DEFAULT_SIGNATURE
@@ -146,11 +146,11 @@ class _Services:
 
     async def metadata(self, messages: Messages, context: Any) -> bytes:
         request, _ = await self._read(messages, get_model_metadata_pb2.GetModelMetadataRequest)
-        if not request.metadata_field or set(request.metadata_field) != {"signature_def"}:
+        if set(request.metadata_field) != {"signature_def"}:
             raise RequestError(400, "metadata_field must be signature_def")
         response = get_model_metadata_pb2.GetModelMetadataResponse()
-        spec = request.model_spec
-        version = self._repository.find(spec.name, _requested_version(spec))
+        model = _read_model_spec(request, ModelSpec())
+        version = self._repository.find(model.name, model.version, model.label)
         with version.in_use() as servable:
             signatures = get_model_metadata_pb2.SignatureDefMap()
             ParseDict(servable.metadata()["metadata"]["signature_def"], signatures)
@@ -160,10 +160,8 @@ class _Services:
 
     async def status(self, messages: Messages, context: Any) -> bytes:
         request, _ = await self._read(messages, get_model_status_pb2.GetModelStatusRequest)
-        name, number = request.model_spec.name, _requested_version(request.model_spec)
-        found = [v for v in self._repository.versions(name) if number in (None, v.number)]
-        if number is not None and not found:
-            raise RequestError(404, f"Could not find version {number} of model {name}")
+        model = _read_model_spec(request, ModelSpec())
+        found = self._repository.versions(model.name, model.version, model.label)
         response = get_model_status_pb2.GetModelStatusResponse()
         response.model_version_status.extend(map(_status, found))
         return bytes(response.SerializeToString())
@@ -199,7 +197,11 @@ def _with_status(method: Method) -> Method:
         try:
             return await method(messages, context)
         except RequestError as error:
-            code = _STATUS_CODES.get(error.status, grpc.StatusCode.INTERNAL)
+            code = (
+                _STATUS_CODES.get(error.status, grpc.StatusCode.INTERNAL)
+                if error.grpc_code is None
+                else _CODES_BY_NUMBER[error.grpc_code]
+            )
             details = str(error)
         except Exception:  # noqa: BLE001 - the log has the details; the client gets INTERNAL
             code, details = grpc.StatusCode.INTERNAL, "internal error"
@@ -210,21 +212,40 @@ def _with_status(method: Method) -> Method:
     return call
 
 
-def _requested_version(spec: Any) -> int | None:
+def _read_model_spec(request: Any, model: ModelSpec) -> ModelSpec:
+    """Fill in which model a request names.
+
+    Raises:
+        RequestError: With status 400 if it names none.
+    """
+    if not request.HasField("model_spec"):
+        raise RequestError(400, "Missing ModelSpec")
+    spec = request.model_spec
+    if not spec.name:
+        raise RequestError(400, "ModelSpec has no name specified.")
+    model.name = spec.name
     choice = spec.WhichOneof("version_choice")
-    if choice == "version_label":
-        raise RequestError(400, "version labels are not supported: use the version's number")
-    return None if choice is None else int(spec.version.value)
+    if choice == "version":
+        model.version = spec.version.value
+    elif choice == "version_label":
+        model.label = spec.version_label
+    return model
 
 
 def _output_names(output_filter: Any, outputs: Any) -> list[str]:
     """Return the names of the requested outputs; all if there is no filter."""
-    names = list(output_filter)
-    if len(set(names)) != len(names):
-        raise RequestError(400, "output_filter has a name twice")
-    if not outputs.keys() >= set(names):
-        raise RequestError(400, f"output_filter: the outputs are {', '.join(sorted(outputs))}")
-    return names or list(outputs)
+    names: dict[str, None] = {}
+    for name in output_filter:
+        if name not in outputs:
+            raise RequestError(
+                400,
+                f"output tensor alias not found in signature: {shorten(name)}; "
+                f"the outputs are {', '.join(sorted(outputs))}",
+            )
+        if name in names:
+            raise RequestError(400, f"duplicate output tensor alias: {name}")
+        names[name] = None
+    return list(names or outputs)
 
 
 def _model_spec(servable: Servable, signature_name: str = "") -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from pipelines.serving.config import ServingConfig
-from pipelines.serving.errors import RequestError
+from pipelines.serving.errors import FAILED_PRECONDITION, RequestError, out_of_memory, shorten
 from pipelines.serving.json_codec import Arrays
 from pipelines.serving.log import LOGGER
 from pipelines.serving.metrics import Metrics
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass
 class ModelSpec:
-    """The model that a request names, and its version or label; the newest one without both."""
+    """The model that a request names, and the number or label of a version; None is the newest."""
 
     name: str = ""
     version: int | None = None
@@ -59,6 +59,10 @@ class Handler:
         except RequestError as error:
             status = error.status
             raise
+        except MemoryError:
+            no_memory = out_of_memory()
+            status = no_memory.status
+            raise no_memory from None
         except Exception:  # noqa: BLE001 - the log has the details; the client gets status 500
             status = 500
             LOGGER.exception("request failed", model=self._known_name(model))
@@ -130,5 +134,9 @@ def get_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
         RequestError: With status 400 if there is no such signature.
     """
     if name not in signatures:
-        raise RequestError(400, f'Serving signature name: "{name}" not found in signature def')
+        raise RequestError(
+            400,
+            f'Serving signature name: "{shorten(name)}" not found in signature def',
+            FAILED_PRECONDITION,
+        )
     return signatures[name]

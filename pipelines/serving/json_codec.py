@@ -3,12 +3,14 @@
 Row format is a list of rows (``{"instances": [...]}`` → ``{"predictions": [...]}``); column format
 is one tensor for each name (``{"inputs": ...}`` → ``{"outputs": ...}``). The name of a single
 tensor is left out. Bytes that are not text are ``{"b64": "..."}``.
+
+As in TensorFlow Serving, numbers may be NaN and infinite, the first of equal keys counts, and only
+names and dtypes are compared with the signature: the model itself rejects shapes it cannot take.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +20,18 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
+from pipelines.serving import json_parser
 from pipelines.serving.config import LimitsConfig
 from pipelines.serving.errors import RequestError
 
 #: Suffix of the names of outputs that are bytes rather than text.
 BYTES_SUFFIX = "_bytes"
 DEFAULT_SIGNATURE = "serving_default"
-#: Maximum rank of a tensor whose signature does not specify one.
+#: Maximum rank of a tensor.
 MAX_RANK = 32
+_TYPE_NAMES = {"object": "string", "float16": "half", "float32": "float", "float64": "double"}
+#: Python's types of the JSON values of numeric dtypes, by NumPy's kind of dtype.
+_PYTHON_TYPES: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
 
 Format = Literal["row", "column"]
 Arrays = dict[str, np.ndarray]
@@ -48,6 +54,18 @@ class TensorSpec:
         """Whether its entries are strings."""
         return self.dtype.kind == "O"
 
+    @property
+    def type_name(self) -> str:
+        """TensorFlow Serving's name of the dtype."""
+        return type_name(self.dtype.name)
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Return whether a shape is one that the signature specifies."""
+        return self.shape is None or (
+            len(shape) == len(self.shape)
+            and all(s in (None, n) for s, n in zip(self.shape, shape, strict=True))
+        )
+
 
 @dataclass(frozen=True)
 class Request:
@@ -64,25 +82,30 @@ class Request:
     data: Any
 
 
+def type_name(dtype: str) -> str:
+    """Return TensorFlow Serving's name of a dtype that NumPy or TensorFlow calls ``dtype``."""
+    return _TYPE_NAMES.get(dtype, dtype)
+
+
 def parse_request(body: bytes) -> Request:
     """Parse the body of a request.
 
     Raises:
         RequestError: With status 400 if it is not JSON of this API.
     """
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise RequestError(400, f"JSON Parse error: {error}") from None
+    content = json_parser.parse(body)
     if not isinstance(content, dict):
         raise RequestError(400, f"the body is {_json_type(content)}, not an object")
     signature = content.get("signature_name", "")
     if not isinstance(signature, str):
         raise RequestError(400, "'signature_name' key must be a string value.")
     keys = [key for key in ("instances", "inputs") if key in content]
-    if len(keys) != 1:
-        found = "both are" if keys else "neither is"
-        raise RequestError(400, f"one of 'inputs' and 'instances' is needed, and {found} given")
+    if not keys:
+        raise RequestError(400, "Missing 'inputs' or 'instances' key")
+    if len(keys) == 2:
+        raise RequestError(
+            400, "expecting only one of 'inputs' or 'instances' keys, and found both"
+        )
     format_: Format = "row" if keys == ["instances"] else "column"
     return Request(signature or DEFAULT_SIGNATURE, format_, content[keys[0]])
 
@@ -90,7 +113,7 @@ def parse_request(body: bytes) -> Request:
 def decode_inputs(
     request: Request, specs: Mapping[str, TensorSpec], limits: LimitsConfig
 ) -> Arrays:
-    """Return the inputs of a request as arrays that fit a signature and the limits.
+    """Return the inputs of a request as arrays of a signature's dtypes, within the limits.
 
     Args:
         request: The request.
@@ -107,6 +130,19 @@ def decode_inputs(
     return inputs
 
 
+def check_shapes(inputs: Arrays, specs: Mapping[str, TensorSpec]) -> None:
+    """Check that inputs have the shapes that a signature specifies.
+
+    Raises:
+        RequestError: With status 400 if one has another.
+    """
+    for name, array in inputs.items():
+        spec = specs[name]
+        if not spec.fits(array.shape):
+            expected = f"a {spec.type_name} tensor of shape {_format_shape(spec.shape)} is expected"
+            raise RequestError(400, f"{name}: {expected}, not {_format_shape(array.shape)}")
+
+
 def check_input_limits(inputs: Arrays, limits: LimitsConfig) -> None:
     """Check the inputs that have a largest value.
 
@@ -114,7 +150,7 @@ def check_input_limits(inputs: Arrays, limits: LimitsConfig) -> None:
         RequestError: With status 400 if an input exceeds its ``limits.most``.
     """
     for name, limit in limits.most.model_dump().items():
-        if name in inputs and inputs[name].dtype.kind != "O" and inputs[name].size:
+        if name in inputs and inputs[name].dtype.kind in "iuf" and inputs[name].size:
             largest = inputs[name].max()
             if largest > limit:
                 raise limit_error(f"{name}: {largest}", limit, f"most.{name}")
@@ -128,7 +164,8 @@ def encode_outputs(outputs: Arrays, format: Format) -> bytes:
         format: The format of the request.
 
     Raises:
-        RequestError: With status 400 if row format was requested and the outputs are not rows.
+        RequestError: With status 400 if row format was requested and the outputs are not rows, or
+            if JSON cannot hold an output.
     """
     plain = {name: _serializable(name, value) for name, value in outputs.items()}
     answer: Any
@@ -173,7 +210,7 @@ def _columns_of_rows(
         raise RequestError(400, "no values in 'instances'")
     if len(rows) > limits.rows:
         raise limit_error(f"{len(rows)} rows", limits.rows, "rows")
-    is_named = [isinstance(row, dict) and set(row) != {"b64"} for row in rows]
+    is_named = [isinstance(row, dict) and ("b64" not in row or not _is_base64(row)) for row in rows]
     if not any(is_named):
         if len(specs) != 1:
             raise RequestError(400, f"each of 'instances' must be an object with {_names(specs)}")
@@ -191,31 +228,26 @@ def _columns_of_rows(
 
 
 def _columns(columns: Any, specs: Mapping[str, TensorSpec], limits: LimitsConfig) -> dict[str, Any]:
-    if not isinstance(columns, dict) or (columns.keys() == {"b64"} and "b64" not in specs):
+    if not isinstance(columns, dict) or _is_base64(columns):
         if len(specs) != 1:
             raise RequestError(400, f"'inputs' must be an object with {_names(specs)}")
         return {next(iter(specs)): columns}
     missing = [name for name in specs if name not in columns]
     if missing:
-        raise RequestError(400, f"missing in 'inputs': {', '.join(missing)}")
+        raise RequestError(400, f"Missing named input: {', '.join(missing)} in 'inputs' object")
     return {name: columns[name] for name in specs}
 
 
 def _array(name: str, value: Any, spec: TensorSpec, limits: LimitsConfig) -> np.ndarray:
-    items, shape = _flatten(name, value, spec, limits)
-    if spec.shape is not None:
-        fits = len(shape) == len(spec.shape) or (0 in shape and len(shape) < len(spec.shape))
-        if not fits or any(s not in (None, n) for s, n in zip(spec.shape, shape, strict=False)):
-            raise RequestError(400, f"{name}: {describe_expected(spec)}, not {format_shape(shape)}")
+    items, shape = _flatten(name, value, limits)
+    if spec.shape is not None and 0 in shape:
         # An empty list does not show the sizes of the axes within it.
         shape += [size or 0 for size in spec.shape[len(shape) :]]
     flat = (_text_array if spec.is_text else _number_array)(name, items, spec, limits)
     return flat.reshape(shape)
 
 
-def _flatten(
-    name: str, value: Any, spec: TensorSpec, limits: LimitsConfig
-) -> tuple[list[Any], list[int]]:
+def _flatten(name: str, value: Any, limits: LimitsConfig) -> tuple[list[Any], list[int]]:
     """Return the items of nested lists, and their shape."""
     level: list[Any] = [value]
     shape: list[int] = []
@@ -227,12 +259,8 @@ def _flatten(
         if size > limit:
             raise limit_error(f"{name}: a list of {size}", limit, key)
         shape.append(size)
-        if spec.shape is None and len(shape) > MAX_RANK:
+        if len(shape) > MAX_RANK:
             raise RequestError(400, f"{name}: lists nested more than {MAX_RANK} deep")
-        if spec.shape is not None and len(shape) > len(spec.shape):
-            raise RequestError(
-                400, f"{name}: {describe_expected(spec)}, and the lists are nested deeper"
-            )
         level = list(chain.from_iterable(level))
     return level, shape
 
@@ -240,11 +268,14 @@ def _flatten(
 def _text_array(
     name: str, items: Sequence[Any], spec: TensorSpec, limits: LimitsConfig
 ) -> np.ndarray:
-    array = np.empty(len(items), object)
-    array[:] = [_to_bytes(name, item) for item in items]
-    longest = max(map(len, array), default=0)
+    texts = [
+        item.encode() if isinstance(item, str) else _to_bytes(name, item, spec) for item in items
+    ]
+    longest = max(map(len, texts), default=0)
     if longest > limits.text_bytes:
         raise limit_error(f"{name}: {longest} bytes", limits.text_bytes, "text_bytes")
+    array = np.empty(len(texts), object)
+    array[:] = texts
     return array
 
 
@@ -252,40 +283,54 @@ def _number_array(
     name: str, items: Sequence[Any], spec: TensorSpec, limits: LimitsConfig
 ) -> np.ndarray:
     dtype = spec.dtype
-    python_types: dict[str, set[type]] = {"b": {bool}, "f": {int, float}}
-    allowed = python_types.get(dtype.kind, {int})
+    if dtype.kind not in _PYTHON_TYPES:
+        raise RequestError(400, f"{name}: JSON cannot hold a tensor of type: {spec.type_name}")
+    allowed = _PYTHON_TYPES[dtype.kind]
     if not set(map(type, items)) <= allowed:
-        wrong = next(item for item in items if type(item) not in allowed)
-        raise RequestError(400, f"{name}: {_json_type(wrong)} where {_dtype(spec)} is expected")
+        raise _type_error(name, next(item for item in items if type(item) not in allowed), spec)
     if dtype.kind in "iu" and items:
         info = np.iinfo(dtype)
         if not info.min <= min(items) <= max(items) <= info.max:
             raise RequestError(400, f"{name}: a number that {dtype} cannot hold")
-    with np.errstate(over="ignore"):
-        array = np.array(items, dtype)
-    if dtype.kind == "f" and not np.isfinite(array).all():
-        raise RequestError(400, f"{name}: a number that {dtype} cannot hold")
-    return array
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        return np.array(items, dtype)
 
 
-def _to_bytes(name: str, item: Any) -> bytes:
-    if isinstance(item, str):
-        return item.encode()
-    if isinstance(item, dict) and item.keys() == {"b64"} and isinstance(item["b64"], str):
-        text = item["b64"]
-        try:
-            return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-        except (binascii.Error, ValueError):
-            raise RequestError(400, f"{name}: 'b64' is not base64") from None
-    raise RequestError(
-        400, f'{name}: {_json_type(item)} where a string or {{"b64": ...}} is expected'
+def _is_base64(value: Any) -> bool:
+    """Return whether a JSON value is bytes rather than an object of names."""
+    return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
+
+
+def _to_bytes(name: str, item: Any, spec: TensorSpec) -> bytes:
+    """Return the bytes of an item that is not text."""
+    if not _is_base64(item):
+        raise _type_error(name, item, spec)
+    try:
+        return _from_base64(item["b64"])
+    except ValueError:  # perhaps in lines of 76 characters, as base64(1) writes it
+        pass
+    try:
+        return _from_base64("".join(item["b64"].split()))
+    except ValueError:
+        raise RequestError(400, f"{name}: 'b64' is not base64") from None
+
+
+def _from_base64(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+
+
+def _type_error(name: str, item: Any, spec: TensorSpec) -> RequestError:
+    return RequestError(
+        400, f"{name}: {_json_type(item)} is not of expected type: {spec.type_name}"
     )
 
 
 def _serializable(name: str, value: np.ndarray) -> Any:
     """Return what orjson can serialize: numbers as an array, strings as lists."""
-    if value.dtype.kind != "O":
+    if value.dtype.kind in _PYTHON_TYPES:
         return np.ascontiguousarray(value) if value.ndim else value[()]
+    if value.dtype.kind != "O":
+        raise RequestError(400, f"JSON cannot hold the output {name} of tensor type: {value.dtype}")
     plain: list[Any]
     if name.endswith(BYTES_SUFFIX):
         plain = [{"b64": base64.b64encode(raw).decode()} for raw in value.ravel()]
@@ -318,20 +363,11 @@ def _names(specs: Mapping[str, TensorSpec]) -> str:
     return "{" + ", ".join(sorted(specs)) + "}"
 
 
-def describe_expected(spec: TensorSpec) -> str:
-    """Return what an error says about the expected tensor."""
-    return f"a {_dtype(spec)} tensor of shape {format_shape(spec.shape)} is expected"
-
-
-def format_shape(shape: Sequence[int | None] | None) -> str:
+def _format_shape(shape: Sequence[int | None] | None) -> str:
     """Return a shape as text, with ``any`` for what is unknown."""
     if shape is None:
         return "any"
     return "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
-
-
-def _dtype(spec: TensorSpec) -> str:
-    return "string" if spec.is_text else str(spec.dtype)
 
 
 def _json_type(value: Any) -> str:

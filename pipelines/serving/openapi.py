@@ -232,6 +232,8 @@ def _number(spec: TensorSpec) -> Schema:
     if spec.dtype.kind in "iu":
         info = np.iinfo(spec.dtype)
         return {"type": "integer", "minimum": int(info.min), "maximum": int(info.max)}
+    if spec.dtype.kind != "f":
+        return {"not": {}}  # complex numbers and bfloat16, which JSON cannot hold
     largest = float(np.finfo(spec.dtype).max)
     return {"type": "number", "minimum": -largest, "maximum": largest}
 

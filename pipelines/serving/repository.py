@@ -1,10 +1,11 @@
 """The models in the exports folder, and which of their versions are served.
 
 ``ROOT/NAME/NUMBER/`` with a SavedModel is a version. Of each model, the newest versions that load
-are served. A new version is loaded and warmed up while the old one serves; then new requests go to
-the new one, and the old one finishes requests in flight and is closed. The same happens if the
-files of a version change. A version that fails to load is logged and skipped. It is tried again
-when its files change, or after a while, since the cause may have been a lack of memory.
+are served, and those that have a label. A new version is loaded and warmed up while the old one
+serves; then new requests go to the new one, and the old one finishes requests in flight and is
+closed. The same happens if the files of a version change. A version that fails to load is logged
+and skipped. It is tried again when its files change, or after a while, since the cause may have
+been a lack of memory.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Literal
 
 from pipelines.serving.batching import Batcher
 from pipelines.serving.config import ServingConfig
-from pipelines.serving.errors import RequestError
+from pipelines.serving.errors import RequestError, hide_paths, shorten
 from pipelines.serving.log import LOGGER
 from pipelines.serving.metrics import Metrics
 from pipelines.serving.servable import Servable, release_memory
@@ -107,25 +108,38 @@ class Repository:
         """The names of all models found so far, sorted."""
         return sorted(self._models)
 
-    def versions(self, name: str) -> list[Version]:
-        """Return all known versions of a model, newest first.
+    def versions(
+        self, name: str, version: int | None = None, label: str | None = None
+    ) -> list[Version]:
+        """Return the known versions of a model, newest first: all, or that of a number or label.
 
         Raises:
-            RequestError: With status 404 if the model is unknown.
+            RequestError: With status 404 if there is none, 400 if the label is unknown.
         """
-        if name not in self._models:
-            raise RequestError(404, f"Could not find any versions of model {name}")
-        return sorted(self._models[name].values(), key=lambda v: -v.number)
+        if label is not None:
+            version = self._labelled(name, label)
+        known = self._models.get(name, {})
+        if version is None:
+            if name not in self._models:
+                raise RequestError(404, f"Could not find any versions of model {shorten(name)}")
+            return sorted(known.values(), key=lambda v: -v.number)
+        if version not in known:
+            raise RequestError(404, f"Could not find version {version} of model {shorten(name)}")
+        return [known[version]]
 
-    def find(self, name: str, number: int | None = None) -> Version:
-        """Return an available version; the newest one if ``number`` is None.
+    def find(self, name: str, version: int | None = None, label: str | None = None) -> Version:
+        """Return an available version: that of a number or label, or else the newest one.
 
         Raises:
-            RequestError: With status 404 if it is not served, 503 if it is still being loaded.
+            RequestError: With status 404 if it is not served, 503 if it is still being loaded, 400
+                if the label is unknown.
         """
-        request = f"Latest({name})" if number is None else f"Specific({name}, {number})"
+        if label is not None:
+            version = self._labelled(name, label)
+        asked = shorten(name)
+        request = f"Latest({asked})" if version is None else f"Specific({asked}, {version})"
         known = self._models.get(name, {}).values()
-        candidates = [v for v in known if number in (None, v.number)]
+        candidates = [v for v in known if version in (None, v.number)]
         available = [v for v in candidates if v.state == "AVAILABLE"]
         if available:
             return max(available, key=lambda v: v.number)
@@ -133,6 +147,18 @@ class Repository:
         if is_unscanned or any(v.state == "LOADING" for v in candidates):
             raise RequestError(503, f"Servable is being loaded for request: {request}")
         raise RequestError(404, f"Servable not found for request: {request}")
+
+    def _labelled(self, name: str, label: str) -> int:
+        """Return the number of the version with a label.
+
+        Raises:
+            RequestError: With status 400 if there is none.
+        """
+        number = self._config.labels.get(name, {}).get(label)
+        version = self._models.get(name, {}).get(number) if number is not None else None
+        if version is None or version.state == "END":
+            raise RequestError(400, f"Unrecognized servable version label: {shorten(label)}")
+        return version.number
 
     def readiness(self) -> dict[str, bool]:
         """Return, for each model, whether a version is available."""
@@ -162,9 +188,12 @@ class Repository:
             for number in [n for n, v in known.items() if v.state == "END" and n not in folders]:
                 del known[number]
             served: list[int] = []
+            labelled = folders.keys() & set(self._config.labels.get(name, {}).values())
+            for number in labelled - known.keys():  # until it is their turn
+                known[number] = Version(name, number, folders[number], attempted=0.0)
             for number, folder in sorted(folders.items(), reverse=True):
-                if len(served) == self._config.versions:
-                    break
+                if len(served) >= self._config.versions and number not in labelled:
+                    continue
                 if await self._ensure_served(name, number, folder):
                     served.append(number)
             if not served:
@@ -219,9 +248,11 @@ class Repository:
                 self._loader, Servable, name, number, version.folder.path
             )
         except Exception as error:  # noqa: BLE001 - a damaged SavedModel can raise anything
-            version.error = f"{type(error).__name__}: {str(error)[:300]}"
+            reason = f"{type(error).__name__}: {str(error)[:300]}"
+            folder = str(version.folder.path)
+            version.error = hide_paths(reason.replace(folder, f"{name}/{number}"))
             self._metrics.loads.labels(name, "failed").inc()
-            LOGGER.error("version skipped", model=name, version=number, reason=version.error)
+            LOGGER.error("version skipped", model=name, version=number, reason=reason)
             return False
         on_batch = self._metrics.batch_rows.labels(name).observe
         batching, workers = self._config.batching, self._config.workers

@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pipelines.serving import json_codec, openapi, pages
 from pipelines.serving.bodies import BodyReader
 from pipelines.serving.config import ServingConfig
-from pipelines.serving.errors import RequestError
+from pipelines.serving.errors import RequestError, shorten
 from pipelines.serving.handler import Handler, ModelSpec, get_signature
 from pipelines.serving.hosts import HostRules
 from pipelines.serving.http_protocol import error_response, json_response
@@ -32,8 +32,6 @@ _MODEL_PATH = re.compile(
     re.IGNORECASE,
 )
 _MAX_VERSION = 2**63 - 1
-#: Characters of what a client sent in an error.
-_QUOTED = 100
 #: TensorFlow Serving's names of a version's error codes.
 _OK, _INTERNAL = "OK", "INTERNAL"
 
@@ -109,7 +107,7 @@ class RestAPI:
             response.headers["Allow"] = "GET"
             return response
         if path[:4].lower() in ("/v1", "/v1/"):
-            raise RequestError(400, f"Malformed request: {method} {path[:_QUOTED]}")
+            raise RequestError(400, f"Malformed request: {method} {shorten(path)}")
         raise RequestError(404, "there is nothing at this path; / says what is served")
 
     async def _predict(self, request: web.BaseRequest, model: ModelSpec) -> web.Response:
@@ -138,13 +136,7 @@ class RestAPI:
             self._bodies.release(len(body))
 
     async def _status(self, request: web.BaseRequest, model: ModelSpec) -> web.Response:
-        versions = self._repository.versions(model.name)
-        number = model.version
-        if model.label is not None:
-            number = self._repository.find(model.name, label=model.label).number
-        found = [v for v in versions if number in (None, v.number)]
-        if not found:
-            raise RequestError(404, f"Could not find version {number} of model {model.name}")
+        found = self._repository.versions(model.name, model.version, model.label)
         return _json({"model_version_status": list(map(_version_status, found))})
 
     async def _metadata(self, request: web.BaseRequest, model: ModelSpec) -> web.Response:
@@ -189,7 +181,7 @@ def _model_spec(path: re.Match[str]) -> ModelSpec:
     """
     number = path["version"]
     if number is not None and (len(number) > len(str(_MAX_VERSION)) or int(number) > _MAX_VERSION):
-        raise RequestError(400, f"Failed to convert version: {number[:_QUOTED]} to numeric.")
+        raise RequestError(400, f"Failed to convert version: {shorten(number)} to numeric.")
     label = path["label"]
     return ModelSpec(
         unquote(path["name"]),

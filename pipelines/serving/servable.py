@@ -6,6 +6,7 @@ cancelled, and closing the session frees its memory.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 from pathlib import Path
@@ -18,8 +19,9 @@ from google.protobuf.json_format import MessageToDict
 from pipelines.engine.core import _compat
 from pipelines.engine.core.paths import EXPORT_ORIGIN
 from pipelines.serving import memory
-from pipelines.serving.errors import RequestError
+from pipelines.serving.errors import RequestError, hide_paths, out_of_memory
 from pipelines.serving.json_codec import Arrays, TensorSpec
+from pipelines.serving.state_changes import changes_state
 
 #: What TensorFlow raises for an input of the wrong shape or value.
 _INVALID_INPUT = (
@@ -38,19 +40,21 @@ class Signature:
     Attributes:
         inputs: Specs by name.
         outputs: Specs by name.
+        changes_state: Whether a call changes variables or other state of the model.
         is_batchable: Whether the rows of several requests can share a call: each input and output
-            has its rows along the first axis, and no output has another axis of unknown size,
-            whose length would depend on the longest row of the batch.
+            has its rows along the first axis, no output has another axis of unknown size, whose
+            length would depend on the longest row of the batch, and calls change no state.
     """
 
-    def __init__(self, session: Any, definition: Any) -> None:
+    def __init__(self, session: Any, definition: Any, *, changes_state: bool = False) -> None:
         """Look up the tensors of a signature.
 
         Args:
             session: The session with the model's graph.
             definition: The signature's ``SignatureDef``.
+            changes_state: Whether a call changes variables or other state of the model.
         """
-        self._session = session
+        self._session, self.changes_state = session, changes_state
 
         def handles(infos: Any) -> dict[str, Any]:
             tensors = {
@@ -66,6 +70,7 @@ class Signature:
         outputs = [spec.shape or () for spec in self.outputs.values()]
         self.is_batchable = (
             bool(inputs)
+            and not changes_state
             and all(shape[:1] == (None,) for shape in inputs + outputs)
             and not any(None in shape[1:] for shape in outputs)
         )
@@ -74,11 +79,12 @@ class Signature:
         """Compute the outputs, without holding Python's global lock.
 
         Args:
-            inputs: Arrays by name, with the dtypes and shapes of `inputs`.
+            inputs: Arrays by name, with the dtypes of `inputs`.
             seconds: Time limit, after which the computation is cancelled.
 
         Raises:
-            RequestError: With status 400 if the model rejects the inputs, or 504 after ``seconds``.
+            RequestError: With status 400 if the model rejects the inputs, 503 if there is not
+                enough memory, or 504 after ``seconds``.
         """
         options = tf.compat.v1.RunOptions(timeout_in_ms=max(int(seconds * 1000), 1))
         feeds = {self._feeds[name]: value for name, value in inputs.items()}
@@ -87,11 +93,15 @@ class Signature:
                 self._session, options.SerializeToString(), feeds, list(self._fetches.values())
             )
         except _INVALID_INPUT as error:
-            message = str(error.message).split("\n")[0].split("[[")[0].strip()
-            raise RequestError(400, f"the model cannot take this: {message[:300]}") from None
+            message = hide_paths(str(error.message).split("\n")[0].split("[[")[0].strip())
+            raise RequestError(
+                400, f"the model cannot take this: {message[:300]}", error.error_code
+            ) from None
+        except tf.errors.ResourceExhaustedError:
+            raise out_of_memory() from None
         except tf.errors.DeadlineExceededError:
             raise RequestError(504, "the answer takes too long (limits.answer_seconds)") from None
-        return {name: np.asarray(v) for name, v in zip(self._fetches, values, strict=True)}
+        return {name: _as_array(v) for name, v in zip(self._fetches, values, strict=True)}
 
 
 class Servable:
@@ -108,6 +118,8 @@ class Servable:
     def __init__(self, name: str, version: int, folder: Path) -> None:
         """Load a SavedModel and call each signature once, so that first requests are fast.
 
+        Signatures that change the model's state are not called.
+
         Raises:
             Exception: Whatever TensorFlow raises for an incomplete SavedModel.
         """
@@ -120,7 +132,11 @@ class Servable:
                 loaded = tf.compat.v1.saved_model.load(self._session, ["serve"], str(folder))
             _compat.extend_graph(self._session)
             self.signatures = {
-                key: Signature(self._session, definition)
+                key: Signature(
+                    self._session,
+                    definition,
+                    changes_state=changes_state(loaded.graph_def, definition),
+                )
                 for key, definition in loaded.signature_def.items()
                 if not key.startswith(_PRIVATE_PREFIX)
             }
@@ -133,7 +149,8 @@ class Servable:
                 for key, definition in loaded.signature_def.items()
             }
             for signature in self.signatures.values():
-                _warm_up(signature)
+                if not signature.changes_state:
+                    _warm_up(signature)
         except BaseException:
             self.close()
             raise
@@ -172,6 +189,15 @@ def _tensor_spec(info: Any) -> TensorSpec:
     return TensorSpec(np.dtype(object if dtype == tf.string else dtype.as_numpy_dtype), sizes)
 
 
+def _as_array(value: Any) -> np.ndarray:
+    """Return an output as an array; TensorFlow returns a scalar as a NumPy scalar or bytes."""
+    if not isinstance(value, bytes):
+        return np.asarray(value)
+    array = np.empty((), object)  # NumPy's own dtype for bytes would drop zeros at the end
+    array[()] = value
+    return array
+
+
 def _warm_up(signature: Signature) -> None:
     """Call a signature with one row of ones, or of short texts."""
     row = {
@@ -182,7 +208,6 @@ def _warm_up(signature: Signature) -> None:
         )
         for name, spec in signature.inputs.items()
     }
-    try:
+    # It may need other inputs; what ran before the error is warm.
+    with contextlib.suppress(RequestError, tf.errors.OpError):
         signature(row, seconds=60)
-    except RequestError:
-        return  # it needs inputs of other sizes; what ran before the error is warm

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import resource
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -41,6 +42,7 @@ def run(names: Sequence[str], config: ServingConfig, addresses: Addresses) -> No
     log.configure()
     gc.freeze()  # collecting the garbage of a closed model then takes a shorter pause
     tf.get_logger().setLevel("ERROR")  # its session-based loader warns that it is deprecated
+    _share_cores(config.workers)
     _allow_files(config.limits.connections)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -101,6 +103,17 @@ def _stop(stopped: asyncio.Future[int], number: int) -> None:
 
 async def _finish(stop: Callable[[], Awaitable[None]]) -> None:
     await stop()
+
+
+def _share_cores(workers: int) -> None:
+    """Give each call of a model its share of the cores.
+
+    The steps of a recurrent network are too small to be divided among threads: with one thread, a
+    call on one short text takes half the time, and no more for many texts.
+    """
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    tf.config.threading.set_intra_op_parallelism_threads(max(1, (cores or 1) // workers))
 
 
 def _allow_files(connections: int) -> None:

@@ -204,8 +204,9 @@ class _Stream:
         limits = self._config.limits
         try:
             request = json_codec.Request("step", "row", [_parse(message)])
-            inputs = json_codec.decode_inputs(request, self._inputs, limits) | state
-            found = await self._version.batchers["step"](inputs, limits.answer_seconds)
+            inputs = json_codec.decode_inputs(request, self._inputs, limits)
+            json_codec.check_shapes(inputs, self._inputs)  # another could spoil the state
+            found = await self._version.batchers["step"](inputs | state, limits.answer_seconds)
         except RequestError as error:
             await self._socket.send_str(orjson.dumps({"error": str(error)}).decode())
             return state

@@ -184,36 +184,41 @@ def test_other_methods_are_unimplemented(client):
 FLOATS = [1.0, 2.0]
 ONE = tensor(tf.int32, [1], int_val=[1])
 HOSTILE = {
-    "no model": (asking(name=""), Code.NOT_FOUND, "not found"),
+    "no model": (asking(name=""), Code.INVALID_ARGUMENT, "no name"),
     "another model": (asking(name="other"), Code.NOT_FOUND, "not found"),
     "a path": (asking(name="../../etc"), Code.NOT_FOUND, "not found"),
     "a long name": (asking(name="n" * 100_000), Code.NOT_FOUND, "not found"),
     "another version": (asking(version=9), Code.NOT_FOUND, "not found"),
     "version 0": (asking(version=0), Code.NOT_FOUND, "not found"),
     "a negative version": (asking(version=-(2**63)), Code.NOT_FOUND, "not found"),
-    "a label": (asking(version_label="stable"), Code.INVALID_ARGUMENT, "labels"),
-    "no signature": (asking(signature="nope"), Code.INVALID_ARGUMENT, "not found"),
-    "a private one": (asking({}, "__saved_model_init_op"), Code.INVALID_ARGUMENT, "not found"),
+    "a label": (asking(version_label="stable"), Code.INVALID_ARGUMENT, "label: stable"),
+    "no signature": (asking(signature="nope"), Code.FAILED_PRECONDITION, "not found"),
+    "a private one": (asking({}, "__saved_model_init_op"), Code.FAILED_PRECONDITION, "not found"),
     "no inputs": (asking({}), Code.INVALID_ARGUMENT, "{text}"),
     "another input": (asking({"txt": ["a"]}), Code.INVALID_ARGUMENT, "{text}"),
     "one input more": (asking({"text": ["a"], "b": 1}), Code.INVALID_ARGUMENT, "{text}"),
     "an empty tensor": (
-        asking({"text": TensorProto()}), Code.INVALID_ARGUMENT, "dtype",
+        asking({"text": TensorProto()}), Code.INVALID_ARGUMENT, "an unknown dtype is provided",
     ),
-    "numbers for texts": (asking({"text": FLOATS}), Code.INVALID_ARGUMENT, "dtype"),
+    "numbers for texts": (
+        asking({"text": FLOATS}), Code.INVALID_ARGUMENT, "string but float is provided",
+    ),
     "float64": (
-        series(tensor(tf.float64, [1, 1, 2], double_val=FLOATS)), Code.INVALID_ARGUMENT, "dtype",
+        series(tensor(tf.float64, [1, 1, 2], double_val=FLOATS)), Code.INVALID_ARGUMENT,
+        "float but double is provided",
+    ),
+    "a resource": (
+        asking({"text": TensorProto(dtype=tf.resource.as_datatype_enum)}),
+        Code.INVALID_ARGUMENT, "string but resource is provided",
     ),
     "an unknown dtype": (
-        asking({"text": TensorProto(dtype=tf.resource.as_datatype_enum)}),
-        Code.INVALID_ARGUMENT, "dtype",
+        asking({"text": TensorProto(dtype=99)}), Code.INVALID_ARGUMENT, "an unknown dtype",
     ),
-    "too flat": (series([1.0]), Code.INVALID_ARGUMENT, "1 dimensions"),
+    "too flat": (series([1.0]), Code.INVALID_ARGUMENT, "cannot take this"),
     "too deep": (
         series(tensor(tf.float32, [1] * 10_000, float_val=FLOATS)),
-        Code.INVALID_ARGUMENT, "10000 dimensions",
+        Code.INVALID_ARGUMENT, "not 10000",
     ),
-    "too narrow": (series([[[1]]]), Code.INVALID_ARGUMENT, "[any, any, 2]"),
     "no shape known": (
         asking({"text": TensorProto(dtype=7, tensor_shape={"unknown_rank": True})}),
         Code.INVALID_ARGUMENT, "unknown",
@@ -241,23 +246,18 @@ HOSTILE = {
         series(tensor(tf.float32, [1, 1, 2], tensor_content=b"\0" * 7)),
         Code.INVALID_ARGUMENT, "as long as",
     ),
-    "texts as content": (
-        asking({"text": tensor(tf.string, [1], tensor_content=b"\1a")}),
-        Code.INVALID_ARGUMENT, "string_val",
+    "texts as content that ends early": (
+        asking({"text": tensor(tf.string, [1], tensor_content=b"\2a")}),
+        Code.INVALID_ARGUMENT, "as long as",
     ),
-    "no values": (series(tensor(tf.float32, [1, 1, 2])), Code.INVALID_ARGUMENT, "0 values"),
     "values elsewhere": (
-        series(tensor(tf.float32, [1, 1, 2], double_val=FLOATS)), Code.INVALID_ARGUMENT, "0 values",
+        series(tensor(tf.float32, [1, 1, 2], double_val=FLOATS)), Code.INVALID_ARGUMENT,
+        "not in float_val",
     ),
     "too many values": (
         series(tensor(tf.float32, [1, 1, 2], float_val=[1, 2, 3])),
         Code.INVALID_ARGUMENT, "3 values",
     ),
-    "NaN": (
-        series(tensor(tf.float32, [1, 1, 2], float_val=[1, float("nan")])),
-        Code.INVALID_ARGUMENT, "not finite",
-    ),
-    "infinity": (series([[[1, -np.inf]]]), Code.INVALID_ARGUMENT, "not finite"),
     "too many rows": (asking({"text": ["a"] * 21}), Code.INVALID_ARGUMENT, "limits.rows"),
     "a long text": (asking({"text": ["a" * 1001]}), Code.INVALID_ARGUMENT, "limits.text_bytes"),
     "many steps": (series([[[1, 2]] * 51]), Code.INVALID_ARGUMENT, "limits.steps"),
@@ -297,7 +297,8 @@ def test_invalid_messages_are_rejected(client, raw):
         ("int8", {"int_val": [-129, 0]}, "cannot hold"),
         ("uint16", {"int_val": [-1, 0]}, "cannot hold"),
         ("float16", {"half_val": [65536, 0]}, "cannot hold"),
-        ("float16", {"half_val": [0x7C00, 0]}, "not finite"),
+        ("float16", {"half_val": [0x7C00, 0]}, [np.inf, 0.0]),
+        ("float32", {}, [0.0, 0.0]),
         ("int64", {"int64_val": [-(2**63), 2**63 - 1]}, [-(2**63), 2**63 - 1]),
         ("uint32", {"uint32_val": [2**32 - 1]}, [2**32 - 1] * 2),
         ("uint64", {"tensor_content": b"\xff" * 16}, [2**64 - 1] * 2),
@@ -305,7 +306,12 @@ def test_invalid_messages_are_rejected(client, raw):
         ("bool", {"tensor_content": b"\1\0"}, [True, False]),
         ("bool", {"tensor_content": b"\1\2"}, "neither"),
         ("object", {"string_val": [b"\xff\0"]}, [b"\xff\0"] * 2),
-        ("complex64", {"scomplex_val": [1, 2, 3, 4]}, "cannot be sent"),
+        ("object", {}, [b"", b""]),
+        ("object", {"tensor_content": b"\2\1ab\0"}, [b"ab", b"\0"]),
+        ("complex64", {"scomplex_val": [1, 2, 3, 4]}, [1 + 2j, 3 + 4j]),
+        ("complex64", {"scomplex_val": [1, 2, 3]}, "3 values"),
+        ("complex128", {"dcomplex_val": [1, 2]}, [1 + 2j] * 2),
+        (tf.qint8.as_numpy_dtype, {}, "cannot be sent"),
     ],
 )
 def test_every_dtype(dtype, values, found):
@@ -324,7 +330,7 @@ def test_every_dtype(dtype, values, found):
 @pytest.mark.parametrize(
     ("shape", "said"),
     [
-        ([1] * 33, "33 dimensions"),
+        ([1] * 33, "at most 32 dimensions"),
         ([0, *[10_000] * 20], "too large together"),
         ([256, 10_000, 10_000], "limits.body_bytes"),
         ([257], "limits.rows"),

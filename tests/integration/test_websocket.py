@@ -118,7 +118,7 @@ def test_a_stream_classifies_a_text_while_it_is_typed(server):
         ("no JSON", "JSON Parse error"),
         ("[]", "an object with the next inputs"),
         ("{}", "must be {text}"),
-        ('{"text": 7}', "text: a number where a string"),
+        ('{"text": 7}', "text: a number is not"),
         ('{"text": ["a"]}', "text: "),
         ('{"text": "a", "state_words": 99}', "must be {text}"),
         (json.dumps({"text": "a" * 2001}), "limits.text_bytes"),

@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 from aiohttp import web
 
-from pipelines.serving.json_codec import DEFAULT_SIGNATURE, TensorSpec, format_shape
+from pipelines.serving.json_codec import DEFAULT_SIGNATURE, TensorSpec
 from pipelines.serving.openapi import ModelSignatures
 from pipelines.serving.repository import Version
 
@@ -75,8 +75,13 @@ def _templates() -> jinja2.Environment:
 
 def _tensors(specs: Mapping[str, TensorSpec]) -> str:
     """Describe tensors in one line."""
-    kinds = {n: "string" if s.is_text else str(s.dtype) for n, s in specs.items()}
-    return ", ".join(f"{n}: {kinds[n]} {format_shape(s.shape)}" for n, s in specs.items()) or "none"
+    return ", ".join(f"{name}: {_describe(spec)}" for name, spec in specs.items()) or "none"
+
+
+def _describe(spec: TensorSpec) -> str:
+    if spec.shape is None:
+        return spec.type_name
+    return f"{spec.type_name} [{', '.join('any' if size is None else str(size) for size in spec.shape)}]"
 
 
 def _example(key: str, specs: Mapping[str, TensorSpec]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Clients that try to stall a server or to use up its memory, from one process on this machine.
 
-    python -m benchmarks.attacks PORT   # until it is stopped
+    python -m benchmarks.attacks PORT            # until it is stopped
+    python -m benchmarks.attacks PORT url pings  # only these
 
 `benchmarks.serve_load --attacks` runs it beside honest clients.
 """
@@ -13,7 +14,7 @@ import gzip
 import random
 import resource
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 #: Connections that each attack has at a time, and seconds between two of its attempts.
@@ -100,13 +101,13 @@ async def bombs(writer: Writer) -> None:
 
 BOMB = gzip.compress(bytes(200_000_000), 9)
 #: Attacks, and how many times as many connections they have as others.
-ATTACKS: dict[Callable[[Writer], Awaitable[Any]], int] = {
+ATTACKS: dict[Callable[[Writer], Coroutine[Any, Any, None]], int] = {
     headers: 1, url: 1, trailers: 1, pings: 1, fragments: 1, bodies: 64, methods: 64,
     silence: 300, deafness: 1, bombs: 1,
 }  # fmt: skip
 
 
-async def repeat(attack: Callable[[Writer], Awaitable[Any]], port: int) -> None:
+async def repeat(attack: Callable[[Writer], Coroutine[Any, Any, None]], port: int) -> None:
     while True:
         with contextlib.suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
@@ -117,17 +118,12 @@ async def repeat(attack: Callable[[Writer], Awaitable[Any]], port: int) -> None:
         await asyncio.sleep(PAUSE * random.uniform(0.5, 1.5))
 
 
-async def attack_all(port: int) -> None:
-    await asyncio.gather(
-        *(
-            repeat(attack, port)
-            for attack, times in ATTACKS.items()
-            for _ in range(TOGETHER * times)
-        )
-    )
+async def attack_all(port: int, names: list[str]) -> None:
+    chosen = [a for a in ATTACKS if not names or a.__name__ in names for _ in range(ATTACKS[a])]
+    await asyncio.gather(*(repeat(a, port) for a in chosen for _ in range(TOGETHER)))
 
 
 if __name__ == "__main__":
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    asyncio.run(attack_all(int(sys.argv[1])))
+    asyncio.run(attack_all(int(sys.argv[1]), sys.argv[2:]))

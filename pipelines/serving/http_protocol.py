@@ -12,18 +12,22 @@ import select
 import socket
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import Any
 
 import orjson
 from aiohttp import web
+from aiohttp.http import WebSocketReader
 from aiohttp.http_exceptions import LineTooLong
 
 from pipelines.serving.bodies import BodyReader
 from pipelines.serving.config import LimitsConfig
+from pipelines.serving.frames import FrameLimiter
 
 #: Bytes in a URL, in one header, and in all headers of a request; and the number of these.
 _URL, _HEADER, _HEADERS, _FIELDS = 16_384, 8_190, 65_536, 64
-#: Bytes that a connection buffers while nobody reads them.
-_BUFFER = 65_536
+#: Bytes that a connection buffers while nobody reads them, and that the system does. The event
+#: loop reads a connection until its buffer is empty: a small one lets others have their turn.
+_BUFFER, _SYSTEM_BUFFER = 65_536, 131_072
 #: Seconds until an idle connection is closed, and for reading the rest of a body that is refused.
 _KEEP_ALIVE, _LINGER = 60.0, 10.0
 #: Seconds between two looks at the connections: in general, and while the server stops.
@@ -59,12 +63,14 @@ class Connection(web.RequestHandler):
         heard: When its client sent something last, on the event loop's clock.
         waiting: Since when a request has been expected; None if not.
         stuck: Since when its client has not read what is to be sent; None if it reads.
+        flooded: Called when a WebSocket has too many frames (see `FrameLimiter`).
     """
 
-    __slots__ = ("heard", "is_busy", "is_surplus", "stream", "stuck", "waiting")
+    __slots__ = ("flooded", "heard", "is_busy", "is_surplus", "stream", "stuck", "waiting")
 
     stream: asyncio.Transport
     waiting: float | None
+    flooded: Callable[[], None]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.is_busy = self.is_surplus = False
@@ -77,6 +83,17 @@ class Connection(web.RequestHandler):
         if self.waiting is None and not self.is_busy:
             self.waiting = self.heard
         super().data_received(data)
+
+    def set_parser(
+        self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None
+    ) -> None:
+        """Read a WebSocket from now on."""
+        limited: Any = FrameLimiter(parser, self._refuse_frames)
+        super().set_parser(limited, data_received_cb)
+
+    def _refuse_frames(self) -> None:
+        self.stream.pause_reading()
+        self.flooded()
 
     def handle_error(
         self,
@@ -129,6 +146,7 @@ class HTTPServer(web.Server):
             max_field_size=_HEADER,
             max_headers=_FIELDS,
             read_bufsize=_BUFFER,
+            auto_decompress=False,  # a small body can become a large one
             logger=quiet,
             access_log=None,  # type: ignore[arg-type] # as documented
         )
@@ -167,6 +185,15 @@ class HTTPServer(web.Server):
                     _reject(connection, 408, "the request did not arrive in time")
                 else:
                     connection.stuck = None
+
+    async def listen(self, listener: socket.socket) -> asyncio.Server:
+        """Accept connections.
+
+        Args:
+            listener: The listening socket.
+        """
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SYSTEM_BUFFER)
+        return await asyncio.get_running_loop().create_server(self, sock=listener, backlog=2048)
 
     async def stop(self, listener: socket.socket, close: Callable[[], None]) -> None:
         """Answer all requests that have arrived, and close the connections.

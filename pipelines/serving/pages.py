@@ -79,9 +79,8 @@ def _tensors(specs: Mapping[str, TensorSpec]) -> str:
 
 
 def _describe(spec: TensorSpec) -> str:
-    if spec.shape is None:
-        return spec.type_name
-    return f"{spec.type_name} [{', '.join('any' if size is None else str(size) for size in spec.shape)}]"
+    sizes = ["any" if size is None else str(size) for size in spec.shape or ()]
+    return spec.type_name if spec.shape is None else f"{spec.type_name} [{', '.join(sizes)}]"
 
 
 def _example(key: str, specs: Mapping[str, TensorSpec]) -> dict[str, Any]:

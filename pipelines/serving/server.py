@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import tensorflow as tf
 import uvloop
 
-from pipelines.serving import log
+from pipelines.serving import log, memory
 from pipelines.serving.bodies import BodyReader
 from pipelines.serving.config import ServingConfig
 from pipelines.serving.handler import Handler
@@ -40,6 +40,7 @@ def run(names: Sequence[str], config: ServingConfig, addresses: Addresses) -> No
         addresses: Where the server listens.
     """
     log.configure()
+    memory.return_large()
     gc.freeze()  # collecting the garbage of a closed model then takes a shorter pause
     tf.get_logger().setLevel("ERROR")  # its session-based loader warns that it is deprecated
     _share_cores(config.workers)
@@ -78,7 +79,7 @@ async def _serve(names: Sequence[str], config: ServingConfig, addresses: Address
             )
         for task in (loop.create_task(repository.watch()), loop.create_task(http.sweep())):
             stack.callback(task.cancel)
-        server = await loop.create_server(http, sock=listener, backlog=2048)
+        server = await http.listen(listener)
         host, port = listener.getsockname()[:2]
         log.LOGGER.info("listening", address=f"http://{written(host, port)}", exports=str(root))
         number = await stopped

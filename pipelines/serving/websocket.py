@@ -12,14 +12,16 @@ import asyncio
 import time
 
 import orjson
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import WSMsgType, web
 
 from pipelines.engine.core.commands import command
 from pipelines.engine.export.stateful import STATE
 from pipelines.serving import json_codec
 from pipelines.serving.config import ServingConfig
 from pipelines.serving.errors import RequestError
+from pipelines.serving.frames import MAX_FRAMES
 from pipelines.serving.handler import ModelSpec
+from pipelines.serving.http_protocol import Connection
 from pipelines.serving.json_codec import Arrays
 from pipelines.serving.log import LOGGER
 from pipelines.serving.metrics import Metrics
@@ -27,12 +29,10 @@ from pipelines.serving.repository import Repository, Version
 
 _GOING_AWAY, _UNSUPPORTED_DATA, _POLICY_VIOLATION = 1001, 1003, 1008
 _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1011, 1013
-#: Most pings and pongs of a client in one second.
-_MAX_PINGS = 50
 #: Seconds without a message after which the client is pinged; it must answer in half of that.
 _HEARTBEAT = 20.0
 #: Seconds for the client to answer a close frame.
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 2.0
 
 
 class StreamHandler:
@@ -58,7 +58,6 @@ class StreamHandler:
         socket = web.WebSocketResponse(
             timeout=_CLOSE_SECONDS,
             heartbeat=_HEARTBEAT,
-            autoping=False,
             compress=False,
             max_msg_size=self._config.streams.message_bytes,
         )
@@ -67,6 +66,8 @@ class StreamHandler:
             raise RequestError(400, "invalid WebSocket handshake")
         version = self._admit(model)
         stream = _Stream(socket, version, self._config, self._metrics)
+        assert isinstance(request.protocol, Connection)
+        request.protocol.flooded = stream.end_flood
         self._open.add(socket)
         self._metrics.streams.inc()
         reason = "the client left"
@@ -147,7 +148,8 @@ class _Stream:
             if not name.startswith(STATE)
         }
         self.steps = 0
-        self._pings, self._counted_since = 0, 0.0
+        self._waiting: asyncio.Timeout | None = None
+        self._is_flooded = False
 
     async def run(self) -> None:
         """Answer the messages of the client.
@@ -170,33 +172,29 @@ class _Stream:
             code = _TRY_AGAIN_LATER if error.status == 504 else _INTERNAL_ERROR
             raise _CloseError(code, str(error)) from None
 
+    def end_flood(self) -> None:
+        """Close the stream, since the client sends too many frames."""
+        self._is_flooded = True
+        if self._waiting is not None:
+            self._waiting.reschedule(0)
+
     async def _receive(self) -> str:
         seconds = self._config.streams.idle_seconds
         try:
-            async with asyncio.timeout(seconds):
-                while True:
-                    message = await self._socket.receive()
-                    if message.type not in (WSMsgType.PING, WSMsgType.PONG):
-                        break
-                    await self._answer_ping(message)
+            async with asyncio.timeout(0 if self._is_flooded else seconds) as self._waiting:
+                message = await self._socket.receive()
         except TimeoutError:
             reason = f"no message for {seconds:g} s (streams.idle_seconds)"
+            if self._is_flooded:
+                reason = f"more than {MAX_FRAMES} pings or fragments in a second"
             raise _CloseError(_POLICY_VIOLATION, reason) from None
+        finally:
+            self._waiting = None
         if message.type is WSMsgType.TEXT:
             return str(message.data)
         if message.type is WSMsgType.BINARY:
             raise _CloseError(_UNSUPPORTED_DATA, "messages are JSON in text frames")
         raise _ClientLeft
-
-    async def _answer_ping(self, message: WSMessage) -> None:
-        now = time.monotonic()
-        if now - self._counted_since >= 1:
-            self._pings, self._counted_since = 0, now
-        self._pings += 1
-        if self._pings > _MAX_PINGS:
-            raise _CloseError(_POLICY_VIOLATION, f"more than {_MAX_PINGS} pings a second")
-        if message.type is WSMsgType.PING:
-            await self._socket.pong(message.data)
 
     async def _step(self, message: str, state: Arrays) -> Arrays:
         """Answer a message and return the new state."""

@@ -36,7 +36,7 @@ class BodyReader:
         self._held = 0
         self._arriving: dict[_Arrival, None] = {}
 
-    async def read(self, request: web.BaseRequest) -> bytes | bytearray:
+    async def read(self, request: web.BaseRequest) -> bytes:
         """Return the body of a request, unpacked. `release` must follow.
 
         Raises:
@@ -47,7 +47,6 @@ class BodyReader:
             raise RequestError(415, "the body's Content-Encoding is neither gzip nor deflate")
         if (request.content_length or 0) > self._limits.body_bytes:
             raise self._too_long()
-        body: bytes | bytearray
         if request.content.is_eof():
             body = request.content.read_nowait()
             self._hold(len(body))
@@ -94,9 +93,9 @@ class BodyReader:
             raise
         finally:
             self._arriving.pop(arrival, None)
-        return arrival.data
+        return bytes(arrival.data)
 
-    async def _unpack(self, packed: bytes | bytearray) -> bytes:
+    async def _unpack(self, packed: bytes) -> bytes:
         unpacker = zlib.decompressobj(_ANY_FORMAT)
         limit = self._limits.body_bytes
         try:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipelines.engine.config.schema import BaseConfig, CoercedStr
+from pipelines.serving.hosts import host_name
 
 
 class BatchingConfig(BaseConfig):
@@ -97,9 +98,20 @@ class ServingConfig(BaseConfig):
     poll_seconds: float = Field(2.0, gt=0)
     """Seconds between two checks for new versions."""
     workers: int = Field(2, ge=1)
-    """Calls of models that run at the same time."""
+    """Calls of models that run at the same time; each uses its share of the cores."""
     log_requests: bool = True
     """Log a line for every request."""
     batching: BatchingConfig = BatchingConfig()
     limits: LimitsConfig = LimitsConfig()
     streams: StreamsConfig = StreamsConfig()
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if host_name(name) != name.lower().strip("[]"):
+                raise ValueError(
+                    "must be names without scheme and port, e.g. models.example.org or "
+                    f"[2001:db8::1], and {name!r} is not"
+                )
+        return names

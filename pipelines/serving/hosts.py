@@ -28,7 +28,7 @@ class HostRules:
     """
 
     def __init__(self, listening: str, allowed: Sequence[str]) -> None:
-        self._allowed = frozenset(map(str.lower, allowed))
+        self._allowed = frozenset(map(host_name, allowed))
         self._is_restricted = bool(allowed) or is_loopback(listening.lower())
 
     def check(self, headers: Mapping[str, str]) -> None:
@@ -38,16 +38,16 @@ class HostRules:
             RequestError: With status 403.
         """
         host = headers.get("Host")
-        if host is not None and self._is_restricted and not self._is_known(_name(host)):
+        if host is not None and self._is_restricted and not self._is_known(host_name(host)):
             raise RequestError(403, "the request is for another host (see allowed_hosts)")
         origin = headers.get("Origin")
         if origin is None:
             return
         scheme = _ORIGIN.fullmatch(origin)
-        page = _name(scheme[1]) if scheme else None
+        page = host_name(scheme[1]) if scheme else None
         if self._is_known(page):
             return
-        is_own = page is not None and host is not None and page == _name(host)
+        is_own = page is not None and host is not None and page == host_name(host)
         if self._is_restricted or not is_own:
             raise RequestError(403, "pages of another host may not send requests")
 
@@ -65,7 +65,7 @@ def is_loopback(host: str) -> bool:
 
 
 @lru_cache(256)
-def _name(host: str) -> str | None:
+def host_name(host: str) -> str | None:
     """Return the host of ``HOST:PORT`` in lower case; None if it is malformed."""
     found = _HOST.fullmatch(host)
     return found[1].strip("[]").lower() if found else None

@@ -400,6 +400,9 @@ def test_startup_errors_name_the_cause(server, serve_here, tmp_path):
     port = server.url.rsplit(":", 1)[1]
     assert f"cannot listen on 127.0.0.1:{port}" in serve_here(server.home, "--port", port)
     assert "port: must be at most 65535" in serve_here(server.home, "--port", "70000")
+    assert "allowed_hosts: must be names without scheme and port" in serve_here(
+        server.home, "--set", "allowed_hosts=[http://example.org]"
+    )
     assert "did you mean rows?" in serve_here(server.home, "--set", "limits.row=3")
     (tmp_path / "mine.yaml").write_text("workers: 0\n")
     assert "mine.yaml:1:1: workers: must be at least 1" in serve_here(

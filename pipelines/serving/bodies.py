@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from pipelines.serving import memory
 from pipelines.serving.config import LimitsConfig
 from pipelines.serving.errors import RequestError
 
 #: For zlib: gzip or zlib's format, whichever the body has.
 _ANY_FORMAT = zlib.MAX_WBITS | 32
+#: After so many bytes, memory is returned to the operating system some seconds later.
+_TRIM_BYTES, _TRIM_SECONDS = 32_000_000, 5.0
 
 
 @dataclass(eq=False)
@@ -33,7 +36,8 @@ class BodyReader:
 
     def __init__(self, limits: LimitsConfig) -> None:
         self._limits = limits
-        self._held = 0
+        self._held = self._received = 0
+        self._trimming: asyncio.TimerHandle | None = None
         self._arriving: dict[_Arrival, None] = {}
 
     async def read(self, request: web.BaseRequest) -> bytes:
@@ -60,6 +64,10 @@ class BodyReader:
     def release(self, size: int) -> None:
         """Count the bytes of a body no longer."""
         self._held -= size
+        self._received += size
+        if self._received >= _TRIM_BYTES and self._trimming is None:
+            loop = asyncio.get_running_loop()
+            self._trimming = loop.call_later(_TRIM_SECONDS, self._trim)
 
     def refuse_oldest(self, message: str) -> bool:
         """Refuse the body that has been arriving for longest; return whether there is one."""
@@ -107,7 +115,7 @@ class BodyReader:
             self.release(len(packed))
         if len(body) > limit:
             raise self._too_long()
-        if not unpacker.eof:
+        if not unpacker.eof or unpacker.unused_data:
             raise RequestError(400, "the body is damaged")
         self._hold(len(body))
         return body
@@ -135,3 +143,7 @@ class BodyReader:
     def _too_long(self) -> RequestError:
         limit = self._limits.body_bytes
         return RequestError(413, f"the body is longer than {limit} bytes (limits.body_bytes)")
+
+    def _trim(self) -> None:
+        self._received, self._trimming = 0, None
+        asyncio.get_running_loop().run_in_executor(None, memory.trim)

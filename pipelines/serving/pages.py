@@ -28,7 +28,12 @@ _HEADERS = {
 }
 
 
-def index(versions: Mapping[str, Sequence[Version]], signatures: ModelSignatures) -> web.Response:
+def respond(page: str) -> web.Response:
+    """Return the response with a page."""
+    return web.Response(text=page, headers=_HEADERS)
+
+
+def index(versions: Mapping[str, Sequence[Version]], signatures: ModelSignatures) -> str:
     """Return the page with all models.
 
     Args:
@@ -51,16 +56,12 @@ def index(versions: Mapping[str, Sequence[Version]], signatures: ModelSignatures
         }
         for name, known in versions.items()
     ]
-    return _page("index.html.jinja", models=models)
+    return _templates().get_template("index.html.jinja").render(models=models)
 
 
-def docs(document: Mapping[str, Any]) -> web.Response:
+def docs(document: Mapping[str, Any]) -> str:
     """Return the OpenAPI document as a page."""
-    return _page("docs.html.jinja", document=document)
-
-
-def _page(template: str, **values: Any) -> web.Response:
-    return web.Response(text=_templates().get_template(template).render(values), headers=_HEADERS)
+    return _templates().get_template("docs.html.jinja").render(document=document)
 
 
 @cache

@@ -62,6 +62,7 @@ class RestAPI:
         self._repository, self._config, self._metrics = repository, config, metrics
         self._handler, self._bodies = handler, bodies
         self._hosts = HostRules(config.host, config.allowed_hosts)
+        self._description: tuple[Any, tuple[bytes, str]] | None = None
         self._model_routes: dict[tuple[str, str], ModelRoute] = {
             ("POST", ":predict"): self._predict,
             ("POST", ":classify"): _unimplemented,
@@ -72,11 +73,11 @@ class RestAPI:
         }
         self._routes: dict[str, Callable[[], web.Response]] = {
             "/": self._index,
-            "/docs": self._docs,
+            "/docs": lambda: pages.respond(self._described()[1]),
             "/healthz": lambda: _json({"status": "ok"}),
             "/metrics": self._all_metrics,
             "/monitoring/prometheus/metrics": self._all_metrics,
-            "/openapi.json": lambda: _json(self._document()),
+            "/openapi.json": lambda: json_response(self._described()[0]),
             "/readyz": self._ready,
         }
 
@@ -153,24 +154,27 @@ class RestAPI:
         text = generate_latest(self._metrics.registry)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    def _document(self) -> dict[str, Any]:
-        return openapi.document(self._signatures(), self._config.limits)
-
-    def _docs(self) -> web.Response:
-        return pages.docs(self._document())
+    def _described(self) -> tuple[bytes, str]:
+        """Return the OpenAPI document and its page, made once for the versions served."""
+        versions = self._newest()
+        key = tuple((v.name, v.number, v.attempted) for v in versions.values())
+        if self._description is None or self._description[0] != key:
+            document = openapi.document(_signatures(versions), self._config.limits)
+            self._description = key, (orjson.dumps(document), pages.docs(document))
+        return self._description[1]
 
     def _index(self) -> web.Response:
         states = {name: self._repository.versions(name) for name in self._repository.names}
-        return pages.index(states, self._signatures())
+        return pages.respond(pages.index(states, _signatures(self._newest())))
 
-    def _signatures(self) -> openapi.ModelSignatures:
-        """Return the signatures of the newest available version of each model."""
-        signatures = {}
-        for name, is_ready in self._repository.readiness().items():
-            servable = self._repository.find(name).servable if is_ready else None
-            if servable is not None:
-                signatures[name] = servable.signatures
-        return signatures
+    def _newest(self) -> dict[str, Version]:
+        """Return the newest available version of each model."""
+        readiness = self._repository.readiness()
+        return {name: self._repository.find(name) for name, ready in readiness.items() if ready}
+
+
+def _signatures(versions: dict[str, Version]) -> openapi.ModelSignatures:
+    return {n: v.servable.signatures for n, v in versions.items() if v.servable is not None}
 
 
 def _model_spec(path: re.Match[str]) -> ModelSpec:

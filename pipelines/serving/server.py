@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import tensorflow as tf
 import uvloop
 
-from pipelines.serving import log, memory
+from pipelines.serving import log
 from pipelines.serving.bodies import BodyReader
 from pipelines.serving.config import ServingConfig
 from pipelines.serving.handler import Handler
@@ -40,7 +40,6 @@ def run(names: Sequence[str], config: ServingConfig, addresses: Addresses) -> No
         addresses: Where the server listens.
     """
     log.configure()
-    memory.return_large()
     gc.freeze()  # collecting the garbage of a closed model then takes a shorter pause
     tf.get_logger().setLevel("ERROR")  # its session-based loader warns that it is deprecated
     _share_cores(config.workers)

@@ -261,7 +261,10 @@ def test_a_stream_keeps_a_version_that_is_replaced(server):
 
 def test_shutdown_closes_streams(server):
     """This must be the last test, since it stops the server."""
-    _, address, process = server
+    home, address, process = server
+    # Whatever the clients above have done wrong, the server has done nothing wrong.
+    levels = {json.loads(line)["level"] for line in (home / "log").read_text().splitlines()}
+    assert levels == {"info"}
     with stream(address) as socket:
         ask(socket, text="good")
         process.terminate()

@@ -104,14 +104,16 @@ class Batcher:
     async def _run_queue(self) -> None:
         loop = asyncio.get_running_loop()
         had_several = False
-        while self._queue:
-            if had_several and sum(r.rows for r in self._queue) < self._config.max_rows:
-                await asyncio.sleep(self._config.window_ms / 1000)
-            batch = self._next_batch()
-            had_several = len(batch) > 1
-            if batch:
-                await loop.run_in_executor(self._workers, self._run, batch, loop)
-        self._running -= 1
+        try:
+            while self._queue:
+                if had_several and sum(r.rows for r in self._queue) < self._config.max_rows:
+                    await asyncio.sleep(self._config.window_ms / 1000)
+                batch = self._next_batch()
+                had_several = len(batch) > 1
+                if batch:
+                    await loop.run_in_executor(self._workers, self._run, batch, loop)
+        finally:
+            self._running -= 1  # or no further request would ever run
 
     def _next_batch(self) -> list[_PendingRequest]:
         """Remove the first request and those that fit into its batch from the queue."""

@@ -73,9 +73,8 @@ async def serve(
     server = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 0),
+            # This holds for compressed messages too, before and after they are decompressed.
             ("grpc.max_receive_message_length", limits.body_bytes),
-            # A short compressed message could decompress to a long one, so none is accepted.
-            ("grpc.compression_enabled_algorithms_bitset", 1),
             ("grpc.max_allowed_incoming_connections", limits.connections),
             ("grpc.max_connection_idle_ms", 60_000),
             ("grpc.server_handshake_timeout_ms", int(limits.receive_seconds * 1000)),

@@ -29,6 +29,7 @@ _INVALID_INPUT = (
     tf.errors.FailedPreconditionError,
     tf.errors.OutOfRangeError,
     tf.errors.UnimplementedError,
+    tf.errors.NotFoundError,
 )
 #: Prefix of the functions with which a SavedModel initialises itself.
 _PRIVATE_PREFIX = "__saved_model"
@@ -83,8 +84,8 @@ class Signature:
             seconds: Time limit, after which the computation is cancelled.
 
         Raises:
-            RequestError: With status 400 if the model rejects the inputs, 503 if there is not
-                enough memory, or 504 after ``seconds``.
+            RequestError: With status 400 if the model rejects the inputs, 404 if it does not find
+                what they name, 503 if there is not enough memory, or 504 after ``seconds``.
         """
         options = tf.compat.v1.RunOptions(timeout_in_ms=max(int(seconds * 1000), 1))
         feeds = {self._feeds[name]: value for name, value in inputs.items()}
@@ -94,8 +95,9 @@ class Signature:
             )
         except _INVALID_INPUT as error:
             message = hide_paths(str(error.message).split("\n")[0].split("[[")[0].strip())
+            status = 404 if isinstance(error, tf.errors.NotFoundError) else 400
             raise RequestError(
-                400, f"the model cannot take this: {message[:300]}", error.error_code
+                status, f"the model cannot take this: {message[:300]}", error.error_code
             ) from None
         except tf.errors.ResourceExhaustedError:
             raise out_of_memory() from None

@@ -401,11 +401,21 @@ def test_outputs_are_in_the_fields_that_tensorflow_serving_uses(client):
     assert list(outputs["loud"].string_val) == ["GRÜN".encode(), b"AB"]
 
 
-def test_compressed_messages_are_rejected(client):
-    packed = asking({"text": ["a" * 1000] * 20})
-    code, _ = client.refused(packed, compression=grpc.Compression.Gzip)
-    assert code == Code.UNIMPLEMENTED
+def test_compressed_messages_are_limited_by_what_they_become(client):
+    packed = {"compression": grpc.Compression.Gzip}
+    texts = asking({"text": ["a" * 1000] * 20})
+    assert client.predict(texts, **packed)["loud"] == [b"A" * 1000] * 20
+    before = memory(client.server)
+    code, _ = client.refused(asking({"text": ["a" * 50_000_000]}), **packed)
+    assert code == Code.RESOURCE_EXHAUSTED
+    assert memory(client.server) < before + 25_000_000
     assert client.predict(asking())
+
+
+def memory(server: Server) -> float:
+    """Return the bytes of memory of a server's process."""
+    lines = dict(line.rsplit(" ", 1) for line in server.get("/metrics").text.splitlines())
+    return float(lines["process_resident_memory_bytes"])
 
 
 def test_slow_and_missing_messages(client):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -137,6 +138,33 @@ def various() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def save_graph(folder: Path) -> None:
+    """Save a model of TensorFlow 1, with signatures for other methods than predict."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session, new_folder(folder) as work:
+        x = v1.placeholder(tf.float32, name="x")
+        slope = v1.get_variable("slope", initializer=0.5)
+        y = tf.identity(slope * x + 3.0, "y")
+        session.run(v1.global_variables_initializer())
+        builder = v1.saved_model.Builder(str(work / "model"))
+
+        def signature(given: str, found: str, method: str) -> Any:
+            info = v1.saved_model.build_tensor_info
+            return v1.saved_model.build_signature_def(
+                {given: info(x)}, {found: info(y)}, f"tensorflow/serving/{method}"
+            )
+
+        signatures = {
+            "serving_default": signature("x", "y", "predict"),
+            "regress_x2_to_y3": signature("inputs", "outputs", "regress"),
+            "classify_x2_to_y3": signature("inputs", "scores", "classify"),
+        }
+        builder.add_meta_graph_and_variables(session, ["serve"], signatures)
+        builder.save()
+        for path in (work / "model").iterdir():
+            path.rename(work / path.name)
+
+
 def save(folder: Path, model: tf.Module, signatures: dict[str, Any]) -> None:
     with new_folder(folder) as work:
         tf.saved_model.save(model, str(work), signatures)
@@ -158,8 +186,10 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     line = Line(2.0)
     save(exports / "half_plus_two" / "123", line, {"serving_default": line.serve})
     line = Line(3.0)
-    for version in ("0", "1", "2", "3"):
-        save(exports / "half_plus_three" / version, line, {"serving_default": line.serve})
+    save(exports / "half_plus_three" / "0", line, {"serving_default": line.serve})
+    for version in "123":
+        shutil.copytree(exports / "half_plus_three" / "0", exports / "half_plus_three" / version)
+    save_graph(exports / "graph" / "1")
     counter = Counter()
     names = ("get_counter", "incr_counter", "incr_counter_by", "reset_counter")
     save(exports / "counter" / "1", counter, {name: getattr(counter, name) for name in names})
@@ -202,6 +232,8 @@ FIRST = b'{"inputs": [1.0], "inputs": [2.0]}'
 # Model, body, and the outputs or predictions.
 ANSWERED: dict[str, tuple[str, Any, Any]] = {
     "the README's example": (TWO, rows(1.0, 2.0, 5.0), [2.5, 3.0, 4.5]),
+    "a model of TensorFlow 1": ("graph", rows(1.0, 2.0), [3.5, 4.0]),
+    "a signature to regress": ("graph", rows(1.0, signature="regress_x2_to_y3"), [3.5]),
     "the documentation's example": (THREE, rows(1.0, 2.0, 5.0), [3.5, 4.0, 5.5]),
     "as the signature has it": (TWO, rows([1.0], [2.0]), [[2.5], [3.0]]),
     "rows of two": (TWO, rows([1.0, 2.0], [3.0, 4.0]), [[2.5, 3.0], [3.5, 4.0]]),
@@ -419,6 +451,16 @@ def test_memory_that_there_is_not(client):
     assert client.server.post(rows(1.0), f"/v1/models/{TWO}:predict").status_code == 200
 
 
+def test_what_a_model_does_not_find(client):
+    found = client.server.post(columns("/srv/nope", "read"), "/v1/models/various:predict")
+    assert found.status_code == 404, found.text
+    asked = asking("various", "read", x=np.array("/srv/nope"))
+    code, details = refused(client.predictions.Predict, asked)
+    assert (code, details) == (Code.NOT_FOUND, found.json()["error"])
+    assert "No such file" in details
+    assert "/srv" not in details
+
+
 def test_the_schema_of_a_model_with_all_dtypes(client):
     paths = client.server.get("/openapi.json").json()["paths"]
     assert "/v1/models/various:predict" in paths
@@ -509,6 +551,13 @@ GRPC_ANSWERED: dict[str, tuple[Any, dict[str, Any]]] = {
         asking(TWO, x=tensor(F, [1, 2], float_val=[2, 4])), {"y": [[3.0, 4.0]]},
     ),
     "another model": (asking(THREE, x=tensor(F, [1], float_val=[2])), {"y": [4.0]}),
+    "a model of TensorFlow 1": (asking("graph", x=tensor(F, float_val=[2])), {"y": 4.0}),
+    "a signature to regress": (
+        asking("graph", "regress_x2_to_y3", inputs=np.float32(2)), {"outputs": 4.0},
+    ),
+    "a signature to classify": (
+        asking("graph", "classify_x2_to_y3", inputs=np.float32(2)), {"scores": 4.0},
+    ),
     "a filter": (asking(TWO, filter=["y"], x=tensor(F, float_val=[2])), {"y": 3.0}),
     "one output of two": (
         asking("various", "two", ["b"], a=np.int32(1), b=np.float32(2)), {"b": 4.0},

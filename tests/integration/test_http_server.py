@@ -150,7 +150,7 @@ def test_paths_match_in_upper_case_but_not_names(server):
 
 def test_pages_say_what_is_served_and_load_nothing(server):
     for path, says in {
-        "/": ["tiny", "serving_default", "series: float32 [any, any, 2]", "version 1: available"],
+        "/": ["tiny", "serving_default", "series: float [any, any, 2]", "version 1: available"],
         "/docs": ["POST /v1/models/plain:predict", '"instances"', "GET /readyz"],
     }.items():
         page = server.get(path)

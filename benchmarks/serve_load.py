@@ -1,13 +1,15 @@
 """Measure a server under load from clients on the same machine.
 
-    python -m benchmarks.serve_load             # sentiment, beside `mlflow models serve`
-    python -m benchmarks.serve_load --soak 30   # minutes, on all models in UNFOLD_HOME/exports
+    python -m benchmarks.serve_load               # sentiment, beside `mlflow models serve`
+    python -m benchmarks.serve_load --soak 30     # minutes, on all models in UNFOLD_HOME/exports
+    python -m benchmarks.serve_load --attacks 30  # minutes, sentiment and a model that streams
 
 The load is 32 clients, each repeatedly requesting the class of a text of 50 words and waiting for
 the answer. The model is the default config's, with random weights (they do not affect times). The
 load is then repeated while new versions replace old ones. The soak mixes requests to all exported
 models, streams, malformed requests, disconnecting clients and new versions, and records the
-server's memory.
+server's memory. Under attack, 16 clients go on while `benchmarks.attacks` runs in another process
+and nobody reads the server's log.
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ WORDS = 50
 RELOAD_EVERY, SECONDS = 6.0, 20.0
 #: In the soak: between two looks at the memory, two new versions, two requests of a client.
 SAMPLE_EVERY, RENEW_EVERY, PAUSE = 10.0, 60.0, 1.0
+#: Under attack: clients, and seconds between two requests of one.
+HONEST, HONEST_PAUSE = 16, 0.1
 JSON = "application/json"
 
 
@@ -100,8 +104,17 @@ async def load(port: int, requests: list[bytes], seconds: float) -> dict[str, fl
 
 
 @contextlib.contextmanager
-def server(command: list[str], path: str, **environment: str) -> Iterator[tuple[int, Any]]:
-    """Start a server and wait until it is ready; return its port and process."""
+def server(
+    command: list[str], path: str, log: int = subprocess.DEVNULL, **environment: str
+) -> Iterator[tuple[int, Any]]:
+    """Start a server and wait until it is ready; return its port and process.
+
+    Args:
+        command: The module and its arguments.
+        path: Where it says whether it is ready.
+        log: Its standard error.
+        environment: Variables.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -111,7 +124,7 @@ def server(command: list[str], path: str, **environment: str) -> Iterator[tuple[
         [sys.executable, "-m", *command, "--port", str(port)],
         env=os.environ | environment,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=log,
         start_new_session=True,
     )
     try:
@@ -313,6 +326,80 @@ async def soak(port: int, process: psutil.Process, exports: Path, minutes: float
     return [table, grown]
 
 
+def attacked(minutes: float) -> list[Table]:
+    """Run honest clients beside attackers; report their responses and the server's memory."""
+    from benchmarks.streaming import export, models
+
+    some = texts(64)
+    with tempfile.TemporaryDirectory() as name:
+        exports = Path(name) / "exports"
+        export_sentiment(exports / "sentiment" / "1")
+        export(exports / "live" / "1", *next(models()))
+        command = ["pipelines.cli", "serve"]
+        with server(command, "/readyz", subprocess.PIPE, UNFOLD_HOME=name) as (port, process):
+            asked = [request("/v1/models/sentiment:predict", {"inputs": [t]}, port) for t in some]
+            whole = psutil.Process(process.pid)
+            alone = asyncio.run(honest(port, asked, whole, 30))
+            attack = [sys.executable, "-m", "benchmarks.attacks", str(port)]
+            with subprocess.Popen(attack) as attackers:
+                found = asyncio.run(honest(port, asked, whole, minutes * 60))
+                attackers.terminate()
+    table = Table(f"{HONEST} honest clients", ["alone", f"{minutes:g} minutes under attack"])
+    table.add(0, alone)
+    table.add(1, found)
+    return [table]
+
+
+async def honest(
+    port: int, asked: list[bytes], process: psutil.Process, seconds: float
+) -> dict[str, float]:
+    """Run clients that pause between requests, and watch the memory of the server."""
+    times: list[float] = []
+    failed = 0
+    memory: list[float] = []
+    started = time.perf_counter()
+
+    async def client(number: int) -> None:
+        nonlocal failed
+        connection = await asyncio.open_connection("127.0.0.1", port)
+        while time.perf_counter() - started < seconds:
+            asking = time.perf_counter()
+            try:
+                status, _ = await ask(connection, asked[number])
+            except (OSError, asyncio.IncompleteReadError) as error:
+                failed += 1
+                print(repr(error), flush=True)
+                connection = await asyncio.open_connection("127.0.0.1", port)
+            else:
+                times.append(time.perf_counter() - asking)
+                failed += status != 200
+            await asyncio.sleep(random.expovariate(1 / HONEST_PAUSE))
+        connection[1].close()
+
+    async def watch() -> None:
+        while True:
+            memory.append(process.memory_info().rss / 1e6)
+            await asyncio.sleep(SAMPLE_EVERY)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.gather(*map(client, range(HONEST)))
+    watching.cancel()
+    print([round(mb) for mb in memory], flush=True)
+    p50, p99 = np.percentile(times, [50, 99]) * 1e3
+    late = memory[min(len(memory) - 1, int(600 / SAMPLE_EVERY)) :]
+    return {
+        "requests": len(times),
+        "p50 ms": p50,
+        "p99 ms": p99,
+        "longest ms": max(times) * 1e3,
+        "failed": failed,
+        "MB at first": memory[0],
+        "MB at last": memory[-1],
+        "most MB": max(memory),
+        "MB more after ten minutes": max(late) - late[0],
+    }
+
+
 async def streamed(port: int) -> bool:
     """Generate a few notes over a stream; return whether each request was answered."""
     async with connect(f"ws://127.0.0.1:{port}/v1/models/generation:stream") as socket:
@@ -385,7 +472,11 @@ MALFORMED = [
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--soak", type=float, metavar="MINUTES")
+    parser.add_argument("--attacks", type=float, metavar="MINUTES")
     args = parser.parse_args()
+    if args.attacks is not None:
+        report("serve_attacks", attacked(args.attacks))
+        return
     if args.soak is None:
         compare()
         return

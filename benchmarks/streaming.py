@@ -57,6 +57,14 @@ def models():
     yield config, processor, forecasters.build(config, processor.arrays, seed=1)
 
 
+def export(folder, config, processor, model):
+    """Write a SavedModel; return its endpoints."""
+    model.build(None)
+    endpoints = get_task(config.task).endpoints(config, processor, model)
+    savedmodel.write(folder, model, endpoints, processor.resources())
+    return endpoints
+
+
 def row(task, specs, step):
     """Return the next inputs of a stream."""
     price = [[100.0 + np.sin(step)] * (specs["history"].shape[-1] if "history" in specs else 1)]
@@ -113,20 +121,19 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         inputs = {}
         for config, processor, model in models():
-            model.build(None)
-            endpoints = get_task(config.task).endpoints(config, processor, model)
+            endpoints = export(
+                Path(folder) / "exports" / config.task / "1", config, processor, model
+            )
             inputs[config.task] = endpoints["step"].inputs
-            target = Path(folder) / "exports" / config.task / "1"
-            savedmodel.write(target, model, endpoints, processor.resources())
         process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.cli", "serve", "--port", "0"],
             env=os.environ | {"UNFOLD_HOME": folder}, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         served, address = 0, ""
         for line in process.stderr:
-            found = re.search(r'"address": "http://([^"]+)"', line)
-            address = found[1] if found else address
-            served += '"event": "version served"' in line
+            event = json.loads(line)
+            address = event.get("address", address).removeprefix("http://")
+            served += event["event"] == "version served"
             if served == len(inputs):
                 break
         try:

@@ -32,16 +32,17 @@ class _PendingRequest:
 
 
 class Batcher:
-    """Run the requests for one signature in batches, one batch at a time.
+    """Run the requests for one signature in batches.
 
-    A signature whose rows cannot be batched (see `Signature.is_batchable`) runs up to
-    ``concurrency`` requests in parallel instead.
+    A batch starts beside others if it is at least half full, since the model would be idle while
+    the event loop exchanges requests and responses. A signature whose rows cannot be batched (see
+    `Signature.is_batchable`) runs each request by itself.
 
     Args:
         signature: The signature to call.
         config: Size and delay of batches.
         workers: The threads that run the model.
-        concurrency: Maximum number of requests in parallel where batching is impossible.
+        concurrency: Maximum number of calls in parallel.
         on_batch: Called with the number of rows of each batch.
     """
 
@@ -56,7 +57,7 @@ class Batcher:
         self._signature, self._config, self._workers = signature, config, workers
         self._on_batch = on_batch
         self._queue: deque[_PendingRequest] = deque()
-        self._max_running = 1 if signature.is_batchable else concurrency
+        self._concurrency = concurrency
         self._running = 0
         self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps only weak references
 
@@ -75,7 +76,7 @@ class Batcher:
         deadline = time.monotonic() + seconds
         request = _PendingRequest(inputs, key, rows, deadline, loop.create_future())
         self._queue.append(request)
-        if self._running < self._max_running:
+        if self._may_start():
             self._running += 1
             task = loop.create_task(self._run_queue())
             self._tasks.add(task)
@@ -85,6 +86,14 @@ class Batcher:
                 return await request.result
         except TimeoutError:
             raise _timed_out() from None
+
+    def _may_start(self) -> bool:
+        if self._running == 0:
+            return True
+        if self._running >= self._concurrency:
+            return False
+        waiting = sum(request.rows for request in self._queue)
+        return not self._signature.is_batchable or 2 * waiting >= self._config.max_rows
 
     def _batch_key(self, inputs: Arrays) -> tuple[int, Hashable]:
         """Return the number of rows, and the key of requests that can share a batch."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipelines.engine.config.schema import BaseConfig, CoercedStr
+from pipelines.serving.hosts import host_name
 
 
 class BatchingConfig(BaseConfig):
@@ -39,7 +40,10 @@ class LimitsConfig(BaseConfig):
     """Limits for requests. The error for exceeding one names its key."""
 
     body_bytes: int = Field(16_000_000, ge=1)
-    """Bytes in a request's body (413)."""
+    """Bytes in a request's body, unpacked if it is compressed (413)."""
+    inflight_bytes: int = Field(64_000_000, ge=1)
+    """Bytes in the bodies of all requests that are being received or answered (503). Above it, the
+    largest body that is not complete is refused."""
     rows: int = Field(256, ge=1)
     """Rows in one request (400)."""
     text_bytes: int = Field(8_000_000, ge=1)
@@ -48,9 +52,10 @@ class LimitsConfig(BaseConfig):
     """Entries along any other dimension, such as the steps of a series (400)."""
     most: InputLimitsConfig = InputLimitsConfig()
     concurrent: int = Field(256, ge=1)
-    """Requests being received, waiting or being answered (429)."""
+    """Requests waiting or being answered (429)."""
     connections: int = Field(1_000, ge=1)
-    """Open connections, including streams (503)."""
+    """Open connections, including streams. Above it, connections without a request are closed,
+    then the oldest body that is not complete is refused (503)."""
     receive_seconds: float = Field(30.0, gt=0)
     """Seconds for a request's headers and for its body to arrive (408), and for a client to read
     the last response before its connection closes."""
@@ -77,6 +82,10 @@ class ServingConfig(BaseConfig):
     host: str = "127.0.0.1"
     """Address to listen on: by default this machine only. Before using ``0.0.0.0``, every network
     of the machine, put a proxy with TLS and passwords in front."""
+    allowed_hosts: list[str] = Field([])
+    """Names by which clients may call the server (403), and whose web pages may (``Origin``).
+    Names of this machine's loopback interface are always allowed. Without any name, a server that
+    listens on another address answers to all."""
     port: int = Field(8501, ge=0, le=65535)
     """Port for HTTP; 0 is any free one."""
     grpc_port: int | None = Field(None, ge=0, le=65535)
@@ -89,9 +98,20 @@ class ServingConfig(BaseConfig):
     poll_seconds: float = Field(2.0, gt=0)
     """Seconds between two checks for new versions."""
     workers: int = Field(2, ge=1)
-    """Calls of models that run at the same time."""
+    """Calls of models that run at the same time; each uses its share of the cores."""
     log_requests: bool = True
     """Log a line for every request."""
     batching: BatchingConfig = BatchingConfig()
     limits: LimitsConfig = LimitsConfig()
     streams: StreamsConfig = StreamsConfig()
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if host_name(name) != name.lower().strip("[]"):
+                raise ValueError(
+                    "must be names without scheme and port, e.g. models.example.org or "
+                    f"[2001:db8::1], and {name!r} is not"
+                )
+        return names

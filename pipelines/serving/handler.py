@@ -38,6 +38,7 @@ class Handler:
     def __init__(self, repository: Repository, config: ServingConfig, metrics: Metrics) -> None:
         self._repository, self._config, self._metrics = repository, config, metrics
         self._active = 0
+        metrics.in_progress.set_function(lambda: self._active)
 
     async def handle(self, model: ModelSpec, respond: Callable[[], Awaitable[T]]) -> T:
         """Handle a request: count it, log it and limit how many run at once.
@@ -101,17 +102,14 @@ class Handler:
         if self._active >= self._config.limits.concurrent:
             raise RequestError(429, "too many requests at the same time (limits.concurrent)")
         self._active += 1
-        self._metrics.in_progress.inc()
         try:
             return await respond()
         finally:
             self._active -= 1
-            self._metrics.in_progress.dec()
 
     def _record(self, model: ModelSpec, status: int, seconds: float) -> None:
         name = self._known_name(model)
-        self._metrics.requests.labels(name, str(status)).inc()
-        self._metrics.seconds.labels(name).observe(seconds)
+        self._metrics.record(name, status, seconds)
         if self._config.log_requests:
             ms = round(seconds * 1e3, 2)
             LOGGER.info("request", model=name, version=model.version, status=status, ms=ms)

@@ -1,10 +1,11 @@
-"""OpenAPI schemas of the requests and responses of each model."""
+"""The OpenAPI document of a server, with the requests and responses of each model."""
 
 from __future__ import annotations
 
-import copy
+import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -33,56 +34,120 @@ _ERROR: Schema = {
     "required": ["error"],
     "additionalProperties": False,
 }
-#: Descriptions of a prediction's error statuses.
-ERRORS = {
+#: Descriptions of the error statuses.
+_ERRORS = {
     400: "the request is invalid, or exceeds a limit of its contents",
+    403: "the request is for another host, or of a page of another host",
     404: "there is no such model or version",
     408: "the request did not arrive in time",
     413: "the body is too long",
+    415: "the body is packed in an unknown way",
     429: "too many requests at the same time",
-    503: "the model is being loaded, or there are too many connections",
+    503: "the model is being loaded, or there are too many connections or bytes in requests",
     504: "the answer takes too long",
 }
+_VERSIONS: dict[str, Schema] = {
+    "version": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+    "label": {"type": "string", "minLength": 1, "pattern": "^[^/:]+$"},
+}
+_STATUS: Schema = {"type": "object", "required": ["model_version_status"]}
+_METADATA: Schema = {"type": "object", "required": ["model_spec", "metadata"]}
+_HEALTH: Schema = {"type": "object", "required": ["status"]}
+_READINESS: Schema = {"type": "object", "required": ["ready", "models"]}
 
 
-def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the responses of these statuses, as FastAPI's routes take them."""
-    content = {"application/json": {"schema": _ERROR}}
-    return {s: {"description": ERRORS[s], "content": content} for s in statuses}
+def document(models: ModelSignatures, limits: LimitsConfig) -> dict[str, Any]:
+    """Return the OpenAPI document of a server.
 
-
-def paths_by_model(
-    paths: Mapping[str, Any], models: ModelSignatures, limits: LimitsConfig
-) -> dict[str, Any]:
-    """Replace each path with ``{name}`` by one path for each model, with that model's schemas."""
-    result = {}
-    for path, operations in paths.items():
-        if "{name}" not in path:
-            result[path] = operations
-            continue
-        for name, signatures in models.items():
-            own = copy.deepcopy(operations)
-            for method, operation in own.items():
-                operation["operationId"] += f"_{name}"
-                operation["parameters"] = [
-                    p for p in operation.get("parameters", ()) if p["name"] != "name"
-                ]
-                operation["responses"].pop("422", None)
-                if method == "post":
-                    _add_schemas(operation, signatures, limits)
-            result[path.replace("{name}", name)] = own
-    return result
-
-
-def _add_schemas(
-    operation: dict[str, Any], signatures: Mapping[str, Signature], limits: LimitsConfig
-) -> None:
-    request, response = request_schema(signatures, limits), response_schema(signatures)
-    operation["requestBody"] = {
-        "required": True,
-        "content": {"application/json": {"schema": request}},
+    Args:
+        models: The served models.
+        limits: The server's limits.
+    """
+    paths = _general_paths()
+    for name, signatures in models.items():
+        base = f"/v1/models/{quote(name)}"
+        request, response = request_schema(signatures, limits), response_schema(signatures)
+        for place, parameter in (
+            ("", ""),
+            ("/versions/{version}", "version"),
+            ("/labels/{label}", "label"),
+        ):
+            which = f"one {parameter} of {name}" if parameter else f"the newest version of {name}"
+            suffix = f"{parameter}_{name}".strip("_")
+            predict = _operation(
+                f"predict_{suffix}", f"Run {which}.", response, tuple(_ERRORS), parameter
+            )
+            predict["requestBody"] = {"required": True, "content": _json(request)}
+            paths[f"{base}{place}:predict"] = {"post": predict}
+            status = f"Return the state of {which if parameter else f'all versions of {name}'}."
+            paths[f"{base}{place}"] = {
+                "get": _operation(f"status_{suffix}", status, _STATUS, (400, 403, 404), parameter)
+            }
+            paths[f"{base}{place}/metadata"] = {
+                "get": _operation(
+                    f"metadata_{suffix}", f"Return the signatures of {which}.", _METADATA,
+                    (400, 403, 404, 503), parameter,
+                )
+            }  # fmt: skip
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Unfold",
+            "summary": "Exported models, with TensorFlow Serving's REST API.",
+            "version": "1",
+        },
+        "paths": paths,
     }
-    operation["responses"]["200"]["content"] = {"application/json": {"schema": response}}
+
+
+def _general_paths() -> dict[str, Any]:
+    """Return the paths that do not depend on models."""
+    ready = _operation("ready", "Whether every model has an available version.", _READINESS, (403,))
+    ready["responses"]["503"] = {
+        "description": "a model has no available version", "content": _json(_READINESS)
+    }  # fmt: skip
+    paths = {
+        "/healthz": {"get": _operation("healthy", "200 while the server runs.", _HEALTH, (403,))},
+        "/readyz": {"get": ready},
+    }
+    for path, summary, media_type in (
+        ("/metrics", "Metrics for Prometheus.", "text/plain"),
+        ("/monitoring/prometheus/metrics", "The same, as in TensorFlow Serving.", "text/plain"),
+        ("/openapi.json", "This document.", "application/json"),
+        ("/docs", "This document as a page.", "text/html"),
+        ("/", "What is served, as a page.", "text/html"),
+    ):  # fmt: skip
+        operation = _operation(f"page_{path.strip('/') or 'index'}", summary, {}, (403,))
+        operation["responses"]["200"]["content"] = {media_type: {}}
+        paths[path] = {"get": operation}
+    return paths
+
+
+def _operation(
+    identifier: str,
+    summary: str,
+    response: Schema,
+    errors: tuple[int, ...],
+    parameter: str = "",
+) -> dict[str, Any]:
+    """Describe one method of a path; ``parameter`` is the name of the one in the path."""
+    responses = {"200": {"description": "the answer", "content": _json(response)}} | {
+        str(status): {"description": _ERRORS[status], "content": _json(_ERROR)} for status in errors
+    }
+    operation: dict[str, Any] = {
+        "operationId": re.sub(r"\W+", "_", identifier),
+        "summary": summary,
+        "responses": responses,
+    }
+    if parameter:
+        operation["parameters"] = [
+            {"name": parameter, "in": "path", "required": True, "schema": _VERSIONS[parameter]}
+        ]
+    return operation
+
+
+def _json(schema: Schema) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
 
 
 def request_schema(signatures: Mapping[str, Signature], limits: LimitsConfig) -> Schema:

@@ -2,287 +2,214 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
-from fastapi import APIRouter, FastAPI, Request, WebSocket
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+import orjson
+from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.convertors import Convertor, register_url_convertor
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
-from pipelines.serving import json_codec, openapi
-from pipelines.serving.config import LimitsConfig, ServingConfig
-from pipelines.serving.errors import RequestError
+from pipelines.serving import json_codec, openapi, pages
+from pipelines.serving.bodies import BodyReader
+from pipelines.serving.config import ServingConfig
+from pipelines.serving.errors import RequestError, shorten
 from pipelines.serving.handler import Handler, ModelSpec, get_signature
+from pipelines.serving.hosts import HostRules
+from pipelines.serving.http_protocol import error_response, json_response
 from pipelines.serving.json_codec import Arrays
+from pipelines.serving.log import LOGGER
 from pipelines.serving.metrics import Metrics
 from pipelines.serving.repository import Repository, Version
 from pipelines.serving.servable import Servable
 from pipelines.serving.websocket import StreamHandler
 
+_MODEL_PATH = re.compile(
+    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+    r"(?P<verb>/metadata|:[a-z]+)?",
+    re.IGNORECASE,
+)
+_MAX_VERSION = 2**63 - 1
 #: TensorFlow Serving's names of a version's error codes.
 _OK, _INTERNAL = "OK", "INTERNAL"
 
-
-class _PathPart(Convertor[str]):
-    """A part of a path that a verb may follow, as in ``NAME:predict``."""
-
-    regex = "[^/:]+"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
+ModelRoute = Callable[[web.BaseRequest, ModelSpec], Awaitable[web.StreamResponse]]
 
 
-register_url_convertor("part", _PathPart())
-
-
-def create_app(
-    repository: Repository,
-    config: ServingConfig,
-    metrics: Metrics,
-    grpc_address: str | None = None,
-) -> FastAPI:
-    """Create the application. It watches the repository from its startup to its shutdown.
+class RestAPI:
+    """Answer the requests of the API.
 
     Args:
         repository: The models.
         config: The server's config.
         metrics: The server's metrics.
-        grpc_address: Where to serve gRPC too; None disables gRPC.
+        handler: Handles predictions.
+        streams: Handles streams.
+        bodies: Reads the bodies of requests.
     """
-    handler = Handler(repository, config, metrics)
-    app = FastAPI(
-        title="Unfold",
-        summary="Exported models, with TensorFlow Serving's REST API.",
-        lifespan=_lifespan(repository, config, handler, grpc_address),
-        redirect_slashes=False,
-        # These pages load scripts from another site.
-        docs_url=None,
-        redoc_url=None,
-    )
-    app.include_router(_prediction_routes(handler, config.limits))
-    app.include_router(_stream_routes(StreamHandler(repository, config, metrics)))
-    app.include_router(_model_routes(repository))
-    app.include_router(_monitoring_routes(repository, metrics))
-    _add_error_handlers(app)
-    general = app.openapi
 
-    def describe() -> dict[str, Any]:
-        """Return the OpenAPI document, with the paths and schemas of each model."""
-        document = general()
-        signatures = _served_signatures(repository)
-        paths = openapi.paths_by_model(document["paths"], signatures, config.limits)
-        return document | {"paths": paths}
+    def __init__(
+        self,
+        repository: Repository,
+        config: ServingConfig,
+        metrics: Metrics,
+        handler: Handler,
+        streams: StreamHandler,
+        bodies: BodyReader,
+    ) -> None:
+        self._repository, self._config, self._metrics = repository, config, metrics
+        self._handler, self._bodies = handler, bodies
+        self._hosts = HostRules(config.host, config.allowed_hosts)
+        self._description: tuple[Any, tuple[bytes, str]] | None = None
+        self._model_routes: dict[tuple[str, str], ModelRoute] = {
+            ("POST", ":predict"): self._predict,
+            ("POST", ":classify"): _unimplemented,
+            ("POST", ":regress"): _unimplemented,
+            ("GET", ":stream"): streams.handle,
+            ("GET", ""): self._status,
+            ("GET", "/metadata"): self._metadata,
+        }
+        self._routes: dict[str, Callable[[], web.Response]] = {
+            "/": self._index,
+            "/docs": lambda: pages.respond(self._described()[1]),
+            "/healthz": lambda: _json({"status": "ok"}),
+            "/metrics": self._all_metrics,
+            "/monitoring/prometheus/metrics": self._all_metrics,
+            "/openapi.json": lambda: json_response(self._described()[0]),
+            "/readyz": self._ready,
+        }
 
-    app.openapi = describe  # type: ignore[method-assign]
-    return app
+    async def respond(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Return the response to a request; an error is one too."""
+        try:
+            self._hosts.check(request.headers)
+            return await self._route(request)
+        except RequestError as error:
+            return error_response(error.status, str(error))
+        except ConnectionError:
+            raise  # the client has left
+        except Exception:  # noqa: BLE001 - the log has the details; the client gets status 500
+            LOGGER.exception("request failed", model="")
+            return error_response(500, "internal error")
 
+    async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
+        method, path = request.method, request.raw_path.partition("?")[0]
+        found = _MODEL_PATH.fullmatch(path)
+        if found is not None:
+            route = self._model_routes.get((method, (found["verb"] or "").lower()))
+            if route is not None:
+                return await route(request, _model_spec(found))
+        elif (page := self._routes.get(path)) is not None:
+            if method == "GET":
+                return page()
+            response = error_response(405, "the method is not GET")
+            response.headers["Allow"] = "GET"
+            return response
+        if path[:4].lower() in ("/v1", "/v1/"):
+            raise RequestError(400, f"Malformed request: {method} {shorten(path)}")
+        raise RequestError(404, "there is nothing at this path; / says what is served")
 
-def _lifespan(
-    repository: Repository, config: ServingConfig, handler: Handler, grpc_address: str | None
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(repository.close)
-            if grpc_address is not None:
-                from pipelines.serving import grpc_server  # its dependency is optional
+    async def _predict(self, request: web.BaseRequest, model: ModelSpec) -> web.Response:
+        try:
+            body = await self._bodies.read(request)
+        except RequestError as error:
+            # Counted and logged like others; until here, it took nothing from limits.concurrent.
+            return await self._handler.handle(model, partial(_fail, error))
 
-                app.state.stop_grpc = await stack.enter_async_context(
-                    grpc_server.serve(grpc_address, repository, config, handler)
-                )
-            watcher = asyncio.get_running_loop().create_task(repository.watch())
-            stack.callback(watcher.cancel)
-            yield
+        def decode(servable: Servable) -> tuple[str, Arrays, Callable[[Arrays], bytes]]:
+            parsed = json_codec.parse_request(body)
+            specs = get_signature(servable.signatures, parsed.signature).inputs
+            inputs = json_codec.decode_inputs(parsed, specs, self._config.limits)
+            return (
+                parsed.signature,
+                inputs,
+                lambda outputs: json_codec.encode_outputs(outputs, parsed.format),
+            )
 
-    return lifespan
-
-
-def _prediction_routes(handler: Handler, limits: LimitsConfig) -> APIRouter:
-    router = APIRouter()
-    responses = openapi.error_responses(*openapi.ERRORS)
-
-    async def respond(request: Request, model: ModelSpec) -> Response:
-        async def predict() -> bytes:
-            body = await _read_body(request, limits)
-
-            def decode(servable: Servable) -> tuple[str, Arrays, Callable[[Arrays], bytes]]:
-                parsed = json_codec.parse_request(body)
-                specs = get_signature(servable.signatures, parsed.signature).inputs
-                inputs = json_codec.decode_inputs(parsed, specs, limits)
-                return (
-                    parsed.signature,
-                    inputs,
-                    lambda outputs: json_codec.encode_outputs(outputs, parsed.format),
-                )
-
-            return await handler.predict(model, len(body), decode)
+        def answer() -> Awaitable[bytes]:
+            return self._handler.predict(model, len(body), decode)
 
         try:
-            body = await handler.handle(model, predict)
-        except RequestError as error:
-            headers = {"Retry-After": "1"} if error.status in (429, 503) else None
-            return JSONResponse({"error": str(error)}, error.status, headers)
-        return Response(body, media_type="application/json")
+            return json_response(await self._handler.handle(model, answer))
+        finally:
+            self._bodies.release(len(body))
 
-    @router.post("/v1/models/{name:part}:predict", responses=responses)
-    async def predict(request: Request, name: str) -> Response:
-        """Run the newest version of a model."""
-        return await respond(request, ModelSpec(name))
+    async def _status(self, request: web.BaseRequest, model: ModelSpec) -> web.Response:
+        found = self._repository.versions(model.name, model.version, model.label)
+        return _json({"model_version_status": list(map(_version_status, found))})
 
-    @router.post("/v1/models/{name:part}/versions/{version:part}:predict", responses=responses)
-    async def predict_version(request: Request, name: str, version: int) -> Response:
-        """Run one version of a model."""
-        return await respond(request, ModelSpec(name, version))
+    async def _metadata(self, request: web.BaseRequest, model: ModelSpec) -> web.Response:
+        version = self._repository.find(model.name, model.version, model.label)
+        with version.in_use() as servable:
+            return _json(servable.metadata())
 
-    return router
+    def _ready(self) -> web.Response:
+        models = self._repository.readiness()
+        is_ready = bool(models) and all(models.values())
+        return _json({"ready": is_ready, "models": models}, 200 if is_ready else 503)
+
+    def _all_metrics(self) -> web.Response:
+        text = generate_latest(self._metrics.registry)
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def _described(self) -> tuple[bytes, str]:
+        """Return the OpenAPI document and its page, made once for the versions served."""
+        versions = self._newest()
+        key = tuple((v.name, v.number, v.attempted) for v in versions.values())
+        if self._description is None or self._description[0] != key:
+            document = openapi.document(_signatures(versions), self._config.limits)
+            self._description = key, (orjson.dumps(document), pages.docs(document))
+        return self._description[1]
+
+    def _index(self) -> web.Response:
+        states = {name: self._repository.versions(name) for name in self._repository.names}
+        return pages.respond(pages.index(states, _signatures(self._newest())))
+
+    def _newest(self) -> dict[str, Version]:
+        """Return the newest available version of each model."""
+        readiness = self._repository.readiness()
+        return {name: self._repository.find(name) for name, ready in readiness.items() if ready}
 
 
-async def _read_body(request: Request, limits: LimitsConfig) -> bytes:
-    """Read the body of a request.
+def _signatures(versions: dict[str, Version]) -> openapi.ModelSignatures:
+    return {n: v.servable.signatures for n, v in versions.items() if v.servable is not None}
+
+
+def _model_spec(path: re.Match[str]) -> ModelSpec:
+    """Return the model that a path names.
 
     Raises:
-        RequestError: The body is too long, too slow or incomplete.
+        RequestError: With status 400 if the version is too large.
     """
-    limit = limits.body_bytes
-    too_long = RequestError(413, f"the body is longer than {limit} bytes (limits.body_bytes)")
-    try:
-        if int(request.headers.get("content-length", 0)) > limit:
-            raise too_long
-    except ValueError:
-        raise RequestError(400, "Content-Length is not a number") from None
-    chunks, size = [], 0
-    try:
-        async with asyncio.timeout(limits.receive_seconds):
-            async for chunk in request.stream():
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > limit:
-                    raise too_long
-    except TimeoutError:
-        raise RequestError(
-            408, "the body did not arrive in time (limits.receive_seconds)"
-        ) from None
-    except ClientDisconnect:
-        raise RequestError(400, "the client left before the end of the body") from None
-    return b"".join(chunks)
+    number = path["version"]
+    if number is not None and (len(number) > len(str(_MAX_VERSION)) or int(number) > _MAX_VERSION):
+        raise RequestError(400, f"Failed to convert version: {shorten(number)} to numeric.")
+    label = path["label"]
+    return ModelSpec(
+        unquote(path["name"]),
+        None if number is None else int(number),
+        None if label is None else unquote(label),
+    )
 
 
-def _stream_routes(streams: StreamHandler) -> APIRouter:
-    router = APIRouter()
-
-    @router.websocket("/v1/models/{name:part}:stream")
-    async def stream(socket: WebSocket, name: str) -> None:
-        await streams.handle(socket, name)
-
-    @router.websocket("/v1/models/{name:part}/versions/{version}:stream")
-    async def stream_version(socket: WebSocket, name: str, version: int) -> None:
-        await streams.handle(socket, name, version)
-
-    return router
+async def _unimplemented(request: web.BaseRequest, model: ModelSpec) -> web.Response:
+    raise RequestError(501, "classify and regress are not implemented: use predict")
 
 
-def _model_routes(repository: Repository) -> APIRouter:
-    router = APIRouter()
-    responses = openapi.error_responses(400, 404, 503)
-
-    @router.get("/v1/models/{name:part}", responses=responses)
-    async def status(name: str) -> dict[str, Any]:
-        """Return the states of all versions of a model."""
-        return _status(repository.versions(name))
-
-    @router.get("/v1/models/{name:part}/versions/{version:part}", responses=responses)
-    async def version_status(name: str, version: int) -> dict[str, Any]:
-        """Return the state of one version of a model."""
-        found = [v for v in repository.versions(name) if v.number == version]
-        if not found:
-            raise RequestError(404, f"Could not find version {version} of model {name}")
-        return _status(found)
-
-    @router.get("/v1/models/{name:part}/metadata", responses=responses)
-    async def metadata(name: str) -> dict[str, Any]:
-        """Return the signatures of the newest version of a model."""
-        with repository.find(name).in_use() as servable:
-            return servable.metadata()
-
-    @router.get("/v1/models/{name:part}/versions/{version:part}/metadata", responses=responses)
-    async def version_metadata(name: str, version: int) -> dict[str, Any]:
-        """Return the signatures of one version of a model."""
-        with repository.find(name, version).in_use() as servable:
-            return servable.metadata()
-
-    return router
+async def _fail(error: RequestError) -> web.Response:
+    raise error
 
 
-def _monitoring_routes(repository: Repository, metrics: Metrics) -> APIRouter:
-    router = APIRouter()
-
-    @router.get("/healthz")
-    async def healthy() -> dict[str, str]:
-        """Return 200 while the server runs."""
-        return {"status": "ok"}
-
-    @router.get("/readyz", responses={503: {"description": "a model has no available version"}})
-    async def ready() -> Response:
-        """Return 200 if every model has an available version."""
-        models = repository.readiness()
-        is_ready = bool(models) and all(models.values())
-        return JSONResponse({"ready": is_ready, "models": models}, 200 if is_ready else 503)
-
-    @router.get("/metrics", response_class=PlainTextResponse)
-    async def all_metrics() -> Response:
-        """Return the metrics in Prometheus' text format."""
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    return router
+def _json(value: dict[str, Any], status: int = 200) -> web.Response:
+    return json_response(orjson.dumps(value), status)
 
 
-def _add_error_handlers(app: FastAPI) -> None:
-    """Make every error a JSON object with the key ``error``."""
-
-    @app.exception_handler(RequestError)
-    async def request_error(request: Request, error: RequestError) -> Response:
-        return JSONResponse({"error": str(error)}, error.status)
-
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> Response:
-        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def validation_error(request: Request, error: RequestValidationError) -> Response:
-        parameters = ", ".join(str(e["loc"][-1]) for e in error.errors())
-        return JSONResponse({"error": f"Malformed request: {parameters}"}, 400)
-
-
-def _served_signatures(repository: Repository) -> openapi.ModelSignatures:
-    """Return the signatures of the newest available version of each model."""
-    signatures = {}
-    for name, is_ready in repository.readiness().items():
-        servable = repository.find(name).servable if is_ready else None
-        if servable is not None:
-            signatures[name] = servable.signatures
-    return signatures
-
-
-def _status(versions: list[Version]) -> dict[str, Any]:
+def _version_status(version: Version) -> dict[str, Any]:
+    error_code = _INTERNAL if version.error else _OK
     return {
-        "model_version_status": [
-            {
-                "version": str(version.number),
-                "state": version.state,
-                "status": {
-                    "error_code": _INTERNAL if version.error else _OK,
-                    "error_message": version.error,
-                },
-            }
-            for version in versions
-        ]
+        "version": str(version.number),
+        "state": version.state,
+        "status": {"error_code": error_code, "error_message": version.error},
     }

@@ -7,7 +7,6 @@ cancelled, and closing the session frees its memory.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 from pathlib import Path
@@ -19,6 +18,7 @@ from google.protobuf.json_format import MessageToDict
 
 from pipelines.engine.core import _compat
 from pipelines.engine.core.paths import EXPORT_ORIGIN
+from pipelines.serving import memory
 from pipelines.serving.errors import RequestError, hide_paths, out_of_memory
 from pipelines.serving.json_codec import Arrays, TensorSpec
 from pipelines.serving.state_changes import changes_state
@@ -171,8 +171,7 @@ class Servable:
 def release_memory() -> None:
     """Return the memory of closed models to the operating system."""
     gc.collect()  # graphs contain reference cycles
-    with contextlib.suppress(AttributeError):  # only glibc keeps freed memory, and has malloc_trim
-        ctypes.CDLL(None).malloc_trim(0)
+    memory.trim()
 
 
 def _read_origin(folder: Path) -> dict[str, Any]:

@@ -10,24 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from urllib.parse import urlsplit
 
 import orjson
-from fastapi import WebSocket
-from starlette.responses import Response
-from starlette.websockets import WebSocketDisconnect
+from aiohttp import WSMsgType, web
 
 from pipelines.engine.core.commands import command
 from pipelines.engine.export.stateful import STATE
 from pipelines.serving import json_codec
 from pipelines.serving.config import ServingConfig
 from pipelines.serving.errors import RequestError
+from pipelines.serving.frames import MAX_FRAMES
+from pipelines.serving.handler import ModelSpec
+from pipelines.serving.http_protocol import Connection
 from pipelines.serving.json_codec import Arrays
 from pipelines.serving.log import LOGGER
 from pipelines.serving.metrics import Metrics
 from pipelines.serving.repository import Repository, Version
 
-_UNSUPPORTED_DATA, _POLICY_VIOLATION, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1003, 1008, 1011, 1013
+_GOING_AWAY, _UNSUPPORTED_DATA, _POLICY_VIOLATION = 1001, 1003, 1008
+_INTERNAL_ERROR, _TRY_AGAIN_LATER = 1011, 1013
+#: Seconds without a message after which the client is pinged; it must answer in half of that.
+_HEARTBEAT = 20.0
+#: Seconds for the client to answer a close frame.
+_CLOSE_SECONDS = 2.0
 
 
 class StreamHandler:
@@ -35,68 +40,87 @@ class StreamHandler:
 
     def __init__(self, repository: Repository, config: ServingConfig, metrics: Metrics) -> None:
         self._repository, self._config, self._metrics = repository, config, metrics
-        self._open = 0
+        self._open: set[web.WebSocketResponse] = set()
+        self._is_stopping = False
 
-    async def handle(self, socket: WebSocket, name: str, number: int | None = None) -> None:
+    async def handle(self, request: web.BaseRequest, model: ModelSpec) -> web.StreamResponse:
         """Serve one connection from its handshake to its end.
 
         A stream keeps its version, even after a newer one replaces that.
 
         Args:
-            socket: The connection.
-            name: The model's name.
-            number: The version's number; None is the newest one.
+            request: The handshake.
+            model: The requested model.
+
+        Raises:
+            RequestError: The handshake is refused, with status 400, 404, 429 or 503.
         """
-        try:
-            version = self._admit(socket, name, number)
-        except RequestError as error:
-            await _reject(socket, error)
-            return
+        socket = web.WebSocketResponse(
+            timeout=_CLOSE_SECONDS,
+            heartbeat=_HEARTBEAT,
+            compress=False,
+            max_msg_size=self._config.streams.message_bytes,
+        )
+        socket.headers["Server"] = "unfold"
+        if not socket.can_prepare(request):
+            raise RequestError(400, "invalid WebSocket handshake")
+        version = self._admit(model)
         stream = _Stream(socket, version, self._config, self._metrics)
-        self._open += 1
+        assert isinstance(request.protocol, Connection)
+        request.protocol.flooded = stream.end_flood
+        self._open.add(socket)
         self._metrics.streams.inc()
         reason = "the client left"
         try:
             with version.in_use():
+                await socket.prepare(request)
                 await stream.run()
-        except WebSocketDisconnect:
+        except (ConnectionError, _ClientLeft):
             pass
         except _CloseError as error:
             reason = error.reason
-            await socket.close(error.code, reason)
+            await socket.close(code=error.code, message=reason.encode())
         except Exception:  # noqa: BLE001 - the log has the details; the client gets a close code
             reason = "internal error"
-            LOGGER.exception("stream failed", model=name)
-            await socket.close(_INTERNAL_ERROR, reason)
+            LOGGER.exception("stream failed", model=version.name)
+            await socket.close(code=_INTERNAL_ERROR, message=reason.encode())
         finally:
-            self._open -= 1
+            self._open.discard(socket)
             self._metrics.streams.dec()
             if self._config.log_requests:
                 LOGGER.info(
-                    "stream", model=name, version=version.number, steps=stream.steps, end=reason
+                    "stream",
+                    model=version.name,
+                    version=version.number,
+                    steps=stream.steps,
+                    end="the server stopped" if self._is_stopping else reason,
                 )
+        return socket
 
-    def _admit(self, socket: WebSocket, name: str, number: int | None) -> Version:
+    async def stop(self) -> None:
+        """Close all streams."""
+        self._is_stopping = True
+        closing = (s.close(code=_GOING_AWAY, message=b"the server stops") for s in self._open)
+        await asyncio.gather(*closing, return_exceptions=True)
+
+    def _admit(self, model: ModelSpec) -> Version:
         """Return the requested version.
 
         Raises:
-            RequestError: With status 403, 404, 429 or 503.
+            RequestError: With status 404, 429 or 503.
         """
-        # WebSockets are exempt from the same-origin policy, so the server compares the hosts.
-        origin = socket.headers.get("origin")
-        host = _host(f"//{socket.headers.get('host', '')}")
-        if origin and (host is None or _host(origin) != host):
-            raise RequestError(403, "a page of another host may not open streams")
-        version = self._repository.find(name, number)
+        if self._is_stopping:
+            raise RequestError(503, "the server stops")
+        version = self._repository.find(model.name, model.version, model.label)
         assert version.servable is not None
         if not {"start", "step"} <= version.servable.signatures.keys():
             raise RequestError(
                 404,
-                f"model {name} has no signature step: it needs the whole input before it answers "
-                "(e.g. it reads in both directions); train and export a model that streams: "
-                + command("train", "sentiment", config="configs/sentiment/live.yaml"),
+                f"model {model.name} has no signature step: it needs the whole input before it "
+                "answers (e.g. it reads in both directions); train and export a model that "
+                "streams: " + command("train", "sentiment", config="configs/sentiment/live.yaml"),
             )
-        if self._open >= self._config.streams.concurrent:
+        if len(self._open) >= self._config.streams.concurrent:
             raise RequestError(429, "too many streams at the same time (streams.concurrent)")
         return version
 
@@ -109,7 +133,11 @@ class _Stream:
     """
 
     def __init__(
-        self, socket: WebSocket, version: Version, config: ServingConfig, metrics: Metrics
+        self,
+        socket: web.WebSocketResponse,
+        version: Version,
+        config: ServingConfig,
+        metrics: Metrics,
     ) -> None:
         assert version.servable is not None
         self._socket, self._version = socket, version
@@ -120,15 +148,16 @@ class _Stream:
             if not name.startswith(STATE)
         }
         self.steps = 0
+        self._waiting: asyncio.Timeout | None = None
+        self._is_flooded = False
 
     async def run(self) -> None:
-        """Accept the connection and answer its messages.
+        """Answer the messages of the client.
 
         Raises:
-            WebSocketDisconnect: The client has left.
+            ConnectionError, _ClientLeft: The client has left.
             _CloseError: The server must close the stream.
         """
-        await self._socket.accept()
         state = await self._initial_state()
         while True:
             message = await self._receive()
@@ -143,20 +172,29 @@ class _Stream:
             code = _TRY_AGAIN_LATER if error.status == 504 else _INTERNAL_ERROR
             raise _CloseError(code, str(error)) from None
 
+    def end_flood(self) -> None:
+        """Close the stream, since the client sends too many frames."""
+        self._is_flooded = True
+        if self._waiting is not None:
+            self._waiting.reschedule(0)
+
     async def _receive(self) -> str:
         seconds = self._config.streams.idle_seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(0 if self._is_flooded else seconds) as self._waiting:
                 message = await self._socket.receive()
         except TimeoutError:
             reason = f"no message for {seconds:g} s (streams.idle_seconds)"
+            if self._is_flooded:
+                reason = f"more than {MAX_FRAMES} pings or fragments in a second"
             raise _CloseError(_POLICY_VIOLATION, reason) from None
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1005))
-        text = message.get("text")
-        if text is None:
+        finally:
+            self._waiting = None
+        if message.type is WSMsgType.TEXT:
+            return str(message.data)
+        if message.type is WSMsgType.BINARY:
             raise _CloseError(_UNSUPPORTED_DATA, "messages are JSON in text frames")
-        return str(text)
+        raise _ClientLeft
 
     async def _step(self, message: str, state: Arrays) -> Arrays:
         """Answer a message and return the new state."""
@@ -168,7 +206,7 @@ class _Stream:
             json_codec.check_shapes(inputs, self._inputs)  # another could spoil the state
             found = await self._version.batchers["step"](inputs | state, limits.answer_seconds)
         except RequestError as error:
-            await self._socket.send_text(_error_body(error).decode())
+            await self._socket.send_str(orjson.dumps({"error": str(error)}).decode())
             return state
         state = {name: a for name, a in found.items() if name.startswith(STATE)}
         outputs = {name: a for name, a in found.items() if name not in state}
@@ -179,7 +217,7 @@ class _Stream:
             raise _CloseError(
                 _POLICY_VIOLATION, "the state has grown too large (streams.state_bytes)"
             )
-        await self._socket.send_text(answer.decode())
+        await self._socket.send_str(answer.decode())
         return state
 
 
@@ -191,23 +229,8 @@ class _CloseError(Exception):
         self.code, self.reason = code, reason
 
 
-async def _reject(socket: WebSocket, error: RequestError) -> None:
-    """Answer the handshake with an HTTP error."""
-    headers = {"Retry-After": "1"} if error.status in (429, 503) else None
-    await socket.send_denial_response(
-        Response(_error_body(error), error.status, headers, "application/json")
-    )
-
-
-def _error_body(error: RequestError) -> bytes:
-    return orjson.dumps({"error": str(error)})
-
-
-def _host(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
+class _ClientLeft(Exception):  # noqa: N818 - not an error
+    """The client has closed the stream."""
 
 
 def _parse(message: str) -> dict[str, object]:

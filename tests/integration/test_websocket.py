@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import socket
 import urllib.request
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Close
@@ -23,6 +25,11 @@ from pipelines.sentiment.config import CONFIG
 from pipelines.sentiment.processor import TextClasses
 from tests.support.servers import serving
 
+HANDSHAKE = (
+    b"GET /v1/models/review:stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+    b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 WORDS = ["good", "bad", "film", "the", "a", "not"]
 SETTINGS = [
     "poll_seconds=0.1", "streams.concurrent=4", "streams.idle_seconds=2",
@@ -58,6 +65,15 @@ def server(
 
 def stream(address: str, name: str = "review", **options: object) -> ClientConnection:
     return connect(f"ws://{address}/v1/models/{name}:stream", **options)  # type: ignore[arg-type]
+
+
+def handshake(address: str, old: str, new: str) -> tuple[int, dict]:
+    """Send a changed handshake; return the status and body of the response."""
+    host, _, port = address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(HANDSHAKE.decode().replace(old, new).encode())
+        head, _, body = connection.recv(1000).partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
 
 
 def ask(socket: ClientConnection, **row: object) -> dict:
@@ -141,7 +157,8 @@ def test_the_close_code_and_reason_name_the_cause(server, messages, code, reason
     [
         ("nobody:stream", 404, "nobody"),
         ("review/versions/7:stream", 404, "7"),
-        ("review/versions/x:stream", 403, ""),
+        ("review/versions/x:stream", 400, "Malformed request"),
+        ("review/labels/x:stream", 400, "label"),
         ("both_ways:stream", 404, "configs/sentiment/live.yaml"),
     ],
 )
@@ -149,8 +166,8 @@ def test_the_handshake_fails_for_models_that_cannot_stream(server, path, status,
     _, address, _ = server
     with pytest.raises(InvalidStatus) as refused:
         connect(f"ws://{address}/v1/models/{path}")
-    assert refused.value.response.status_code in (status, 404)
-    assert says in (refused.value.response.body or b"").decode()
+    assert refused.value.response.status_code == status
+    assert says in json.loads(refused.value.response.body or b"")["error"]
 
 
 def test_pages_of_other_hosts_are_rejected(server):
@@ -159,6 +176,10 @@ def test_pages_of_other_hosts_are_rejected(server):
         with pytest.raises(InvalidStatus) as refused:
             stream(address, origin=origin)
         assert refused.value.response.status_code == 403
+    # A name that has become this machine's: the page and the host agree.
+    status, body = handshake(address, "Host: localhost", "Host: x.org\r\nOrigin: http://x.org")
+    assert status == 403
+    assert "for another host" in body["error"]
     with stream(address, origin="http://127.0.0.1:7860") as socket:
         ask(socket, text="good")
 
@@ -174,6 +195,52 @@ def test_the_limit_of_concurrent_streams(server):
             ask(socket, text="good")
     with stream(address) as socket:
         ask(socket, text="good")
+
+
+def test_a_stream_answers_pings_but_not_a_flood_of_them(server):
+    _, address, _ = server
+    with stream(address) as socket:
+        assert socket.ping().wait(60)
+        same(ask(socket, text="good"), predict(address, "good"))
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(150):
+                socket.ping()
+        end = ended(socket)
+    assert (end.code, end.reason) == (1008, "more than 100 pings or fragments in a second")
+
+
+def test_a_message_may_have_fragments_but_not_endlessly_many(server):
+    _, address, _ = server
+    with stream(address) as socket:
+        socket.send(['{"te', 'xt": "', *"good", '"}'])
+        same(json.loads(socket.recv(timeout=60)), predict(address, "good"))
+        with contextlib.suppress(ConnectionClosed):
+            socket.send("" for _ in range(1_000_000))
+        assert ended(socket).code == 1008
+
+
+def test_a_client_that_sends_pings_and_reads_nothing_is_not_read(server):
+    _, address, process = server
+    host, _, port = address.partition(":")
+    ping = b"\x89\xfd\0\0\0\0" + b"a" * 125
+    before = psutil.Process(process.pid).memory_info().rss
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(HANDSHAKE)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 101 ")
+        with contextlib.suppress(OSError):  # the server closes the connection
+            for _ in range(2000):
+                connection.sendall(ping * 100)
+    assert psutil.Process(process.pid).memory_info().rss - before < 20_000_000
+    with stream(address) as other:
+        ask(other, text="good")
+
+
+@pytest.mark.parametrize("change", [("Upgrade: websocket\r\n", ""), ("Version: 13", "Version: 9")])
+def test_an_invalid_handshake_is_answered(server, change):
+    _, address, _ = server
+    status, body = handshake(address, *change)
+    assert status == 400
+    assert "handshake" in body["error"]
 
 
 def test_a_stream_keeps_a_version_that_is_replaced(server):
@@ -194,7 +261,10 @@ def test_a_stream_keeps_a_version_that_is_replaced(server):
 
 def test_shutdown_closes_streams(server):
     """This must be the last test, since it stops the server."""
-    _, address, process = server
+    home, address, process = server
+    # Whatever the clients above have done wrong, the server has done nothing wrong.
+    levels = {json.loads(line)["level"] for line in (home / "log").read_text().splitlines()}
+    assert levels == {"info"}
     with stream(address) as socket:
         ask(socket, text="good")
         process.terminate()

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import sqlite3
 
     import optuna
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,6 @@ class PrivateAPI:
         return found
 
 
-_UVICORN_HTTP = PrivateAPI("uvicorn", "uvicorn.protocols.http.httptools_impl", "HttpToolsProtocol")
-_UVICORN_WEBSOCKET = PrivateAPI(
-    "uvicorn",
-    "uvicorn.protocols.websockets.websockets_sansio_impl",
-    "WebSocketsSansIOProtocol",
-)
 _JAX_STATE = PrivateAPI("jax", "jax._src.distributed", "global_state")
 #: Where MLflow's SQL store keeps URIs of artifacts: tables and columns.
 _MLFLOW_URIS = (
@@ -70,18 +62,6 @@ _MLFLOW_URIS = (
 _TF_SESSION = "tensorflow.python.client.pywrap_tf_session"
 _TF_NEW_BUFFER = PrivateAPI("tensorflow", _TF_SESSION, "TF_NewBufferFromString")
 _TF_DELETE_BUFFER = PrivateAPI("tensorflow", _TF_SESSION, "TF_DeleteBuffer")
-#: uvicorn's methods that `pipelines.serving` overrides or calls. An override of a method that is no
-#: longer there would never run.
-_HTTP_METHODS = (
-    "timeout_keep_alive_handler",
-    "on_message_begin",
-    "on_headers_complete",
-    "on_message_complete",
-    "handle_websocket_upgrade",
-    "send_400_response",
-    "_unset_keepalive_if_required",
-)
-_WEBSOCKET_METHODS = ("keepalive_timeout",)
 
 
 def sum_over_replicas(
@@ -145,18 +125,6 @@ def optuna_trial_id(trial: optuna.Trial | optuna.trial.FrozenTrial) -> int:
     return found
 
 
-def http_protocol() -> type[HttpToolsProtocol]:
-    """Return uvicorn's HTTP protocol, which calls the methods that we override."""
-    protocol: type[HttpToolsProtocol] = _with_methods(_UVICORN_HTTP, _HTTP_METHODS)
-    return protocol
-
-
-def websocket_protocol() -> type[WebSocketsSansIOProtocol]:
-    """Return uvicorn's WebSocket protocol, which calls the methods that we override."""
-    protocol: type[WebSocketsSansIOProtocol] = _with_methods(_UVICORN_WEBSOCKET, _WEBSOCKET_METHODS)
-    return protocol
-
-
 def mlflow_locations(store: sqlite3.Connection) -> list[tuple[str, str]]:
     """Return the name and the URI of the artifacts of each experiment in MLflow's store."""
     return store.execute("SELECT name, artifact_location FROM experiments").fetchall()
@@ -178,13 +146,6 @@ def move_mlflow(store: sqlite3.Connection, uris: tuple[str, str], folders: tuple
             f"WHERE {condition} AND substr({column}, 1, length(:old) + 1) = :old || '/'",
             {"old": old, "new": new},
         )
-
-
-def _with_methods(api: PrivateAPI, methods: Sequence[str]) -> Any:
-    protocol = api.get()
-    for name in methods:
-        _attribute(api.library, protocol, name)
-    return protocol
 
 
 def _attribute(library: str, holder: Any, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -225,6 +226,31 @@ def test_requests_that_arrive_meanwhile_form_a_batch_up_to_its_limit():
     found = answers(signature, asked, max_rows=6)
     assert [a["y"].tolist() for a in found] == [[2 * i, 2 * i + 40] for i in range(5)]
     assert signature.batches == [1, 6, 4]
+
+
+def test_a_batch_that_is_half_full_runs_beside_another():
+    started, together = threading.Event(), threading.Barrier(2, timeout=60)
+
+    class Meeting(Doubling):
+        """Returns once two calls run at the same time."""
+
+        def __call__(self, inputs: dict[str, np.ndarray], seconds: float) -> dict[str, np.ndarray]:
+            started.set()
+            together.wait()
+            return super().__call__(inputs, seconds)
+
+    signature: Any = Meeting()
+
+    async def run() -> list[Any]:
+        with ThreadPoolExecutor(2) as workers:
+            batcher = Batcher(signature, BatchingConfig(max_rows=6), workers, concurrency=2)
+            first = asyncio.ensure_future(batcher({"x": np.array([0])}, 60))
+            await asyncio.to_thread(started.wait, 60)
+            others = (batcher({"x": np.array([i])}, 60) for i in (1, 2, 3))
+            return await asyncio.gather(first, *others)
+
+    assert [a["y"].tolist() for a in asyncio.run(run())] == [[0], [2], [4], [6]]
+    assert sorted(signature.batches) == [1, 3]
 
 
 def test_only_compatible_requests_share_a_batch():

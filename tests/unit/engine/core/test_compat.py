@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
 import tomllib
-import types
 
 import numpy as np
 import optuna
@@ -33,13 +31,13 @@ def test_the_installed_release_has_it(name):
     APIS[name].get()
 
 
-@pytest.mark.parametrize("library", ["keras", "tensorflow", "jax", "optuna", "uvicorn"])
+@pytest.mark.parametrize("library", ["keras", "tensorflow", "jax", "optuna"])
 def test_a_library_whose_private_apis_we_use_has_an_upper_bound(library):
     assert upper_bounds()[library]
 
 
 def test_no_other_module_uses_private_modules():
-    private = re.compile(r"keras\.src|jax\._src|tensorflow\.python|uvicorn\.protocols")
+    private = re.compile(r"keras\.src|jax\._src|tensorflow\.python")
     for path in (ROOT / "pipelines").rglob("*.py"):
         if path.name != "_compat.py":
             assert not private.search(path.read_text(encoding="utf-8")), path
@@ -68,20 +66,6 @@ def test_a_missing_method_is_named_with_its_class():
 
     with pytest.raises(UserError, match=r"keras \d.*Optimizer\._all_reduce_sum_gradients"):
         _compat.sum_over_replicas(Optimizer(), [], [])
-
-
-@pytest.mark.parametrize("method", _compat._HTTP_METHODS)
-def test_a_method_of_uvicorn_that_would_no_longer_be_called_is_missed(monkeypatch, method):
-    methods = {name: None for name in _compat._HTTP_METHODS if name != method}
-    module = types.SimpleNamespace(HttpToolsProtocol=type("HttpToolsProtocol", (), methods))
-    monkeypatch.setitem(sys.modules, "uvicorn.protocols.http.httptools_impl", module)
-    with pytest.raises(UserError, match=rf"uvicorn \d.*HttpToolsProtocol\.{method}"):
-        _compat.http_protocol()
-
-
-def test_protocols_of_uvicorn():
-    assert _compat.http_protocol().__name__ == "HttpToolsProtocol"
-    assert _compat.websocket_protocol().__name__ == "WebSocketsSansIOProtocol"
 
 
 def test_the_id_of_a_trial():

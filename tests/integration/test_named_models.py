@@ -19,7 +19,7 @@ from pipelines.engine.runs.run import Run
 from pipelines.engine.tasks.catalog import get_config
 from tests.support.commands import ok, prepare, unfold, unfold_in_process
 from tests.support.reviews import small, write_reviews
-from tests.support.servers import serving
+from tests.support.servers import serving, wait
 from tests.support.trained import TrainOnce
 
 TEXT = "a brilliant and touching film"
@@ -181,6 +181,7 @@ def test_exports_are_served_side_by_side(here):
         assert f"model {name}, run {run.id}: " in done.stderr
     assert "unfold export sentiment --name mails" in refused("serve", "tickets", "mails")
     with serving(here.home, names=["tickets", "sentiment"]) as server:
+        wait(lambda: len(server.events("version served")) == 2)
         loaded = {event["model"]: event for event in server.events("version served")}
         for name, run in (("sentiment", here.reviews), ("tickets", here.tickets)):
             assert loaded[name]["run"] == run.id

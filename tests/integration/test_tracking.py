@@ -155,6 +155,7 @@ def test_a_store_in_a_folder_whose_name_looks_like_an_address(tmp_path, monkeypa
         found = database.execute("select name from experiments order by name").fetchall()
     assert found == [("Default",), ("sentiment",)]
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # MLflow has set it
     with pytest.raises(UserError, match=re.escape(f"{home}: MLflow cannot open a store")):
         mlflow_store.client()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")

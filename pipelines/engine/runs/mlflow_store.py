@@ -129,8 +129,11 @@ def client_of(mlflow: Any) -> Any:
 
 
 def _follow_moved_folder() -> None:
-    # Another store is not only this folder's.
-    if os.environ.get(URI_SETTING, "") in ("", f"sqlite:///{home() / _DATABASE}"):
+    try:
+        local = local_uri(home())
+    except UserError:
+        return  # the store is another one
+    if store_uri() == local:  # another is not only this folder's
         mlflow_location.follow(home() / _DATABASE, artifact_root())
 
 

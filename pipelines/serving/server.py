@@ -109,9 +109,10 @@ def _share_cores(workers: int) -> None:
     """Give each call of a model its share of the cores.
 
     The steps of a recurrent network are too small to be divided among threads: with one thread, a
-    call on one short text takes half the time, and no more for many texts.
+    call on one short text takes half the time, and no more for many texts. A call holds a thread
+    while it runs, so that as many are needed for a long call not to hold up others.
     """
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(workers)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     tf.config.threading.set_intra_op_parallelism_threads(max(1, (cores or 1) // workers))
 

@@ -1,4 +1,4 @@
-"""The bodies of requests, limited in size and time, and in their size all together."""
+"""The bodies of requests, limited in size, in time and in their total size."""
 
 from __future__ import annotations
 
@@ -82,6 +82,7 @@ class BodyReader:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         arrival = _Arrival(asyncio.timeout(self._limits.receive_seconds))
         self._arriving[arrival] = None
+        is_complete = False
         try:
             async with arrival.timer:
                 while not request.content.at_eof():
@@ -90,17 +91,17 @@ class BodyReader:
                     self._hold(len(chunk), arrival)
                     if len(arrival.data) > self._limits.body_bytes:
                         raise self._too_long()
-        except BaseException as error:
-            self.release(len(arrival.data))
-            if isinstance(error, TimeoutError):
-                raise arrival.refusal or RequestError(
-                    408, "the body did not arrive in time (limits.receive_seconds)"
-                ) from None
-            if isinstance(error, web.RequestPayloadError):
-                raise RequestError(400, "the body is damaged") from None
-            raise
+            is_complete = True
+        except TimeoutError:
+            raise arrival.refusal or RequestError(
+                408, "the body did not arrive in time (limits.receive_seconds)"
+            ) from None
+        except web.RequestPayloadError:
+            raise RequestError(400, "the body is damaged") from None
         finally:
             self._arriving.pop(arrival, None)
+            if not is_complete:
+                self.release(len(arrival.data))
         return bytes(arrival.data)
 
     async def _unpack(self, packed: bytes) -> bytes:

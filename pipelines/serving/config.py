@@ -43,7 +43,7 @@ class LimitsConfig(BaseConfig):
     """Bytes in a request's body, unpacked if it is compressed (413)."""
     inflight_bytes: int = Field(64_000_000, ge=1)
     """Bytes in the bodies of all requests that are being received or answered (503). Above it, the
-    largest body that is not complete is refused."""
+    largest incomplete body is refused."""
     rows: int = Field(256, ge=1)
     """Rows in one request (400)."""
     text_bytes: int = Field(8_000_000, ge=1)
@@ -54,8 +54,8 @@ class LimitsConfig(BaseConfig):
     concurrent: int = Field(256, ge=1)
     """Requests waiting or being answered (429)."""
     connections: int = Field(1_000, ge=1)
-    """Open connections, including streams. Above it, connections without a request are closed,
-    then the oldest body that is not complete is refused (503)."""
+    """Open connections, including streams. At the limit, connections without a request are
+    closed first, then the oldest incomplete body is refused (503)."""
     receive_seconds: float = Field(30.0, gt=0)
     """Seconds for a request's headers and for its body to arrive (408), and for a client to read
     the last response before its connection closes."""
@@ -83,9 +83,9 @@ class ServingConfig(BaseConfig):
     """Address to listen on: by default this machine only. Before using ``0.0.0.0``, every network
     of the machine, put a proxy with TLS and passwords in front."""
     allowed_hosts: list[str] = Field([])
-    """Names by which clients may call the server (403), and whose web pages may (``Origin``).
-    Names of this machine's loopback interface are always allowed. Without any name, a server that
-    listens on another address answers to all."""
+    """Host names under which clients may reach the server (403), and whose web pages may send
+    requests (``Origin``). Loopback names are always allowed. If empty, a server that does not
+    listen on a loopback address accepts any host."""
     port: int = Field(8501, ge=0, le=65535)
     """Port for HTTP; 0 is any free one."""
     grpc_port: int | None = Field(None, ge=0, le=65535)

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import re
 
+#: gRPC's names of the kinds of errors, by HTTP status; any other is ``INTERNAL``.
+GRPC_CODES = {
+    400: "INVALID_ARGUMENT",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    413: "RESOURCE_EXHAUSTED",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 #: gRPC's numbers of the kinds of errors that have no HTTP status of their own.
 RESOURCE_EXHAUSTED, FAILED_PRECONDITION = 8, 9
 #: Characters of a name in an error: a client can send a name of megabytes.

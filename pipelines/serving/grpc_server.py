@@ -27,22 +27,13 @@ from tensorflow_serving.apis import (
 
 from pipelines.serving import grpc_codec
 from pipelines.serving.config import LimitsConfig, ServingConfig
-from pipelines.serving.errors import RequestError, shorten
+from pipelines.serving.errors import GRPC_CODES, RequestError, shorten
 from pipelines.serving.handler import Handler, ModelSpec, get_signature, run_sized
 from pipelines.serving.json_codec import DEFAULT_SIGNATURE, Arrays
 from pipelines.serving.log import LOGGER
 from pipelines.serving.repository import Repository, Version
 from pipelines.serving.servable import Servable
 
-_STATUS_CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    404: grpc.StatusCode.NOT_FOUND,
-    408: grpc.StatusCode.DEADLINE_EXCEEDED,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
 _CODES_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 #: Maximum characters of an error: clients limit the size of the headers that carry it.
 _MAX_DETAILS = 500
@@ -197,7 +188,7 @@ def _with_status(method: Method) -> Method:
             return await method(messages, context)
         except RequestError as error:
             code = (
-                _STATUS_CODES.get(error.status, grpc.StatusCode.INTERNAL)
+                grpc.StatusCode[GRPC_CODES.get(error.status, "INTERNAL")]
                 if error.grpc_code is None
                 else _CODES_BY_NUMBER[error.grpc_code]
             )

@@ -49,7 +49,7 @@ class HostRules:
             return
         is_own = page is not None and host is not None and page == host_name(host)
         if self._is_restricted or not is_own:
-            raise RequestError(403, "pages of another host may not send requests")
+            raise RequestError(403, "web pages of another host may not send requests")
 
     def _is_known(self, name: str | None) -> bool:
         return name is not None and (name in self._allowed or is_loopback(name))

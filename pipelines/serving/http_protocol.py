@@ -230,7 +230,7 @@ class HTTPServer(web.Server):
             if connection.is_surplus:
                 response: web.StreamResponse = error_response(503, _TOO_MANY)
                 response.force_close()
-            elif len(request.raw_headers) > _HEADERS // _HEADER and _size(request) > _HEADERS:
+            elif _size(request) > _HEADERS:
                 response = error_response(431, f"the headers are longer than {_HEADERS} bytes")
             else:
                 response = await self._answer(request)

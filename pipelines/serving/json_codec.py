@@ -4,8 +4,8 @@ Row format is a list of rows (``{"instances": [...]}`` → ``{"predictions": [..
 is one tensor for each name (``{"inputs": ...}`` → ``{"outputs": ...}``). The name of a single
 tensor is left out. Bytes that are not text are ``{"b64": "..."}``.
 
-As in TensorFlow Serving, numbers may be NaN and infinite, the first of equal keys counts, and only
-names and dtypes are compared with the signature: the model itself rejects shapes it cannot take.
+As in TensorFlow Serving, numbers may be NaN or infinite, and only names and dtypes are
+compared with the signature: the model itself rejects shapes it cannot take.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """JSON as TensorFlow Serving reads it.
 
-Beyond the standard, numbers may be NaN and infinite, a byte order mark may come first, and the
-first of equal keys counts. orjson does nearly all of the work: Python's own parser takes many times
-as long, and nothing else in the process runs meanwhile.
+Beyond the standard, numbers may be NaN or infinite, a byte order mark may come first, and of a key
+that occurs twice the first value counts. orjson does nearly all of the work: Python's own parser
+takes many times as long, and nothing else in the process runs meanwhile.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NAME = re.compile(
         for name in _NON_FINITE
     )
 )
-#: Longest body in which equal keys are looked for, and maximum number of keys to count.
+#: Longest body in which repeated keys are looked for, and maximum number of keys to count.
 _MAX_CHECKED_BYTES, _MAX_COUNTED_KEYS = 1_000_000, 50
 
 

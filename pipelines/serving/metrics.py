@@ -18,21 +18,11 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from pipelines.serving import log
+from pipelines.serving.errors import GRPC_CODES
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _STEP_SECONDS = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.025, 0.1, 1)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-#: TensorFlow's names of statuses.
-_CODES = {
-    200: "OK",
-    400: "INVALID_ARGUMENT",
-    404: "NOT_FOUND",
-    408: "DEADLINE_EXCEEDED",
-    413: "RESOURCE_EXHAUSTED",
-    429: "RESOURCE_EXHAUSTED",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
 
 
 class Metrics:
@@ -127,7 +117,8 @@ class _TensorFlowServingCollector(Collector):
         )
         counts: dict[tuple[str, str], float] = {}
         for sample in _samples(self._requests, "_total"):
-            code = _CODES.get(int(sample.labels["status"]), "INTERNAL")
+            status = int(sample.labels["status"])
+            code = "OK" if status == 200 else GRPC_CODES.get(status, "INTERNAL")
             key = (sample.labels["model"], code)
             counts[key] = counts.get(key, 0) + sample.value
         for (model, code), value in counts.items():

@@ -37,11 +37,11 @@ _ERROR: Schema = {
 #: Descriptions of the error statuses.
 _ERRORS = {
     400: "the request is invalid, or exceeds a limit of its contents",
-    403: "the request is for another host, or of a page of another host",
+    403: "the request is for another host, or comes from a web page of another host",
     404: "there is no such model or version",
     408: "the request did not arrive in time",
     413: "the body is too long",
-    415: "the body is packed in an unknown way",
+    415: "the body's Content-Encoding is not supported",
     429: "too many requests at the same time",
     503: "the model is being loaded, or there are too many connections or bytes in requests",
     504: "the answer takes too long",

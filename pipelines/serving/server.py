@@ -49,7 +49,7 @@ def run(names: Sequence[str], config: ServingConfig, addresses: Addresses) -> No
             number = runner.run(_serve(names, config, addresses))
     finally:
         log.close()
-    signal.raise_signal(number)  # whoever has sent it sees that it was obeyed
+    signal.raise_signal(number)  # so that the exit status names it
 
 
 async def _serve(names: Sequence[str], config: ServingConfig, addresses: Addresses) -> int:

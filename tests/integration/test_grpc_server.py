@@ -29,22 +29,16 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
-    model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
 
+from tests.support.grpc_client import GrpcClient
+
 Code = grpc.StatusCode
 
 
-class Client:
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.address = server.events("listening to gRPC")[0]["address"]
-        self.channel = grpc.insecure_channel(self.address)
-        self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
-        self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
-
+class Client(GrpcClient):
     def predict(self, request: Any, **options: Any) -> dict[str, Any]:
         outputs = self.predictions.Predict(request, timeout=60, **options).outputs
         return {name: tf.make_ndarray(tensor).tolist() for name, tensor in outputs.items()}

@@ -277,9 +277,14 @@ def test_a_client_that_leaves_does_not_affect_others(server):
     assert server.post({"instances": ["a"]}).status_code == 200
 
 
-def test_a_prediction_that_takes_too_long_is_cancelled(server):
+def test_a_prediction_that_takes_too_long_holds_up_no_other_and_is_cancelled(server):
     forever = {"signature_name": "slow", "instances": [2**31 - 1]}
-    assert "limits.answer_seconds" in error(server.post(forever), 504)
+    with ThreadPoolExecutor(1) as client:
+        long = client.submit(server.post, forever)
+        wait(lambda: "unfold_requests_in_progress 1.0" in server.get("/metrics").text)
+        assert server.post({"instances": ["a"]}).status_code == 200
+        assert not long.done()
+        assert "limits.answer_seconds" in error(long.result(), 504)
     # The cancelled call must have ended, since calls of one signature run one after the other.
     answer = server.post({"signature_name": "slow", "instances": [3]})
     assert answer.json() == {"predictions": [3]}

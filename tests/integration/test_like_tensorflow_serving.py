@@ -19,7 +19,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.engine.core.files import new_folder
-from tests.support.servers import Server, serving, wait
+from tests.support.servers import serving, wait
 
 pytest.importorskip("tensorflow_serving")
 
@@ -28,10 +28,10 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
-    model_service_pb2_grpc,
     predict_pb2,
-    prediction_service_pb2_grpc,
 )
+
+from tests.support.grpc_client import GrpcClient
 
 Code = grpc.StatusCode
 DTYPES = [
@@ -170,17 +170,8 @@ def save(folder: Path, model: tf.Module, signatures: dict[str, Any]) -> None:
         tf.saved_model.save(model, str(work), signatures)
 
 
-class Client:
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        address = server.events("listening to gRPC")[0]["address"]
-        self.channel = grpc.insecure_channel(address)
-        self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
-        self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
-
-
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcClient]:
     home = tmp_path_factory.mktemp("home")
     exports = home / "exports"
     line = Line(2.0)
@@ -198,7 +189,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     settings = [f"labels.half_plus_three.{label}" for label in labels]
     with serving(home, "grpc_port=0", *settings) as server:
         wait(lambda: server.get(f"/v1/models/{THREE}").text.count("AVAILABLE") == 3)
-        client = Client(server)
+        client = GrpcClient(server)
         yield client
         client.channel.close()
 
@@ -516,7 +507,7 @@ def test_loading_does_not_change_state_and_no_call_is_joined_with_another(client
     assert counted("reset_counter") == 0.0
 
 
-def outputs_over_grpc(client: Client, request: Any) -> dict[str, Any]:
+def outputs_over_grpc(client: GrpcClient, request: Any) -> dict[str, Any]:
     """Return the outputs over gRPC as lists."""
     outputs = client.predictions.Predict(request, timeout=60).outputs
     return {name: tf.make_ndarray(tensor).tolist() for name, tensor in outputs.items()}

@@ -14,6 +14,7 @@ from tests.support import ROOT
 _SETTING = "UNFOLD_TESTS_KEPT"
 #: What a trained run depends on.
 _SOURCES = ("configs", "layers", "pipelines", "requirements", "tests/support")
+#: Hours after which the runs of older code are removed.
 _HOURS = 6
 
 
@@ -37,10 +38,8 @@ def kept() -> Path:
 
 def _version() -> str:
     """Return a hash of the code, and of the machine: another one rounds differently."""
-    found = hashlib.sha256(repr((platform.uname(), platform.python_version())).encode())
-    found.update(
-        str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0).encode()
-    )
+    machine = (platform.uname(), platform.python_version(), os.cpu_count())
+    found = hashlib.sha256(repr(machine).encode())
     for folder in _SOURCES:
         for file in sorted((ROOT / folder).rglob("*")):
             if file.is_file() and "__pycache__" not in file.parts:

@@ -64,7 +64,7 @@ class Table:
         ]
 
     def show(self, console: Console) -> None:
-        names = list(self.rows[0])
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
         shown = RichTable(title=self.title, title_justify="left")
         shown.add_column("")
         for name in names:
@@ -72,7 +72,7 @@ class Table:
         for key, row in zip(self.keys, self.rows, strict=False):
             shown.add_row(
                 str(key).strip("()"),
-                *(f"{row[n]:.3g}" if row[n] < 100 else f"{row[n]:.0f}" for n in names),
+                *(_shown(row.get(name)) for name in names),
             )
         console.print(shown)
         for name, ratios in self.ratios.items():
@@ -80,6 +80,12 @@ class Table:
             console.print(
                 f"  {name} / unfold: {geometric_mean(ratios):.2f} in the geometric mean ({each})"
             )
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 def machine() -> dict[str, object]:

@@ -1,14 +1,16 @@
 """Measure a server under load from clients on the same machine.
 
     python -m benchmarks.serve_load               # sentiment, beside `mlflow models serve`
+    python -m benchmarks.serve_load --against TREE  # and beside the server of another checkout
     python -m benchmarks.serve_load --soak 30     # minutes, on all models in UNFOLD_HOME/exports
     python -m benchmarks.serve_load --attacks 30  # minutes, sentiment and a model that streams
 
-The load is 32 clients, each repeatedly requesting the class of a text of 50 words and waiting for
-the answer. The model is the default config's, with random weights (they do not affect times). The
-load is then repeated while new versions replace old ones. The soak mixes requests to all exported
-models, streams, malformed requests, disconnecting clients and new versions, and records the
-server's memory. Under attack, 16 clients go on while `benchmarks.attacks` runs in another process
+The load is 1, 8, 32 and 128 clients, each repeatedly requesting the class of a text of 50 words
+and waiting for the answer. The model is the default config's, with random weights (they do not
+affect times). TensorFlow alone then runs batches of the mean size that the server ran. The load is
+repeated while new versions replace old ones. The soak mixes requests to all exported models,
+streams, malformed requests, disconnecting clients and new versions, and records the server's
+memory. Under attack, 16 clients go on while `benchmarks.attacks` runs in another process
 and nobody reads the server's log.
 """
 
@@ -23,12 +25,14 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +50,7 @@ from pipelines.engine.core.files import new_folder
 
 ROOT = Path(__file__).parents[1]
 CLIENTS = 32
+CROWDS = (1, 8, 32, 128)
 WORDS = 50
 #: Between two versions, and of the whole load (seconds).
 RELOAD_EVERY, SECONDS = 6.0, 20.0
@@ -71,7 +76,9 @@ async def ask(connection: Any, raw: bytes) -> tuple[int, bytes]:
     return int(head[9:12]), await reader.readexactly(size)
 
 
-async def load(port: int, requests: list[bytes], seconds: float) -> dict[str, float]:
+async def load(
+    port: int, requests: list[bytes], seconds: float, clients: int = CLIENTS
+) -> dict[str, float]:
     """Run clients for ``seconds``; return the response times and their number."""
     times: list[float] = []
     failed = 0
@@ -91,7 +98,7 @@ async def load(port: int, requests: list[bytes], seconds: float) -> dict[str, fl
         connection[1].close()
 
     started = time.perf_counter()
-    await asyncio.gather(*(client(i) for i in range(CLIENTS)))
+    await asyncio.gather(*(client(i) for i in range(clients)))
     spent = time.perf_counter() - started
     p50, p99 = np.percentile(times, [50, 99]) * 1e3
     return {
@@ -105,7 +112,11 @@ async def load(port: int, requests: list[bytes], seconds: float) -> dict[str, fl
 
 @contextlib.contextmanager
 def server(
-    command: list[str], path: str, log: int = subprocess.DEVNULL, **environment: str
+    command: list[str],
+    path: str,
+    log: int = subprocess.DEVNULL,
+    tree: Path | None = None,
+    **environment: str,
 ) -> Iterator[tuple[int, Any]]:
     """Start a server and wait until it is ready; return its port and process.
 
@@ -113,15 +124,17 @@ def server(
         command: The module and its arguments.
         path: Where it says whether it is ready.
         log: Its standard error.
+        tree: Another checkout, with its own ``.venv``, whose server to start.
         environment: Variables.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    bin = Path(sys.executable).parent
-    environment |= {"PATH": f"{bin}{os.pathsep}{os.environ['PATH']}"}
+    python = Path(sys.executable) if tree is None else tree / ".venv/bin/python"
+    environment |= {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
     process = subprocess.Popen(
-        [sys.executable, "-m", *command, "--port", str(port)],
+        [str(python), "-m", *command, "--port", str(port)],
+        cwd=tree,
         env=os.environ | environment,
         stdout=subprocess.DEVNULL,
         stderr=log,
@@ -184,43 +197,106 @@ def again(folder: Path) -> Path:
     return target
 
 
-def compare() -> None:
-    table = Table(
-        f"{CLIENTS} clients, texts of {WORDS} words, clients and server on the same machine",
-        ["unfold serve", "the same, a new version every few seconds", "mlflow models serve"],
-    )
-    some = texts(64)
+SERVE = ["pipelines.cli", "serve"]
+PREDICT = "/v1/models/sentiment:predict"
+
+
+def compare(against: Path | None) -> None:
+    some = texts(128)
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         folder = home / "exports" / "sentiment"
         export_sentiment(folder / "1")
-        with server(["pipelines.cli", "serve"], "/readyz", UNFOLD_HOME=name) as (port, _):
-            path = "/v1/models/sentiment:predict"
-            asked = [request(path, {"instances": [text]}, port) for text in some]
+        servers = {"unfold serve": None} | ({"the other checkout": against} if against else {})
+        rows: dict[str, dict[str, float]] = {}
+        for clients in CROWDS:
+            for label, tree in servers.items():
+                measured = _crowd(clients, some, tree, name)
+                rows[f"{label}, {clients} clients"] = measured
+                print(label, clients, measured, flush=True)
+            size = round(rows[f"unfold serve, {clients} clients"]["rows a batch"])
+            rows[f"TensorFlow alone, batches of {size}"] = alone(folder / "1", some, size)
+        with server(SERVE, "/readyz", UNFOLD_HOME=name) as (port, _):
+            asked = [request(PREDICT, {"instances": [text]}, port) for text in some]
             asyncio.run(load(port, asked, 3))
-            table.add(0, asyncio.run(load(port, asked, SECONDS)))
-            table.add(1, asyncio.run(_reloading(port, asked, folder)))
-        _mlflow_model(folder, home / "mlflow")
-        command = [
-            "mlflow",
-            "models",
-            "serve",
-            "-m",
-            str(home / "mlflow"),
-            "--env-manager",
-            "local",
-        ]
-        with server(command, "/ping", MLFLOW_TRACKING_URI=f"sqlite:///{home}/mlflow.db") as (
-            port,
-            _,
-        ):
-            asked = [
-                request("/invocations", {"dataframe_records": [{"text": text}]}, port)
-                for text in some
-            ]
-            asyncio.run(load(port, asked, 3))
-            table.add(2, asyncio.run(load(port, asked, SECONDS)))
+            renewed = asyncio.run(_reloading(port, asked, folder))
+            rows[f"unfold serve, {CLIENTS} clients, a new version every few seconds"] = renewed
+        rows[f"mlflow models serve, {CLIENTS} clients"] = _mlflow(home, folder, some)
+    table = Table(f"Texts of {WORDS} words, clients and server on the same machine", list(rows))
+    for label, row in rows.items():
+        table.add(label, row)
     report("serve_load", [table])
+
+
+def _crowd(clients: int, some: list[str], tree: Path | None, home: str) -> dict[str, float]:
+    """Return the times of a number of clients, and what the server used for a request."""
+    with server(SERVE, "/readyz", tree=tree, UNFOLD_HOME=home) as (port, process):
+        asked = [request(PREDICT, {"instances": [text]}, port) for text in some]
+        asyncio.run(load(port, asked, 3, clients))
+        whole = psutil.Process(process.pid)
+        used, batches = sum(whole.cpu_times()[:2]), _batches(port)
+        measured = asyncio.run(load(port, asked, SECONDS, clients))
+        used, batches = sum(whole.cpu_times()[:2]) - used, _batches(port) - batches
+    count = measured["requests/s"] * SECONDS
+    return measured | {"CPU ms a request": 1e3 * used / count, "rows a batch": count / batches}
+
+
+def _batches(port: int) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        found = re.search(r"^unfold_batch_rows_count\S* (\S+)$", answer.read().decode(), re.M)
+    return float(found[1]) if found else 0.0
+
+
+def alone(export: Path, some: list[str], size: int) -> dict[str, float]:
+    """Return the rate and the processor time of TensorFlow alone, in a process like the server."""
+    code = (
+        "import json, sys, time, tensorflow as tf\n"
+        "from benchmarks.serve_load import run_alone\n"
+        "json.dump(run_alone(*json.load(sys.stdin)), sys.stdout)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps([str(export), some, size]), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def run_alone(export: str, some: list[str], size: int) -> dict[str, float]:
+    import tensorflow as tf
+
+    tf.config.threading.set_inter_op_parallelism_threads(2)  # as the server's two workers
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    loaded = tf.saved_model.load(export)
+    signature = loaded.signatures["serving_default"]
+    batches = [tf.constant((some * size)[i : i + size]) for i in range(0, len(some), size)]
+    calls = 0
+    for batch in batches:
+        signature(text=batch)
+    started, used = time.perf_counter(), time.process_time()
+    while time.perf_counter() - started < SECONDS / 2:
+        signature(text=batches[calls % len(batches)])
+        calls += 1
+    used, spent = time.process_time() - used, time.perf_counter() - started
+    return {
+        "requests/s": calls * size / spent,
+        "CPU ms a request": 1e3 * used / (calls * size),
+        "rows a batch": size,
+    }
+
+
+def _mlflow(home: Path, exports: Path, some: list[str]) -> dict[str, float]:
+    _mlflow_model(exports, home / "mlflow")
+    command = [
+        "mlflow", "models", "serve", "-m", str(home / "mlflow"), "--env-manager", "local",
+    ]  # fmt: skip
+    store = f"sqlite:///{home}/mlflow.db"
+    with server(command, "/ping", MLFLOW_TRACKING_URI=store) as (port, _):
+        asked = [
+            request("/invocations", {"dataframe_records": [{"text": text}]}, port) for text in some
+        ]
+        asyncio.run(load(port, asked, 3))
+        return asyncio.run(load(port, asked, SECONDS))
 
 
 async def _reloading(port: int, asked: list[bytes], folder: Path) -> dict[str, float]:
@@ -335,8 +411,7 @@ def attacked(minutes: float) -> list[Table]:
         exports = Path(name) / "exports"
         export_sentiment(exports / "sentiment" / "1")
         export(exports / "live" / "1", *next(models()))
-        command = ["pipelines.cli", "serve"]
-        with server(command, "/readyz", subprocess.PIPE, UNFOLD_HOME=name) as (port, process):
+        with server(SERVE, "/readyz", subprocess.PIPE, UNFOLD_HOME=name) as (port, process):
             asked = [request("/v1/models/sentiment:predict", {"inputs": [t]}, port) for t in some]
             whole = psutil.Process(process.pid)
             alone = asyncio.run(honest(port, asked, whole, 30))
@@ -473,16 +548,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--soak", type=float, metavar="MINUTES")
     parser.add_argument("--attacks", type=float, metavar="MINUTES")
+    parser.add_argument("--against", type=Path, metavar="TREE")
     args = parser.parse_args()
     if args.attacks is not None:
         report("serve_attacks", attacked(args.attacks))
         return
     if args.soak is None:
-        compare()
+        compare(args.against)
         return
     from pipelines.engine.core.paths import home
 
-    with server(["pipelines.cli", "serve"], "/readyz") as (port, process):
+    with server(SERVE, "/readyz") as (port, process):
         whole = psutil.Process(process.pid)
         tables = asyncio.run(soak(port, whole, home() / "exports", args.soak))
     report("serve_soak", tables)

@@ -461,7 +461,8 @@ async def honest(
     watching.cancel()
     print([round(mb) for mb in memory], flush=True)
     p50, p99 = np.percentile(times, [50, 99]) * 1e3
-    late = memory[min(len(memory) - 1, int(600 / SAMPLE_EVERY)) :]
+    third = -(-len(memory) // 3)
+    medians = [float(np.median(memory[i : i + third])) for i in range(0, len(memory), third)]
     return {
         "requests": len(times),
         "p50 ms": p50,
@@ -469,9 +470,9 @@ async def honest(
         "longest ms": max(times) * 1e3,
         "failed": failed,
         "MB at first": memory[0],
-        "MB at last": memory[-1],
+        # Bodies in flight make it go up and down.
+        **{f"median MB, third {i}": median for i, median in enumerate(medians, 1)},
         "most MB": max(memory),
-        "MB more after ten minutes": max(late) - late[0],
     }
 
 

@@ -33,11 +33,16 @@ settings.load_profile("unfold")
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
+def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     """First weights and all other draws of a test are the same each time, in whatever order."""
     import keras  # not before the tests of the layers have set their backend up
+    import tensorflow as tf
 
-    keras.utils.set_random_seed(1)
+    with monkeypatch.context() as patched:
+        # Nothing draws from TensorFlow's own generator, and a new seed of it would empty the cache
+        # of kernels: all graphs would be prepared anew.
+        patched.setattr(tf.random, "set_seed", lambda seed: None)
+        keras.utils.set_random_seed(1)
 
 
 @pytest.fixture(autouse=True)

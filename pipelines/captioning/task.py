@@ -80,7 +80,14 @@ class Captioning(EncoderDecoderTask):
             return b""  # no caption is found for it, and `present` says why
 
     def cell_input(self, column: str, value: Any, folder: Path) -> str:
-        """Return the path of the picture in a cell, which is relative to the table's folder."""
+        """Return the path of the picture in a cell, which is relative to the table's folder.
+
+        A cell with the bytes of a picture is stored, as in training.
+        """
+        if isinstance(value, bytes):
+            if (reason := images.find_defect(value)) is not None:
+                raise UserError(reason)
+            return str(images.store(value, home() / "pictures"))
         return str(folder / super().cell_input(column, value, folder).strip())
 
     def example_labels(self, record: Picture) -> tuple[str, str]:

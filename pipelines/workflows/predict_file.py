@@ -91,25 +91,8 @@ def check_job(
     Raises:
         UserError: The input cannot be read or lacks a column, or the output cannot be written.
     """
-    check_ending(out)
-    if out.is_dir():
-        raise UserError(f"{out}: a folder, not a file")
-    if out.exists() and Path(source).exists() and out.samefile(source):
-        raise UserError(f"{out}: the input; name another file with {option('out', 'FILE')}")
-    if out.exists() and not overwrite:
-        raise UserError(f"{out}: exists already; to replace it: {flag('overwrite')}")
-    columns = config.input_columns
-    if column is not None:
-        if len(columns) > 1:
-            raise UserError(
-                f"--column {column}: {config.task} reads several columns; name them with --set, "
-                f"e.g. data.{config.data.column_keys[0]}=NAME"
-            )
-        columns = [column]
-    if not columns:
-        raise UserError(
-            f"{config.task} has no usual column of inputs; name it: {option('column', 'NAME')}"
-        )
+    _check_output(out, source, overwrite=overwrite)
+    columns = _input_columns(config, column)
     advice = f"; name the column of inputs: {option('column', 'NAME')}"
     table = open_table(
         source,
@@ -120,6 +103,31 @@ def check_job(
     )
     require_writable(out.absolute().parent, "the folder of predictions")
     return FileJob(table, columns[0], out)
+
+
+def _check_output(out: Path, source: str, *, overwrite: bool) -> None:
+    check_ending(out)
+    if out.is_dir():
+        raise UserError(f"{out}: a folder, not a file")
+    if out.exists() and Path(source).exists() and out.samefile(source):
+        raise UserError(f"{out}: the input; name another file with {option('out', 'FILE')}")
+    if out.exists() and not overwrite:
+        raise UserError(f"{out}: exists already; to replace it: {flag('overwrite')}")
+
+
+def _input_columns(config: Experiment, column: str | None) -> list[str]:
+    """Return the columns that are needed, where ``column`` replaces that of the config."""
+    columns = config.input_columns
+    if column is not None and len(columns) > 1:
+        raise UserError(
+            f"--column {column}: {config.task} reads several columns; name them with --set, "
+            f"e.g. data.{config.data.column_keys[0]}=NAME"
+        )
+    if column is None and not columns:
+        raise UserError(
+            f"{config.task} has no usual column of inputs; name it: {option('column', 'NAME')}"
+        )
+    return columns if column is None else [column]
 
 
 @dataclass(frozen=True)

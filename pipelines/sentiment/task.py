@@ -170,12 +170,12 @@ class Sentiment(Task):
     ) -> dict[str, np.ndarray]:
         found = super().outputs(config, served, examples)
         labels = served.signatures["labels"]()["labels"].numpy()
-        return found | {"labels": np.broadcast_to(labels, (len(examples), len(labels)))}
+        return found | {"classes": np.broadcast_to(labels, (len(examples), len(labels)))}
 
     def present(
         self, config: SentimentConfig, example: str, answer: dict[str, Any], served: Any
     ) -> Prediction:
-        labels = [raw.decode() for raw in answer["labels"]]
+        labels = [raw.decode() for raw in answer["classes"]]
         scores = map(float, answer["probabilities"])
         ranked = sorted(zip(labels, scores, strict=True), key=lambda pair: -pair[1])
         return Prediction(

@@ -23,6 +23,7 @@ from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.sources.locate import file_extension
 from pipelines.engine.data.sources.tables import ABSENT, TABLES, InputTable
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 #: Rows of a group in a Parquet file.
 _GROUP_ROWS = 65_536
 
@@ -248,10 +249,5 @@ def _plain(value: Any) -> Any:
 
 
 def _valid(text: str) -> str:
-    """Return a text with � for what is no valid UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raw = text.encode("utf-8", "surrogatepass")
-        return raw.decode("utf-8", "replace")
-    return text
+    """Return a text with � for each lone surrogate, which UTF-8 cannot have."""
+    return _SURROGATE.sub("\ufffd", text)

@@ -76,7 +76,9 @@ def read(path: Path) -> list[list[str]]:
 
 def table(path: Path, count: int) -> Path:
     """Write texts of all lengths, of which every seventh is empty and every eleventh a question."""
-    texts = ["" if i % 7 == 0 else "why?" if i % 11 == 0 else "a" * (i % 50) for i in range(count)]
+    texts = [
+        "" if i % 7 == 0 else "why?" if i % 11 == 0 else "a" * (1 + i % 50) for i in range(count)
+    ]
     lines = ["id,text", *(f"{i},{text}" for i, text in enumerate(texts))]
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
@@ -298,7 +300,7 @@ def test_by_default_a_task_answers_in_json(tmp_path):
     answer(source, out, task=Plain())
     header, *rows = read(out)
     assert header == ["id", "text", "prediction", "error"]
-    assert json.loads(rows[1][2]) == {"loud": "A", "score": 1.0}
+    assert json.loads(rows[1][2]) == {"loud": "AA", "score": 2.0}
 
 
 def test_the_job_has_the_config_column(tmp_path):

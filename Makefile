@@ -116,7 +116,7 @@ evaluate-%: $(READY) ## Score a trained run (RUN; default: the latest)
 
 predict-%: $(READY) ## Answer one input: INPUT="..." (ARGS="--midi FILE"); or each row of FILE=in.csv OUT=out.csv (COLUMN)
 	@$(if $(file_flags),true,test "$${INPUT+set}" = set) || { echo 'error: give the input: make $@ INPUT="..." (or a table of them: FILE=in.csv OUT=out.csv)' >&2; exit 2; }
-	@$(BIN)/unfold predict $* $(run_flags) $(name_flags) $(config_flags) $(set_flags) $(json_flags) $(file_flags) $(ARGS) $${INPUT+-- "$$INPUT"}
+	@$(BIN)/unfold predict $* $(run_flags) $(name_flags) $(config_flags) $(set_flags) $(json_flags) $(file_flags) $(ARGS) $(if $(filter undefined,$(origin INPUT)),,-- "$$INPUT")
 
 explain-%: $(READY) ## Show gates, states and the answer step by step: INPUT="..." → explain/TASK/
 	@test "$${INPUT+set}" = set || { echo 'error: give the input: make $@ INPUT="..."' >&2; exit 2; }

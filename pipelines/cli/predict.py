@@ -19,9 +19,10 @@ from pipelines.engine.tasks.catalog import get_config, task_names
 def add_parser(commands: Commands) -> None:
     """Add the command and its options, one for each file that some task can write."""
     parser = add_command(commands, "predict", run, "Answer one or more inputs with a trained run.")
-    parser.add_argument(
-        "input", nargs="*", metavar="INPUT", help="'-' reads one input per line from stdin"
+    given = parser.add_argument(
+        "input", nargs="+", metavar="INPUT", help="'-' reads one input per line from stdin"
     )
+    given.required = False  # nargs="*" would find none after an option
     predict_file.add_options(parser)
     add_run_of_config(parser)
     add_set(parser)

@@ -188,7 +188,7 @@ class Forecasting(Task):
 
     def answer_columns(self, config: ForecastingConfig, served: Any) -> dict[str, type]:
         quantiles = {f"quantile_{level:g}": float for level in config.model.quantiles}
-        return {config.data.date: str} | quantiles
+        return {config.data.date: str, **quantiles}
 
     def answer_rows(self, config: ForecastingConfig, prediction: Prediction) -> list[list[Any]]:
         """Return a row for each step that is forecast."""

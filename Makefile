@@ -1,5 +1,5 @@
 # Everything here only wraps the `unfold` command and the test tools.
-# Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  NAME=MODEL  INPUT="..."  JSON=1  GPU=1  EXTRAS="music demo"  FAST=1  ARGS="more of unfold's options"
+# Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  NAME=MODEL  INPUT="..."  FILE=IN OUT=OUT  JSON=1  GPU=1  EXTRAS="music demo"  FAST=1  ARGS="more of unfold's options"
 
 PYTHON ?= python3
 VENV   := .venv
@@ -31,6 +31,8 @@ run_flags    = $(if $(RUN),--run '$(RUN)')
 # Only as typed: some systems have a NAME of their own, that of the machine, in the environment.
 name_flags   = $(if $(filter command,$(origin NAME)),--name '$(NAME)')
 json_flags   = $(if $(JSON),--json)
+# Only as typed, too: they are files.
+file_flags   = $(strip $(if $(filter command,$(origin FILE)),--file '$(FILE)') $(if $(filter command,$(origin OUT)),--out '$(OUT)') $(if $(filter command,$(origin COLUMN)),--column '$(COLUMN)') $(if $(filter 1,$(OVERWRITE)),--overwrite))
 
 # Files of Debian's packages that default configs read. They are unpacked, not installed.
 DICTIONARY := usr/share/trans/de-en
@@ -62,7 +64,7 @@ help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## (.*)/\1\t\2/' | sed 's/%/TASK/' | expand -t 22
 	@echo
 	@echo 'TASK: $(TASKS)'
-	@echo 'Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  NAME=MODEL  INPUT="..."  JSON=1  GPU=1  EXTRAS="music demo"'
+	@echo 'Options: CONFIG=FILE  SET="key=value key=value"  RUN=ID  NAME=MODEL  INPUT="..."  FILE=IN OUT=OUT  JSON=1  GPU=1  EXTRAS="music demo"'
 
 setup: $(READY) $(if $(EXTRAS),extras) ## Install everything into .venv (GPU=1 for the CUDA build, EXTRAS=music,demo besides)
 
@@ -112,9 +114,9 @@ emoji: ## Fetch the pictures of emoji that `captioning` learns from (Debian's, n
 evaluate-%: $(READY) ## Score a trained run (RUN; default: the latest)
 	@$(BIN)/unfold evaluate $* $(run_flags) $(name_flags) $(config_flags) $(set_flags) $(json_flags)
 
-predict-%: $(READY) ## Answer one input: INPUT="..." (ARGS="--midi FILE")
-	@test "$${INPUT+set}" = set || { echo 'error: give the input: make $@ INPUT="..."' >&2; exit 2; }
-	@$(BIN)/unfold predict $* $(run_flags) $(name_flags) $(config_flags) $(set_flags) $(json_flags) $(ARGS) -- "$$INPUT"
+predict-%: $(READY) ## Answer one input: INPUT="..." (ARGS="--midi FILE"); or each row of FILE=in.csv OUT=out.csv (COLUMN)
+	@$(if $(file_flags),true,test "$${INPUT+set}" = set) || { echo 'error: give the input: make $@ INPUT="..." (or a table of them: FILE=in.csv OUT=out.csv)' >&2; exit 2; }
+	@$(BIN)/unfold predict $* $(run_flags) $(name_flags) $(config_flags) $(set_flags) $(json_flags) $(file_flags) $(ARGS) $(if $(filter undefined,$(origin INPUT)),,-- "$$INPUT")
 
 explain-%: $(READY) ## Show gates, states and the answer step by step: INPUT="..." → explain/TASK/
 	@test "$${INPUT+set}" = set || { echo 'error: give the input: make $@ INPUT="..."' >&2; exit 2; }

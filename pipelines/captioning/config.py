@@ -80,6 +80,7 @@ class CaptioningConfig(Experiment):
     }
     request_keys: ClassVar[tuple[str, ...]] = ("decoding.beam_width", "decoding.max_length")
     binary_inputs: ClassVar[tuple[str, ...]] = ("image",)
+    input_files: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 
     score: ClassVar[Score] = Score("cider_d", higher_is_better=True)
     variants: ClassVar[dict[str, tuple[str, ...]]] = {

@@ -31,7 +31,7 @@ from pipelines.engine.explain.explanation import Explanation
 from pipelines.engine.models import beam_search, image_encoders, seq2seq
 from pipelines.engine.models.feature_cache import Features
 from pipelines.engine.tasks.base import Evaluation, Prediction
-from pipelines.engine.tasks.encoder_decoder import EncoderDecoderTask, n_best
+from pipelines.engine.tasks.encoder_decoder import EncoderDecoderTask, n_best, trim
 from pipelines.engine.text.tokenizer import END, DocumentTokenizer
 from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.engine.training.losses import cross_entropy
@@ -49,6 +49,7 @@ class Captioning(EncoderDecoderTask):
     input_name = "image"
     output_name = "caption"
     example_columns = ("picture", "reference", "output")
+    answer_column = "caption"
 
     def load(self, config: CaptioningConfig) -> Splits:
         return records.load(config)
@@ -71,7 +72,23 @@ class Captioning(EncoderDecoderTask):
         return CaptioningServing(config, processor, model)
 
     def content(self, example: Picture | str) -> bytes:
-        return images.read(Path(example)) if isinstance(example, str) else example.file.read_bytes()
+        if isinstance(example, Picture):
+            return example.file.read_bytes()
+        try:
+            return Path(example).read_bytes()
+        except (OSError, ValueError):
+            return b""  # no caption is found for it, and `present` says why
+
+    def cell_input(self, column: str, value: Any, folder: Path) -> str:
+        """Return the path of the picture in a cell, which is relative to the table's folder.
+
+        A cell with the bytes of a picture is stored, as in training.
+        """
+        if isinstance(value, bytes):
+            if (reason := images.find_defect(value)) is not None:
+                raise UserError(reason)
+            return str(images.store(value, home() / "pictures"))
+        return str(folder / super().cell_input(column, value, folder).strip())
 
     def example_labels(self, record: Picture) -> tuple[str, str]:
         return record.place, record.captions[0]
@@ -131,13 +148,12 @@ class Captioning(EncoderDecoderTask):
     ) -> Prediction:
         ranked = n_best(answer["captions"], answer["scores"], "caption")
         if not ranked:
+            images.read(Path(example))  # raises the reason
             raise UserError(f"{example}: a damaged picture")
         found: dict[str, Any] = {"input": example, **ranked[0], "n_best": ranked}
         if "alignment" in answer:
-            found |= {
-                "tokens": [t.decode() for t in answer["tokens"]],
-                "alignment": answer["alignment"].astype(float).round(4).tolist(),
-            }
+            alignment, (tokens,) = trim(answer["alignment"], answer["tokens"])
+            found |= {"tokens": tokens, "alignment": alignment}
         return Prediction(
             title=example,
             columns=["caption", "score"],

@@ -7,6 +7,7 @@ import codecs
 import sys
 from pathlib import Path
 
+from pipelines.cli import predict_file
 from pipelines.cli.options import Commands, add_command, add_run_of_config, add_set
 from pipelines.cli.output import print_json
 from pipelines.cli.selection import check_utf8, prepare_request
@@ -18,9 +19,11 @@ from pipelines.engine.tasks.catalog import get_config, task_names
 def add_parser(commands: Commands) -> None:
     """Add the command and its options, one for each file that some task can write."""
     parser = add_command(commands, "predict", run, "Answer one or more inputs with a trained run.")
-    parser.add_argument(
+    given = parser.add_argument(
         "input", nargs="+", metavar="INPUT", help="'-' reads one input per line from stdin"
     )
+    given.required = False  # nargs="*" would find none after an option
+    predict_file.add_options(parser)
     add_run_of_config(parser)
     add_set(parser)
     for name in _output_files():
@@ -41,7 +44,12 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> None:
     """Print a table for each input, or all answers as JSON."""
+    if predict_file.is_wanted(args):
+        predict_file.run(args, console)
+        return
     inputs = args.input
+    if not inputs:
+        raise UserError("give an INPUT, or a --file with --out  (see: unfold predict --help)")
     if inputs == ["-"]:
         inputs = split_lines(sys.stdin.buffer.read())
     check_utf8(inputs)

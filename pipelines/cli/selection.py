@@ -54,21 +54,34 @@ def find_answering_run(args: argparse.Namespace, console: Console) -> Run:
     return run
 
 
-def prepare_request(args: argparse.Namespace, console: Console) -> tuple[Run, Experiment]:
-    """Find the run that answers a request, and its config with ``--set``; select the CPU.
+def find_request(
+    args: argparse.Namespace, console: Console, sections: tuple[str, ...] = ()
+) -> tuple[Run, Experiment]:
+    """Find the run that answers a request, and its config with ``--set``.
 
     Which run it is is said on standard error.
+
+    Args:
+        args: The arguments of the command.
+        console: Where it is said.
+        sections: Sections whose keys the request can choose, beside those of every request.
 
     Raises:
         UserError: ``--set`` names a key that a request cannot choose.
     """
-    request_keys = get_config(args.task).request_keys
+    request_keys = (*get_config(args.task).request_keys, *(f"{s}.*" for s in sections))
     for pair in args.set:
-        if pair.partition("=")[0] not in request_keys:
+        key = pair.partition("=")[0]
+        if key not in request_keys and f"{key.rpartition('.')[0]}.*" not in request_keys:
             keys = ", ".join(request_keys) or "none"
             raise UserError(f"--set {pair}: a request of {args.task} can choose: {keys}")
     run = find_answering_run(args, console)
-    config = run.config(args.set)
+    return run, run.config(args.set)
+
+
+def prepare_request(args: argparse.Namespace, console: Console) -> tuple[Run, Experiment]:
+    """Find the run and the config of a request as `find_request` does, and select the CPU."""
+    run, config = find_request(args, console)
     devices.select("cpu")
     return run, config
 

@@ -62,6 +62,13 @@ class ForecastingDataConfig(DataConfig):
     min_steps: int = Field(30, ge=3)
     """Shortest series or part of one; shorter ones are left out, and counted."""
 
+    @property
+    def columns_read(self) -> list[str]:
+        """The columns of a source that are read."""
+        series = [] if self.series is None else [self.series]
+        further = [*self.columns, *(name for pair in self.ratios.items() for name in pair)]
+        return list(dict.fromkeys([self.date, *series, *as_list(self.target), *further]))
+
 
 class ForecastingModelConfig(CellConfig):
     """History → recurrent layers → distribution of the next steps."""
@@ -173,6 +180,10 @@ class ForecastingConfig(Experiment):
     train: WindowTrainConfig = WindowTrainConfig()
     forecast: SamplePathsConfig = SamplePathsConfig()
     evaluation: BaselinesConfig = BaselinesConfig()
+
+    @property
+    def input_columns(self) -> list[str]:
+        return self.data.columns_read
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

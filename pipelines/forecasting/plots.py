@@ -67,7 +67,7 @@ def chart(series: Sequence[dict[str, Any]]) -> Figure:
     """Plot forecasts as fan charts.
 
     Args:
-        series: The results of `prediction.forecast_series`.
+        series: The results of `prediction.forecast_batch`.
     """
     shown = series[:_MAX_PANELS]
     figure, axes = _new_panels(len(shown))

@@ -113,9 +113,8 @@ def read_series(
             long enough.
     """
     targets = as_list(data.target)
-    columns = [data.date, *([data.series] if data.series else []), *targets, *column_names(data)]
     parser = loading.RowParser[Step](
-        columns=list(dict.fromkeys(columns)),
+        columns=data.columns_read,
         parse=_parser(data),
         content=lambda s: s[:4],
         exclude=_outside_dates(data),

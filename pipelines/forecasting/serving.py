@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,24 +19,24 @@ from pipelines.forecasting.series import Series
 
 
 def forecast_request(
-    config: ForecastingConfig, series: Series, future: np.ndarray
+    config: ForecastingConfig, series: Sequence[Series], future: Sequence[np.ndarray]
 ) -> dict[str, tf.Tensor]:
-    """Return the inputs of the serving signature for one series.
+    """Return the inputs of the serving signature for a batch of series.
 
     Args:
         config: The config of the run.
-        series: The steps that the model reads.
+        series: The steps that the model reads of each series.
         future: Times of the steps to forecast, ``<int64>[horizon]`` in microseconds.
     """
     request = {
-        "history": tf.constant(series.values[None], tf.float32),
-        "lengths": tf.constant([len(series)]),
-        "series": tf.constant([series.name]),
+        "history": tf.constant(_padded([s.values for s in series]), tf.float32),
+        "lengths": tf.constant([len(s) for s in series]),
+        "series": tf.constant([s.name for s in series]),
     }
     if config.model.calendar:
         request |= {
-            "time": tf.constant(series.seconds[None]),
-            "future": tf.constant(future[None] // dates.SECOND),
+            "time": tf.constant(_padded([s.seconds for s in series])),
+            "future": tf.constant(np.stack(future) // dates.SECOND),
         }
     if config.model.decode == "autoregressive":
         request |= {
@@ -43,6 +44,14 @@ def forecast_request(
             "seed": tf.constant([config.forecast.seed]),
         }
     return request
+
+
+def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack arrays of unequal length, with zeros at their ends."""
+    longest = max(map(len, rows))
+    return np.stack(
+        [np.pad(row, [(0, longest - len(row))] + [(0, 0)] * (row.ndim - 1)) for row in rows]
+    )
 
 
 class ForecastServing:

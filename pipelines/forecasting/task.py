@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,12 +14,14 @@ from keras import ops
 from layers.recorder import Recorder
 from pipelines.engine.config.schema import as_list
 from pipelines.engine.core import plotting
+from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.tables import Table
+from pipelines.engine.data.sources.tables import InputTable
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain.explanation import Explanation, Segment
 from pipelines.engine.export import stateful
 from pipelines.engine.export.savedmodel import Endpoint
-from pipelines.engine.tasks.base import EXAMPLES, Evaluation, Prediction, Task
+from pipelines.engine.tasks.base import EXAMPLES, Evaluation, FileInputs, Prediction, Task
 from pipelines.engine.training import loop
 from pipelines.forecasting import backtest, baselines, dates, evaluation, plots, prediction, records
 from pipelines.forecasting import model as models
@@ -143,16 +146,55 @@ class Forecasting(Task):
             **stateful.endpoints(lambda: model.initial_state(1), serving.step, inputs),
         }
 
-    def request(self, config: ForecastingConfig, example: SeriesSlice) -> dict[str, tf.Tensor]:
-        (series,) = latest_steps([example.series], config.model.history)
-        return forecast_request(config, series, series.following(config.model.horizon))
+    def request(
+        self, config: ForecastingConfig, examples: Sequence[SeriesSlice]
+    ) -> dict[str, tf.Tensor]:
+        series = [latest_steps([e.series], config.model.history)[0] for e in examples]
+        return forecast_request(
+            config, series, [one.following(config.model.horizon) for one in series]
+        )
 
-    def predict(self, config: ForecastingConfig, served: Any, example: str) -> Prediction:
-        forecasts = [
-            prediction.forecast_series(config, served, series)
-            for series in prediction.read_latest(config, example)
-        ]
-        return prediction.present(example, config.model.horizon, forecasts)
+    def predict_batch(
+        self, config: ForecastingConfig, served: Any, examples: Sequence[str | Series]
+    ) -> list[Prediction]:
+        """Forecast all series of each file, and each `Series`, together.
+
+        A file that cannot be read does not affect the others: its prediction has an ``error``.
+        """
+        read: list[list[Series] | UserError] = []
+        for example in examples:
+            if isinstance(example, Series):
+                read.append([example])
+                continue
+            try:
+                read.append(prediction.read_latest(config, example))
+            except UserError as error:
+                read.append(error)
+        series = [one for found in read if isinstance(found, list) for one in found]
+        forecasts = iter(prediction.forecast_batch(config, served, series) if series else [])
+        predictions = []
+        for example, found in zip(examples, read, strict=True):
+            name = example.name if isinstance(example, Series) else example
+            if isinstance(found, list):
+                own = list(islice(forecasts, len(found)))
+                predictions.append(prediction.present(name, config.model.horizon, own))
+            else:
+                predictions.append(Prediction.failed(name, str(found)))
+        return predictions
+
+    def file_inputs(self, config: ForecastingConfig, table: InputTable, column: str) -> FileInputs:
+        """Return one input for each series; see `prediction.file_inputs`."""
+        return prediction.file_inputs(config, table)
+
+    def answer_columns(self, config: ForecastingConfig, served: Any) -> dict[str, type]:
+        quantiles = {f"quantile_{level:g}": float for level in config.model.quantiles}
+        return {config.data.date: str, **quantiles}
+
+    def answer_rows(self, config: ForecastingConfig, prediction: Prediction) -> list[list[Any]]:
+        """Return a row for each step that is forecast."""
+        (forecast,) = prediction.json["series"]
+        steps = zip(*forecast["quantiles"].values(), strict=True)
+        return [[date, *step] for date, step in zip(forecast["dates"], steps, strict=True)]
 
     def explanation_examples(
         self, config: ForecastingConfig, splits: Splits, count: int

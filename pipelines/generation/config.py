@@ -114,6 +114,10 @@ class GenerationConfig(Experiment):
     train: StreamTrainConfig = StreamTrainConfig()
     sampling: SamplingConfig = SamplingConfig()
 
+    @property
+    def input_columns(self) -> list[str]:
+        return ["prompt"]
+
     @model_validator(mode="after")
     def _tunes_are_spelled(self) -> Self:
         if self.text.format == "abc" and (self.text.lowercase or self.model.level != "character"):

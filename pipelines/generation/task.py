@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -147,19 +147,30 @@ class Generation(Task):
             ),
         }
 
-    def request(self, config: GenerationConfig, example: Any) -> dict[str, tf.Tensor]:
-        """Return a request to continue a prompt. A record has no prompt and requests a new text."""
-        prompt = _unescape(example) if isinstance(example, str) else ""
-        return sampling_request([prompt], config.sampling)
+    def request(self, config: GenerationConfig, examples: Sequence[Any]) -> dict[str, tf.Tensor]:
+        """Return a request to continue prompts. A record has no prompt and requests a new text.
+
+        All are sampled with the same seed, so that no answer depends on the rest of its batch.
+        """
+        prompts = [_unescape(e) if isinstance(e, str) else "" for e in examples]
+        seed = tf.constant([config.sampling.seed], tf.int32)
+        return sampling_request(prompts, config.sampling) | {"seed": seed}
+
+    def outputs(
+        self, config: GenerationConfig, served: Any, examples: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        found = super().outputs(config, served, examples)
+        prompts = tf.constant([_unescape(example) for example in examples])
+        following = served.signatures["next"](prompt=prompts)
+        return found | {name: value.numpy() for name, value in following.items()}
 
     def present(
         self, config: GenerationConfig, example: str, answer: dict[str, Any], served: Any
     ) -> Prediction:
         prompt, written = _unescape(example), answer["text"].decode()
-        following = served.signatures["next"](prompt=tf.constant([prompt]))
         # A sub-word may be a byte that is not a character by itself; it is shown as \xc3.
-        tokens = [raw.decode(errors="backslashreplace") for raw in following["tokens"].numpy()[0]]
-        ranked = dict(zip(tokens, map(float, following["probabilities"].numpy()[0]), strict=True))
+        tokens = [raw.decode(errors="backslashreplace") for raw in answer["tokens"]]
+        ranked = dict(zip(tokens, map(float, answer["probabilities"]), strict=True))
         return Prediction(
             title=written,
             columns=["next", "probability"],
@@ -168,6 +179,16 @@ class Generation(Task):
             else [],
             json={"prompt": prompt, "text": written, "next": ranked},
         )
+
+    def cell_input(self, column: str, value: Any, folder: Path) -> str:
+        """Return the prompt in a cell; an empty one requests a new text."""
+        return "" if value == "" else super().cell_input(column, value, folder)
+
+    def answer_columns(self, config: GenerationConfig, served: Any) -> dict[str, type]:
+        return {"text": str}
+
+    def answer_rows(self, config: GenerationConfig, prediction: Prediction) -> list[list[Any]]:
+        return [[prediction.json["text"]]]
 
     def explanation_examples(
         self, config: GenerationConfig, splits: Splits, count: int

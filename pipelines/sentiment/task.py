@@ -160,14 +160,22 @@ class Sentiment(Task):
             return found  # it reads from the end as well
         return found | stateful.endpoints(start, step, {"text": text})
 
-    def request(self, config: SentimentConfig, example: LabelledText | str) -> dict[str, tf.Tensor]:
-        text = example if isinstance(example, str) else example.text
-        return {"text": tf.constant([text])}
+    def request(
+        self, config: SentimentConfig, examples: Sequence[LabelledText | str]
+    ) -> dict[str, tf.Tensor]:
+        return {"text": tf.constant([e if isinstance(e, str) else e.text for e in examples])}
+
+    def outputs(
+        self, config: SentimentConfig, served: Any, examples: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        found = super().outputs(config, served, examples)
+        labels = served.signatures["labels"]()["labels"].numpy()
+        return found | {"classes": np.broadcast_to(labels, (len(examples), len(labels)))}
 
     def present(
         self, config: SentimentConfig, example: str, answer: dict[str, Any], served: Any
     ) -> Prediction:
-        labels = [raw.decode() for raw in served.signatures["labels"]()["labels"].numpy()]
+        labels = [raw.decode() for raw in answer["classes"]]
         scores = map(float, answer["probabilities"])
         ranked = sorted(zip(labels, scores, strict=True), key=lambda pair: -pair[1])
         return Prediction(
@@ -181,6 +189,18 @@ class Sentiment(Task):
                 "probabilities": dict(ranked),
             },
         )
+
+    def answer_columns(self, config: SentimentConfig, served: Any) -> dict[str, type]:
+        labels = served.signatures["labels"]()["labels"].numpy()
+        names = sorted(raw.decode() for raw in labels)
+        return {"label": str, "score": float} | {f"probability_{name}": float for name in names}
+
+    def answer_rows(self, config: SentimentConfig, prediction: Prediction) -> list[list[Any]]:
+        found = prediction.json
+        probabilities = found["probabilities"]
+        return [
+            [found["label"], found["score"], *(probabilities[n] for n in sorted(probabilities))]
+        ]
 
     def explanation_examples(
         self, config: SentimentConfig, splits: Splits, count: int

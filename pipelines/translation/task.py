@@ -22,7 +22,7 @@ from pipelines.engine.explain import decoder_steps
 from pipelines.engine.explain.explanation import Explanation, Segment
 from pipelines.engine.models import beam_search, seq2seq
 from pipelines.engine.tasks.base import Evaluation, Prediction, shorten
-from pipelines.engine.tasks.encoder_decoder import EncoderDecoderTask, n_best
+from pipelines.engine.tasks.encoder_decoder import EncoderDecoderTask, n_best, trim
 from pipelines.engine.text.tokenizer import END
 from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.engine.training.losses import cross_entropy
@@ -46,6 +46,7 @@ class Translation(EncoderDecoderTask):
     input_name = "text"
     output_name = "text"
     example_columns = ("input", "reference", "output")
+    answer_column = "translation"
 
     def load(self, config: TranslationConfig) -> Splits:
         return records.load(config)
@@ -127,11 +128,10 @@ class Translation(EncoderDecoderTask):
             "n_best": ranked,
         }
         if "alignment" in answer:
-            found |= {
-                "input_tokens": [t.decode() for t in answer["input_tokens"]],
-                "output_tokens": [t.decode() for t in answer["output_tokens"]],
-                "alignment": answer["alignment"].astype(float).round(4).tolist(),
-            }
+            alignment, (written, read) = trim(
+                answer["alignment"], answer["output_tokens"], answer["input_tokens"]
+            )
+            found |= {"input_tokens": read, "output_tokens": written, "alignment": alignment}
         return Prediction(
             title=shorten(example),
             columns=["translation", "score"],

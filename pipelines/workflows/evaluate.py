@@ -67,7 +67,7 @@ def evaluate_trained(
     """
     served = savedmodel.load(run.require("savedmodel"))
     evaluation = _evaluate(task, config, splits, run, served)
-    requests = (task.request(config, record) for record in profiling.sample_evenly(splits.test))
+    requests = (task.request(config, [record]) for record in profiling.sample_evenly(splits.test))
     run.update(latency_ms=profiling.latency_ms(served, requests))
     evaluation.figures["learning_curves"] = plotting.learning_curves(state.history, run.id)
     if rows := read_table(run, FLOW)[1:]:

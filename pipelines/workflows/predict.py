@@ -17,6 +17,7 @@ from pipelines.engine.runs.run import Run
 from pipelines.engine.tasks.base import Explainable, Prediction
 from pipelines.engine.tasks.catalog import get_task
 from pipelines.engine.tasks.endpoints import can_run_endpoints
+from pipelines.workflows.predict_file import LoadedModel
 
 
 def predict(
@@ -33,10 +34,15 @@ def predict(
 
     Returns:
         One prediction for each input.
+
+    Raises:
+        UserError: an input cannot be answered.
     """
     served = savedmodel.load(run.require("savedmodel"))
     task = get_task(run.task)
-    predictions = [task.predict(config, served, given) for given in inputs]
+    predictions = LoadedModel(task, config, served, run.id).predict_all(inputs)
+    if error := next((p.error for p in predictions if p.error is not None), None):
+        raise UserError(error)
     for name, path in files.items():
         task.writers[name](predictions[0], path)
     return predictions

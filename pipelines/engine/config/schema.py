@@ -342,6 +342,8 @@ class Experiment(BaseConfig):
     request_keys: ClassVar[tuple[str, ...]] = ()
     #: Inputs of the export that are bytes, such as an image file, rather than text.
     binary_inputs: ClassVar[tuple[str, ...]] = ()
+    #: Endings of files that are inputs themselves: ``predict --file`` takes a folder of them.
+    input_files: ClassVar[tuple[str, ...]] = ()
 
     task: str
     """The pipeline."""
@@ -357,6 +359,11 @@ class Experiment(BaseConfig):
     """The device to train on; ``gpu`` is an error if there is none."""
     data: DataConfig
     train: TrainConfig = TrainConfig()
+
+    @property
+    def input_columns(self) -> list[str]:
+        """The columns of a file of inputs: by default that of the first of ``data.column_keys``."""
+        return [getattr(self.data, key) for key in self.data.column_keys[:1]]
 
     @property
     def model_name(self) -> str:

@@ -50,6 +50,11 @@ def option(name: str, value: object) -> str:
     return f"--{name} {value}"
 
 
+def flag(name: str) -> str:
+    """Return an option without a value as the user would type it: ``--force`` or ``FORCE=1``."""
+    return f"{name.upper()}=1" if _from_make() else f"--{name}"
+
+
 def settings(pairs: Sequence[str]) -> str:
     """Return ``KEY=VALUE`` pairs as the user would set them."""
     if _from_make():

@@ -39,13 +39,16 @@ class Console:
         self._err.print(f"error: {text}", markup=False, style="red")
 
     @contextlib.contextmanager
-    def progress(self, title: str, steps: int, unit: str = "tokens") -> Iterator[ProgressBar]:
+    def progress(
+        self, title: str, steps: int, unit: str = "tokens", *, done: int = 0
+    ) -> Iterator[ProgressBar]:
         """Show progress: a bar on a terminal, a line now and then elsewhere.
 
         Args:
             title: printed before the progress.
-            steps: number of calls of `ProgressBar.advance` until the work is done.
+            steps: number of steps until the work is done.
             unit: what the rate counts.
+            done: number of steps that were done before.
         """
         with contextlib.ExitStack() as stack:
             live = None
@@ -61,7 +64,7 @@ class Console:
                         transient=True,
                     )
                 )
-            yield ProgressBar(self, title, steps, unit, live)
+            yield ProgressBar(self, title, steps, unit, live, done)
 
     def epoch(self, epoch: int, epochs: int, record: Mapping[str, float], *, is_best: bool) -> None:
         """Print the metrics of an epoch in one line."""
@@ -97,34 +100,41 @@ class ProgressBar:
     """Progress through a known number of steps, with rate and time left."""
 
     def __init__(
-        self, console: Console, title: str, steps: int, unit: str, live: Progress | None
+        self,
+        console: Console,
+        title: str,
+        steps: int,
+        unit: str,
+        live: Progress | None,
+        done: int = 0,
     ) -> None:
         self._console, self._title, self._steps = console, title, steps
         self._unit, self._live = unit, live
         self._started = self._shown = time.monotonic()
-        self._done, self._units = 0, 0.0
+        self._before, self._done, self._units = done, done, 0.0
         if live is not None:
-            self._row = live.add_task(title, total=steps, note="")
+            self._row = live.add_task(title, total=steps, completed=done, note="")
 
-    def advance(self, units: float, loss: float | None = None) -> None:
-        """Count a step.
+    def advance(self, units: float, loss: float | None = None, *, steps: int = 1) -> None:
+        """Count a step, or several.
 
         Args:
             units: number of units in the step, such as tokens.
             loss: mean training loss so far.
+            steps: number of steps.
         """
         now = time.monotonic()
-        self._done += 1
+        self._done += steps
         self._units += units
         elapsed = max(now - self._started, 1e-6)
         note = f"{self._units / elapsed:,.0f} {self._unit}/s"
         if loss is not None:
             note = f"loss {loss:.4f}  {note}"
         if self._live is not None:
-            self._live.update(self._row, advance=1, note=note)
+            self._live.update(self._row, advance=steps, note=note)
         elif now - self._shown >= PROGRESS_INTERVAL:
             self._shown = now
-            left = elapsed / self._done * (self._steps - self._done)
+            left = elapsed / (self._done - self._before) * (self._steps - self._done)
             self._console.say(
                 f"{self._title}  {self._done}/{self._steps}  {note}  {left:.0f} s left"
             )

@@ -81,8 +81,9 @@ def read(path: Path) -> bytes:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # a ValueError: no file can have such a name
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be read: {reason}") from None
     if (why := find_defect(raw)) is not None:
         raise UserError(f"{path}: {why}")
     return raw

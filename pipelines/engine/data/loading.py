@@ -211,6 +211,8 @@ def read(
     if not usable:
         wanted = ", ".join(f"{column}: {value}" for column, value in data.where.items())
         why = f"none of its {counts.rows:,} rows has {wanted}" if filtered else "it has no rows"
+        if counts.bad and not filtered:
+            why = counts.summary()
         if excluded:
             why = f"the config leaves out {excluded:,} of its {counts.rows:,} rows"
         raise UserError(f"{source}: no usable row: {why}")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from pipelines.engine.config.schema import Experiment
+from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.tables import Table
+from pipelines.engine.data.sources.missing import is_missing
+from pipelines.engine.data.sources.reading import has_broken_utf8
+from pipelines.engine.data.sources.tables import ABSENT, InputTable
 from pipelines.engine.data.splits import Splits
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
     import tensorflow as tf
     from matplotlib.figure import Figure
 
@@ -68,12 +74,58 @@ class Evaluation:
 
 @dataclass
 class Prediction:
-    """The answer to one input, for people (title and rows) and for programs (json)."""
+    """The answer to one input, for people (title and rows) and for programs (json).
+
+    Attributes:
+        error: Why there is no answer; None if there is one.
+    """
 
     title: str
     columns: list[str]
     rows: list[list[str]]
     json: dict[str, Any]
+    error: str | None = None
+
+    @classmethod
+    def failed(cls, example: str, error: str) -> Prediction:
+        """Return the prediction of an input that cannot be answered."""
+        return cls(shorten(example), [], [], {"input": example, "error": error}, error)
+
+
+@dataclass(frozen=True)
+class FileInput:
+    """One input of a file, and what is written of it beside the answer.
+
+    Attributes:
+        cells: The cells that are kept, one for each of `FileInputs.columns`.
+        place: Where it was read, for messages.
+        example: What `Task.predict_batch` takes.
+        error: Why it cannot be answered; None if it can.
+        text: The whole row as written in a JSON Lines file; None in other files.
+    """
+
+    cells: Sequence[Any]
+    place: str
+    example: Any = None
+    error: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class FileInputs:
+    """The inputs of a file, in order.
+
+    Attributes:
+        columns: The columns that are kept.
+        count: The number of inputs.
+        inputs: Yields them.
+        notes: What the user should know about the file.
+    """
+
+    columns: Sequence[str]
+    count: int
+    inputs: Iterator[FileInput]
+    notes: Sequence[str] = ()
 
 
 def shorten(text: str, length: int = _TITLE) -> str:
@@ -139,33 +191,117 @@ class Task(ABC):
         """Return the signatures of the export; ``serving_default`` is the main one."""
 
     @abstractmethod
-    def request(self, config: Any, example: Any) -> dict[str, tf.Tensor]:
-        """Return the inputs of ``serving_default`` for one example.
+    def request(self, config: Any, examples: Sequence[Any]) -> dict[str, tf.Tensor]:
+        """Return the inputs of ``serving_default`` for a batch of examples.
 
         Args:
             config: The config.
-            example: A record, or the input as given on the command line: a text, or the path of a
-                file.
+            examples: Records, or inputs as given on the command line: texts, or paths of files.
         """
+
+    def outputs(
+        self, config: Any, served: Any, examples: Sequence[str]
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """Return all that `present` needs of a batch: by default, what ``serving_default`` answers.
+
+        Returns:
+            Arrays by name, whose first axis is that of the examples.
+        """
+        answer = served.signatures["serving_default"](**self.request(config, examples))
+        return {name: value.numpy() for name, value in answer.items()}
 
     def present(self, config: Any, example: str, answer: dict[str, Any], served: Any) -> Prediction:
         """Return the prediction for one example from the answer of ``serving_default``.
 
-        Not needed by a task that overrides `predict` and `examples`.
+        Not needed by a task that overrides `predict_batch` and `examples`.
 
         Args:
             config: The config.
             example: The input as given on the command line.
-            answer: The outputs, without the batch axis.
+            answer: The `outputs`, without the batch axis. In a batch, they may be padded.
             served: The loaded SavedModel, for its other signatures.
+
+        Raises:
+            UserError: The example cannot be answered.
         """
-        raise NotImplementedError(f"{type(self).__name__} defines neither present nor predict")
+        raise NotImplementedError(
+            f"{type(self).__name__} defines neither present nor predict_batch"
+        )
+
+    def predict_batch(self, config: Any, served: Any, examples: Sequence[str]) -> list[Prediction]:
+        """Return the predictions of a loaded SavedModel for a batch, in one call of it.
+
+        An example that cannot be answered does not affect the others: its prediction has an
+        ``error``.
+        """
+        if not examples:
+            return []
+        outputs = self.outputs(config, served, examples)
+        predictions = []
+        for i, example in enumerate(examples):
+            answer = {name: values[i] for name, values in outputs.items()}
+            try:
+                predictions.append(self.present(config, example, answer, served))
+            except UserError as error:
+                predictions.append(Prediction.failed(example, str(error)))
+        return predictions
 
     def predict(self, config: Any, served: Any, example: str) -> Prediction:
-        """Return the prediction of a loaded SavedModel, which is what a server would answer."""
-        answer = served.signatures["serving_default"](**self.request(config, example))
-        rows = {name: value.numpy()[0] for name, value in answer.items()}
-        return self.present(config, example, rows, served)
+        """Return the prediction of a loaded SavedModel, which is what a server would answer.
+
+        Raises:
+            UserError: The example cannot be answered.
+        """
+        (prediction,) = self.predict_batch(config, served, [example])
+        if prediction.error is not None:
+            raise UserError(prediction.error)
+        return prediction
+
+    def file_inputs(self, config: Any, table: InputTable, column: str) -> FileInputs:
+        """Return the inputs of a table: by default one for each row, in ``column``."""
+        index = table.columns.index(column)
+
+        def inputs() -> Iterator[FileInput]:
+            for row in table.read():
+                example, error = None, row.reason
+                if error is None:
+                    try:
+                        example = self.cell_input(column, row.cells[index], table.folder)
+                    except UserError as problem:
+                        error = str(problem)
+                yield FileInput(row.cells, row.place, example, error, row.text)
+
+        return FileInputs(table.columns, table.rows, inputs())
+
+    def cell_input(self, column: str, value: Any, folder: Path) -> str:
+        """Return the input in a cell: by default its text.
+
+        Args:
+            column: The name of the column.
+            value: The value of the cell.
+            folder: The folder of the table, for cells that name files.
+
+        Raises:
+            UserError: The cell cannot be used; the message is the reason.
+        """
+        if value is ABSENT or is_missing(value):
+            raise UserError(f"{column!r} is empty")
+        if not isinstance(value, str):
+            raise UserError(f"{column!r} is not text")
+        if has_broken_utf8(value):
+            raise UserError(f"broken UTF-8 in column {column!r}")
+        return value
+
+    def answer_columns(self, config: Any, served: Any) -> dict[str, type]:
+        """Return the columns of answers in a file, each with its type: ``str`` or ``float``.
+
+        By default, one column has the prediction as JSON.
+        """
+        return {"prediction": str}
+
+    def answer_rows(self, config: Any, prediction: Prediction) -> list[list[Any]]:
+        """Return what a file has in `answer_columns` for a prediction: by default one row."""
+        return [[json.dumps(prediction.json, ensure_ascii=False)]]
 
     def examples(
         self, config: Any, processor: Any, model: keras.Model, splits: Splits

@@ -67,6 +67,27 @@ def n_best(texts: np.ndarray, scores: np.ndarray, name: str) -> list[dict[str, A
     return [{name: t.decode(), "score": float(s)} for t, s in pairs if s > IMPOSSIBLE]
 
 
+def trim(alignment: np.ndarray, *tokens: np.ndarray) -> tuple[list[Any], list[list[str]]]:
+    """Return an alignment and its tokens without the padding of their batch.
+
+    Args:
+        alignment: ``<float>[time, …]``, zero where there is only padding.
+        tokens: ``<bytes>[n]`` for the first axis, and perhaps for the second.
+
+    Returns:
+        The alignment as nested lists, and the tokens of each axis.
+    """
+    found = []
+    for axis, names in enumerate(tokens):
+        others = tuple(i for i in range(alignment.ndim) if i != axis)
+        used = np.flatnonzero(alignment.any(axis=others) | (names != b""))
+        # The output may be empty; what is read has at least an end mark.
+        size = int(used[-1]) + 1 if len(used) else axis
+        alignment = alignment.take(np.arange(size), axis=axis)
+        found.append([name.decode() for name in names[:size]])
+    return alignment.astype(float).round(4).tolist(), found
+
+
 class EncoderDecoderTask(Task):
     """A task whose model encodes an input and generates a text about it.
 
@@ -74,11 +95,13 @@ class EncoderDecoderTask(Task):
         input_name: The input of the signature that holds the texts or files.
         output_name: The output of the signature that holds the best texts.
         example_columns: The columns of the table of examples.
+        answer_column: The column of the best texts in files of predictions.
     """
 
     input_name: ClassVar[str]
     output_name: ClassVar[str]
     example_columns: ClassVar[tuple[str, str, str]]
+    answer_column: ClassVar[str]
     writers: ClassVar[dict[str, Callable[[Prediction, Path], None]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -129,8 +152,15 @@ class EncoderDecoderTask(Task):
         }
         return {"serving_default": Endpoint(self.serving(config, processor, model).answer, inputs)}
 
-    def request(self, config: Any, example: Any) -> dict[str, tf.Tensor]:
-        return decoding_request(self.input_name, [self.content(example)], config.decoding)
+    def request(self, config: Any, examples: Sequence[Any]) -> dict[str, tf.Tensor]:
+        contents = [self.content(example) for example in examples]
+        return decoding_request(self.input_name, contents, config.decoding)
+
+    def answer_columns(self, config: Any, served: Any) -> dict[str, type]:
+        return {self.answer_column: str, "score": float}
+
+    def answer_rows(self, config: Any, prediction: Prediction) -> list[list[Any]]:
+        return [[prediction.json[self.output_name], prediction.json["score"]]]
 
     def examples(
         self, config: Any, processor: Any, model: Seq2Seq, splits: Splits

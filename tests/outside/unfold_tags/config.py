@@ -20,6 +20,8 @@ from pipelines.engine.config.schema import (
 class TagsDataConfig(TextRowsDataConfig):
     """Where tagged sentences come from."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("text", "tags")
+
     text: CoercedStr = "text"
     """The column with the words, between spaces."""
     tags: CoercedStr = "tags"

@@ -137,8 +137,10 @@ class Tags(Task):
         text = tf.TensorSpec([None], tf.string, name="text")
         return {"serving_default": Endpoint(tag, {"text": text})}
 
-    def request(self, config: TagsConfig, example: Sentence | str) -> dict[str, tf.Tensor]:
-        return {"text": tf.constant([example if isinstance(example, str) else example.text])}
+    def request(
+        self, config: TagsConfig, examples: Sequence[Sentence | str]
+    ) -> dict[str, tf.Tensor]:
+        return {"text": tf.constant([e if isinstance(e, str) else e.text for e in examples])}
 
     def present(
         self, config: TagsConfig, example: str, answer: dict[str, Any], served: Any

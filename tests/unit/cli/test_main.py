@@ -17,7 +17,8 @@ from tests.support import ROOT
 OPTIONS = {
     "train": "--config --name --set --resume --coordinator --processes --process-id --json",
     "evaluate": "--run --name --config --json --set",
-    "predict": "--run --name --config --json --set --attention --chart --midi --score",
+    "predict": "--file --out --column --overwrite --run --name --config --json --set --attention "
+    "--chart --midi --score",
     "explain": "--run --name --config --json --set",
     "export": "--run --name --config --json",
     "promote": "--run --name --force --json",

@@ -115,6 +115,19 @@ def test_an_input_arrives_as_it_is_given(make, text):
         assert done.stdout.splitlines() == ["predict", "sentiment", "--", text]
 
 
+def test_a_file_of_inputs_needs_no_input(make):
+    done = make("predict-sentiment", "FILE=in it.csv", "OUT=out.csv", "COLUMN=a b", "OVERWRITE=1")
+    assert done.returncode == 0, done.stderr
+    files = ["--file", "in it.csv", "--out", "out.csv", "--column", "a b", "--overwrite"]
+    assert done.stdout.splitlines() == ["predict", "sentiment", *files]
+    both = make("predict-sentiment", "FILE=in.csv", "INPUT=x").stdout.splitlines()
+    assert both[-4:] == ["--file", "in.csv", "--", "x"]  # the command refuses both together
+
+
+def test_a_file_is_that_of_the_command_line_only(make):
+    assert make("predict-sentiment", FILE="in.csv", OUT="out.csv").returncode == 2
+
+
 @pytest.mark.parametrize(
     "verb",
     ["train", "evaluate", "predict", "explain", "export", "promote", "track", "compare", "sweep"],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -28,6 +30,38 @@ def read_delimited(
     dialect = dialects.detect(path, columns, settings)
     if dialect.detected:
         yield Note(f"read as a table {dialect.detected}", name)
+    with open_records(path, dialect) as table:
+        require_columns(f"{path}:1", columns, table.header, dialect.advice)
+        yield from _rows(table.records, path, name, columns, table.header, dialect)
+        yield from table.notes(name)
+
+
+@dataclass(frozen=True)
+class OpenTable:
+    """A delimited file that is being read.
+
+    Attributes:
+        header: The names of the columns, which are their numbers if the file has no header.
+        records: The fields of each record with the number of its first line; a blank line has none.
+    """
+
+    header: list[str]
+    records: Records
+    tolerant: TolerantReader | None
+
+    def notes(self, name: str) -> Iterator[Note]:
+        """Yield notes on the quotation marks of the records read so far."""
+        if self.tolerant is not None:
+            yield from _notes_on_quotes(self.tolerant, name)
+
+
+@contextlib.contextmanager
+def open_records(path: Path, dialect: Dialect) -> Iterator[OpenTable]:
+    """Open a delimited file.
+
+    Raises:
+        UserError: It is empty.
+    """
     with open_text(path, dialect.encoding, newline="") as lines:
         tolerant = None
         if dialect.quote is not None and dialect.tolerant:
@@ -38,12 +72,11 @@ def read_delimited(
             raise UserError(f"{path}: the file is empty")
         # A codec such as utf-16-le leaves the byte order mark where it is.
         first[:1] = [value.removeprefix("\ufeff") for value in first[:1]]
-        header = first if dialect.header else [str(i) for i, _ in enumerate(first, 1)]
-        require_columns(f"{path}:1", columns, header, dialect.advice)
-        rest = records if dialect.header else chain([(line, first)], records)
-        yield from _rows(rest, path, name, columns, header, dialect)
-    if tolerant is not None:
-        yield from _notes_on_quotes(tolerant, name)
+        if dialect.header:
+            yield OpenTable(first, records, tolerant)
+        else:
+            header = [str(i) for i, _ in enumerate(first, 1)]
+            yield OpenTable(header, chain([(line, first)], records), tolerant)
 
 
 def _strict(path: Path, lines: Iterable[str], dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
@@ -81,14 +114,11 @@ def _rows(
         if not values:  # a blank line
             continue
         place = f"{name}:{line}"
-        if values[0].startswith("\ufeff") and _repeats(values, header):
-            yield UnusableRow("another header", place)
+        if (reason := defect(values, header, dialect)) is not None:
+            yield UnusableRow(reason, place)
             continue
         record = dict(zip(header, values, strict=False))
         if len(values) > len(header):
-            if dialect.header:
-                yield UnusableRow("more fields than the header has", place)
-                continue
             wider.append(line)
         if not all(c in record for c in columns):
             yield UnusableRow(f"fewer fields than {width}", place)
@@ -98,6 +128,15 @@ def _rows(
         yield Note(
             f"more fields than the first row has (rows: {len(wider):,})", f"{name}:{wider[0]}"
         )
+
+
+def defect(values: Sequence[str], header: Sequence[str], dialect: Dialect) -> str | None:
+    """Return why no field of a record can be used, None if they can."""
+    if values[0].startswith("\ufeff") and _repeats(values, header):
+        return "another header"
+    if dialect.header and len(values) > len(header):
+        return "more fields than the header has"
+    return None
 
 
 def _repeats(values: Sequence[str], header: Sequence[str]) -> bool:

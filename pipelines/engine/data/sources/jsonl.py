@@ -21,25 +21,14 @@ def read_jsonl(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row | 
             if not text.strip():
                 continue
             place = f"{name}:{line}"
-            try:
-                # Files that were joined have byte order marks inside.
-                record = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object)
-            except json.JSONDecodeError as error:
-                yield UnusableRow(f"not JSON ({error.msg})", place)
-                continue
-            except (ValueError, RecursionError):
-                yield UnusableRow(
-                    "not JSON that can be read (too long a number, or too deep)", place
-                )
-                continue
-            if not isinstance(record, dict):
-                yield UnusableRow("not a JSON object", place)
+            record = parse_object(text)
+            if isinstance(record, str):
+                yield UnusableRow(record, place)
                 continue
             names.update(record)
-            repeated = record.repeated if isinstance(record, _Repeating) else ()
-            if unclear := [c for c in columns if c in repeated]:
+            if (reason := find_repeated(record, columns)) is not None:
                 complete = True
-                yield UnusableRow(f"the key {unclear[0]!r} occurs several times", place)
+                yield UnusableRow(reason, place)
                 continue
             if missing := [c for c in columns if record.get(c) is None]:
                 yield UnusableRow(f"no {missing[0]!r}", place)
@@ -50,6 +39,25 @@ def read_jsonl(path: Path, name: str, columns: Sequence[str]) -> Iterator[Row | 
         raise UserError(f"{path}: the file holds no JSON object")
     if not complete:
         require_columns(str(path), columns, sorted(names))
+
+
+def parse_object(text: str) -> dict[str, Any] | str:
+    """Return the object of a line, or why there is none."""
+    try:
+        # Files that were joined have byte order marks inside.
+        record = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        return f"not JSON ({error.msg})"
+    except (ValueError, RecursionError):
+        return "not JSON that can be read (too long a number, or too deep)"
+    return record if isinstance(record, dict) else "not a JSON object"
+
+
+def find_repeated(record: dict[str, Any], columns: Sequence[str]) -> str | None:
+    """Return why a row cannot be used in which one of the keys ``columns`` occurs several times."""
+    repeated = record.repeated if isinstance(record, _Repeating) else ()
+    unclear = next((column for column in columns if column in repeated), None)
+    return None if unclear is None else f"the key {unclear!r} occurs several times"
 
 
 class _Repeating(dict[str, Any]):

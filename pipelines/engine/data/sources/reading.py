@@ -69,7 +69,7 @@ def read(
         report.rows += 1
         if isinstance(row, UnusableRow):
             report.add(row.place, row.reason)
-        elif broken := next((c for c in columns if _has_broken_utf8(row.fields[c])), None):
+        elif broken := next((c for c in columns if has_broken_utf8(row.fields[c])), None):
             report.add(row.place, f"broken UTF-8 in column {broken!r}")
         else:
             yield _without_missing(row, columns)
@@ -84,9 +84,10 @@ def _without_missing(row: Row, columns: Sequence[str]) -> Row:
     return replace(row, fields={**row.fields, **missing}) if missing else row
 
 
-def _has_broken_utf8(value: Any) -> bool:
+def has_broken_utf8(value: Any) -> bool:
+    """Return whether a text, or one of a list, has bytes that are not UTF-8."""
     if isinstance(value, list):
-        return any(map(_has_broken_utf8, value))
+        return any(map(has_broken_utf8, value))
     return (
         isinstance(value, str)
         and not value.isascii()

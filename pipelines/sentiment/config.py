@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.engine.config.schema import (
     BaseConfig,
@@ -30,6 +30,35 @@ class SentimentDataConfig(TextRowsDataConfig):
     labels: dict[CoercedStr, CoercedStr] | None = Field(None, min_length=2)
     """Names of the classes by their label in the data, e.g. ``{0: negative, 1: positive}``; rows
     with other labels are unusable. ``null`` uses the labels as names."""
+
+
+class SentimentTrainConfig(BucketTrainConfig):
+    """How the model is trained on whole texts of unequal length."""
+
+    class_weights: Literal["balanced"] | dict[CoercedStr, Annotated[float, Field(gt=0)]] | None = (
+        None
+    )
+    """How much a text of each class counts, e.g. ``{spam: 5}``; 1 for classes that are left out.
+    ``balanced`` is n / (k · n_c) for n_c of n texts in k classes, so that all classes count alike
+    (`classifying.md#classes-that-are-not-alike`)."""
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _is_balanced_or_a_mapping(cls, value: Any) -> Any:
+        if value is None or value == "balanced" or isinstance(value, dict):
+            return value
+        raise ValueError("must be balanced, a weight for each class as in {spam: 5}, or null")
+
+
+class DecisionConfig(BaseConfig):
+    """When a text gets no label, because the model is too unsure."""
+
+    threshold: float | None = Field(None, ge=0, le=1)
+    """Smallest probability with which a label is given; below it the answer is “don't know”
+    (`classifying.md#dont-know`). ``null`` always gives one."""
+    accuracy: float | None = Field(None, gt=0, le=1)
+    """Accuracy that the given labels should have: chooses the smallest threshold that reaches it
+    on the validation split. Has no effect together with ``threshold``."""
 
 
 class SentimentTextConfig(BaseConfig):
@@ -81,6 +110,7 @@ class SentimentConfig(Experiment):
     """Texts → classes."""
 
     score: ClassVar[Score] = Score("accuracy", higher_is_better=True)
+    request_keys: ClassVar[tuple[str, ...]] = ("decision.threshold",)
     variants: ClassVar[dict[str, tuple[str, ...]]] = {
         "n-grams": ("model.ngrams.alone=true",),
         "feedforward": ("model.cell=feedforward", "model.bidirectional=false"),
@@ -94,7 +124,11 @@ class SentimentConfig(Experiment):
     data: SentimentDataConfig
     text: SentimentTextConfig = SentimentTextConfig()
     model: SentimentModelConfig = SentimentModelConfig()
-    train: BucketTrainConfig = BucketTrainConfig()
+    train: SentimentTrainConfig = SentimentTrainConfig()
+    calibration: Literal["temperature", "none"] = "temperature"
+    """``temperature`` divides the logits by a number learned on the validation split, if that makes
+    the probabilities better (`classifying.md#probabilities-one-can-use`)."""
+    decision: DecisionConfig = DecisionConfig()
 
 
 CONFIG = SentimentConfig

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
@@ -22,10 +24,20 @@ class TextClasses:
     """Texts to ids and labels to class numbers, for training and serving alike."""
 
     def __init__(
-        self, config: SentimentTextConfig, vocabulary: Sequence[str], labels: Sequence[str]
+        self,
+        config: SentimentTextConfig,
+        vocabulary: Sequence[str],
+        labels: Sequence[str],
+        class_weights: Sequence[float] | None = None,
     ) -> None:
+        """
+        Args:
+            labels: The classes, in the order of their numbers.
+            class_weights: How much a training text of each class counts; all alike by default.
+        """
         self.config = config
         self.labels = list(labels)
+        self.class_weights = None if class_weights is None else list(class_weights)
         self.tokenizer = Tokenizer(
             vocabulary,
             lowercase=config.lowercase,
@@ -36,7 +48,11 @@ class TextClasses:
 
     @classmethod
     def fit(
-        cls, config: SentimentTextConfig, texts: Collection[str], labels: Sequence[str]
+        cls,
+        config: SentimentTextConfig,
+        texts: Collection[str],
+        labels: Sequence[str],
+        class_weights: Sequence[float] | None = None,
     ) -> TextClasses:
         vocabulary = build_vocabulary(
             texts,
@@ -44,7 +60,7 @@ class TextClasses:
             size=config.vocabulary - RESERVED,
             min_count=config.min_count,
         )
-        return cls(config, vocabulary, labels)
+        return cls(config, vocabulary, labels, class_weights)
 
     def encode(self, texts: Collection[str]) -> Ragged:
         return self.tokenizer.encode(texts)
@@ -62,10 +78,41 @@ class TextClasses:
 
     def save(self, folder: Path) -> None:
         self.tokenizer.save(folder)
-        write_json(folder / "text.json", self.config.model_dump() | {"labels": self.labels})
+        saved = self.config.model_dump() | {"labels": self.labels}
+        if self.class_weights is not None:
+            saved["class_weights"] = self.class_weights
+        write_json(folder / "text.json", saved)
 
     @classmethod
     def load(cls, folder: Path) -> TextClasses:
         saved = json.loads((folder / "text.json").read_text(encoding="utf-8"))
-        labels = saved.pop("labels")
-        return cls(SentimentTextConfig(**saved), Tokenizer.read_vocabulary(folder), labels)
+        labels, class_weights = saved.pop("labels"), saved.pop("class_weights", None)
+        vocabulary = Tokenizer.read_vocabulary(folder)
+        return cls(SentimentTextConfig(**saved), vocabulary, labels, class_weights)
+
+
+def weigh_classes(
+    wanted: Literal["balanced"] | Mapping[str, float] | None,
+    labels: Sequence[str],
+    counts: Counter[str],
+) -> list[float] | None:
+    """Return the weight of each class for ``train.class_weights``; None if there are none.
+
+    Args:
+        wanted: The key of the config.
+        labels: The classes, in the order of their numbers.
+        counts: Training texts of each class.
+
+    Raises:
+        UserError: A weight is for a class that does not occur.
+    """
+    if wanted is None:
+        return None
+    if wanted == "balanced":
+        return [counts.total() / (len(labels) * counts[label]) for label in labels]
+    if unknown := sorted(set(wanted) - set(labels)):
+        raise UserError(
+            f"train.class_weights: no training text has the class {unknown[0]!r}; "
+            f"there are: {', '.join(labels)}"
+        )
+    return [wanted.get(label, 1.0) for label in labels]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.engine.config.schema import as_list, as_text
@@ -43,26 +43,70 @@ def load(config: SentimentConfig) -> Splits:
         ),
         seed=config.seed,
     )
-    splits.report["labels"] = dict(sorted(Counter(r.label for r in splits.train).items()))
+    counts = {name: Counter(r.label for r in split) for name, split in _named(splits)}
+    splits.report["labels"] = dict(sorted(counts["train"].items()))
+    if notes := notes_on_classes(counts):
+        splits.report["notes"] = notes
     return splits
 
 
+def _named(splits: Splits) -> Iterator[tuple[str, Sequence[LabelledText]]]:
+    for name in ("train", "validation", "test"):
+        yield name, getattr(splits, name)
+
+
+def notes_on_classes(counts: Mapping[str, Counter[str]]) -> list[str]:
+    """Return warnings about classes that are too rare to be learned or scored.
+
+    Args:
+        counts: Texts of each class, by split.
+    """
+    train = counts["train"]
+    found = {"only one training text": [label for label in sorted(train) if train[label] == 1]}
+    for split in ("validation", "test"):
+        found[f"no {split} text"] = [label for label in sorted(train) if not counts[split][label]]
+    notes = []
+    for problem, labels in found.items():
+        if labels:
+            shown = ", ".join(map(repr, labels[:_SHOWN_LABELS]))
+            more = f" and {len(labels) - _SHOWN_LABELS:,} more" * (len(labels) > _SHOWN_LABELS)
+            notes.append(f"{problem} of the class {shown}{more}")
+    return notes
+
+
+#: Classes that a warning names.
+_SHOWN_LABELS = 5
+
+
 def _parse(row: Row, data: SentimentDataConfig) -> LabelledText | str:
-    text, label = row.fields[data.text], label_text(row.fields[data.label])
+    if reason := unusable_text(row, data):
+        return reason
+    label, reason = named_label(row.fields[data.label], data)
+    return reason or LabelledText(row.fields[data.text], label, row.place)
+
+
+def unusable_text(row: Row, data: SentimentDataConfig) -> str:
+    """Return why the text of a row cannot be used; empty if it can."""
+    text = row.fields[data.text]
     if is_missing(text):
         return "empty text"
-    if not isinstance(text, str):
-        return f"{data.text!r} is not text"
+    return "" if isinstance(text, str) else f"{data.text!r} is not text"
+
+
+def named_label(value: object, data: SentimentDataConfig) -> tuple[str, str]:
+    """Return the name of a label, and why it cannot be used; one of the two is empty."""
+    label, written = label_text(value), as_text(value)
     if label is None:
-        return f"{data.label!r} is not a label"
-    written = as_text(row.fields[data.label])
+        return "", f"{data.label!r} is not a label"
     if not label and data.labels is not None and written in data.labels:
         label = written  # a class that the config calls None, or nan
     if not label:
-        return "no label"
-    if data.labels is not None and label not in data.labels:
-        return f"unknown label {label[:40]!r}"
-    return LabelledText(text, data.labels[label] if data.labels is not None else label, row.place)
+        return "", "no label"
+    if data.labels is None:
+        return label, ""
+    return (
+        (data.labels[label], "") if label in data.labels else ("", f"unknown label {label[:40]!r}")
+    )
 
 
 #: More labels than this are not classes if most rows have a label of their own.
@@ -72,12 +116,7 @@ _MANY_LABELS = 20
 def _check(splits: Mapping[str, Sequence[LabelledText]], data: SentimentDataConfig) -> None:
     labels = {r.label for r in splits["train"]}
     everything = Counter(r.label for split in splits.values() for r in split)
-    if data.labels is None and len(everything) > max(_MANY_LABELS, everything.total() / 2):
-        raise UserError(
-            f"{', '.join(as_list(data.source))}: the column {data.label!r} has {len(everything):,} "
-            f"different labels in {everything.total():,} rows: is this a class column? Name the "
-            "right one with data.label, or list the labels in data.labels"
-        )
+    check_many_labels(everything, data)
     if len(labels) < 2:
         found = f"only the label {next(iter(labels))!r}" if labels else "no rows"
         raise UserError(
@@ -86,11 +125,26 @@ def _check(splits: Mapping[str, Sequence[LabelledText]], data: SentimentDataConf
             f"{data.label!r})"
         )
     for name in ("validation", "test"):
-        if unknown := sorted({r.label for r in splits[name]} - labels):
-            raise UserError(
-                f"data.{name}: label {unknown[0]!r} does not occur in training; there are: "
-                + ", ".join(sorted(labels))
-            )
+        check_known({r.label for r in splits[name]}, labels, name)
+
+
+def check_many_labels(everything: Counter[str], data: SentimentDataConfig) -> None:
+    """Raise a `UserError` if nearly every row has a label of its own."""
+    if data.labels is None and len(everything) > max(_MANY_LABELS, everything.total() / 2):
+        raise UserError(
+            f"{', '.join(as_list(data.source))}: the column {data.label!r} has {len(everything):,} "
+            f"different labels in {everything.total():,} rows: is this a class column? Name the "
+            "right one with data.label, or list the labels in data.labels"
+        )
+
+
+def check_known(found: set[str], known: set[str], split: str) -> None:
+    """Raise a `UserError` if a label of a split does not occur in training."""
+    if unknown := sorted(found - known):
+        raise UserError(
+            f"data.{split}: label {unknown[0]!r} does not occur in training; there are: "
+            + ", ".join(sorted(known))
+        )
 
 
 def labels_of(records: Sequence[LabelledText]) -> list[str]:

@@ -112,7 +112,7 @@ class Task(ABC):
         """Return the model with its initial weights."""
 
     @abstractmethod
-    def objective(self, config: Any) -> Objective:
+    def objective(self, config: Any, processor: Any) -> Objective:
         """Return the loss, the metrics and the metric to monitor."""
 
     def encode(self, processor: Any, records: Sequence[Any]) -> tuple[Any, Any]:
@@ -166,6 +166,15 @@ class Task(ABC):
         answer = served.signatures["serving_default"](**self.request(config, example))
         rows = {name: value.numpy()[0] for name, value in answer.items()}
         return self.present(config, example, rows, served)
+
+    def calibrate(
+        self, config: Any, processor: Any, model: keras.Model, splits: Splits
+    ) -> keras.Model:
+        """Return the trained model with what remains to be learned from the validation split.
+
+        It is called once, before the model is saved; by default it changes nothing.
+        """
+        return model
 
     def examples(
         self, config: Any, processor: Any, model: keras.Model, splits: Splits

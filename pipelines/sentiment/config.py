@@ -26,7 +26,12 @@ class SentimentDataConfig(TextRowsDataConfig):
     text: CoercedStr = "text"
     """The column with the text."""
     label: CoercedStr = "label"
-    """The column with the class."""
+    """The column with the class; with ``multi_label``, with a list of labels."""
+    multi_label: bool = False
+    """Whether a text may have any number of labels
+    (`classifying.md#texts-with-several-labels`)."""
+    separator: str = Field("|", min_length=1)
+    """What stands between two labels where the list is text; with ``multi_label`` only."""
     labels: dict[CoercedStr, CoercedStr] | None = Field(None, min_length=2)
     """Names of the classes by their label in the data, e.g. ``{0: negative, 1: positive}``; rows
     with other labels are unusable. ``null`` uses the labels as names."""
@@ -89,7 +94,7 @@ class NgramConfig(BaseConfig):
 
 
 class SentimentModelConfig(RecurrentConfig):
-    """Embedding → recurrent layers → pooled state → V → softmax."""
+    """Embedding → recurrent layers → pooled state → V → softmax, or a sigmoid for each label."""
 
     embedding: int = Field(100, ge=1)
     """Size of the word embedding."""
@@ -129,6 +134,27 @@ class SentimentConfig(Experiment):
     """``temperature`` divides the logits by a number learned on the validation split, if that makes
     the probabilities better (`classifying.md#probabilities-one-can-use`)."""
     decision: DecisionConfig = DecisionConfig()
+
+    @model_validator(mode="after")
+    def _fits_the_labels(self) -> Self:
+        if not self.data.multi_label:
+            return self
+        if self.train.class_weights is not None:
+            raise ValueError(
+                "train.class_weights: with data.multi_label each label has a threshold of its own, "
+                "learned on the validation split, and no weight; leave it out"
+            )
+        if self.decision != DecisionConfig():
+            raise ValueError(
+                "decision: with data.multi_label each label has a threshold of its own, learned on "
+                "the validation split; leave it out"
+            )
+        if self.model.ngrams is not None and not self.model.ngrams.alone:
+            raise ValueError(
+                "model.ngrams: with data.multi_label n-grams are a model of their own; add "
+                "alone: true, or leave them out"
+            )
+        return self
 
 
 CONFIG = SentimentConfig

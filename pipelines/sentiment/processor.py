@@ -14,14 +14,22 @@ import tensorflow as tf
 
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import write_json
+from pipelines.engine.data import disk
 from pipelines.engine.data.ragged import Ragged
 from pipelines.engine.text.vocabulary import RESERVED, build_vocabulary
 from pipelines.engine.text.words import Tokenizer, split_words
 from pipelines.sentiment.config import SentimentTextConfig
+from pipelines.sentiment.records import Record
 
 
 class TextClasses:
-    """Texts to ids and labels to class numbers, for training and serving alike."""
+    """Texts to ids and labels to class numbers, for training and serving alike.
+
+    Attributes:
+        labels: The classes, in the order of their numbers.
+        multi_label: Whether a text may have any number of them.
+        class_weights: How much a training text of each class counts; None if all count alike.
+    """
 
     def __init__(
         self,
@@ -29,14 +37,11 @@ class TextClasses:
         vocabulary: Sequence[str],
         labels: Sequence[str],
         class_weights: Sequence[float] | None = None,
+        multi_label: bool = False,
     ) -> None:
-        """
-        Args:
-            labels: The classes, in the order of their numbers.
-            class_weights: How much a training text of each class counts; all alike by default.
-        """
         self.config = config
         self.labels = list(labels)
+        self.multi_label = multi_label
         self.class_weights = None if class_weights is None else list(class_weights)
         self.tokenizer = Tokenizer(
             vocabulary,
@@ -53,6 +58,7 @@ class TextClasses:
         texts: Collection[str],
         labels: Sequence[str],
         class_weights: Sequence[float] | None = None,
+        multi_label: bool = False,
     ) -> TextClasses:
         vocabulary = build_vocabulary(
             texts,
@@ -60,10 +66,18 @@ class TextClasses:
             size=config.vocabulary - RESERVED,
             min_count=config.min_count,
         )
-        return cls(config, vocabulary, labels, class_weights)
+        return cls(config, vocabulary, labels, class_weights, multi_label)
 
     def encode(self, texts: Collection[str]) -> Ragged:
         return self.tokenizer.encode(texts)
+
+    def targets(self, records: Sequence[Record]) -> np.ndarray | Ragged:
+        """Return the number of each record's class, or those of its labels, counted from 1."""
+        if not self.multi_label:
+            return self.numbers(disk.map_records(lambda r: r.label, records))
+        found = [self.numbers(r.labels) + 1 for r in records]  # 0 is padding
+        lengths = np.array([len(numbers) for numbers in found], np.int64)
+        return Ragged(np.concatenate([np.zeros(0, np.int32), *found]), lengths)
 
     def numbers(self, labels: Collection[str]) -> np.ndarray:
         if unknown := sorted(set(labels) - set(self.labels)):
@@ -81,14 +95,16 @@ class TextClasses:
         saved = self.config.model_dump() | {"labels": self.labels}
         if self.class_weights is not None:
             saved["class_weights"] = self.class_weights
+        if self.multi_label:
+            saved["multi_label"] = True
         write_json(folder / "text.json", saved)
 
     @classmethod
     def load(cls, folder: Path) -> TextClasses:
         saved = json.loads((folder / "text.json").read_text(encoding="utf-8"))
-        labels, class_weights = saved.pop("labels"), saved.pop("class_weights", None)
-        vocabulary = Tokenizer.read_vocabulary(folder)
-        return cls(SentimentTextConfig(**saved), vocabulary, labels, class_weights)
+        labels = saved.pop("labels")
+        more = {name: saved.pop(name) for name in ("class_weights", "multi_label") if name in saved}
+        return cls(SentimentTextConfig(**saved), Tokenizer.read_vocabulary(folder), labels, **more)
 
 
 def weigh_classes(

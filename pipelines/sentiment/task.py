@@ -29,8 +29,9 @@ from pipelines.sentiment import records
 from pipelines.sentiment.calibration import calibrated, calibration_of, learn_temperature
 from pipelines.sentiment.config import SentimentConfig
 from pipelines.sentiment.labelling import Labelling
+from pipelines.sentiment.multi_label import MultiLabel
 from pipelines.sentiment.processor import TextClasses, weigh_classes
-from pipelines.sentiment.records import LabelledText
+from pipelines.sentiment.records import Record
 from pipelines.sentiment.single_label import SingleLabel
 
 #: Classes whose probability is drawn as a text is read.
@@ -42,7 +43,7 @@ _SHORT = 400
 
 
 class Sentiment(Task):
-    """Which class a text belongs to; any number of classes."""
+    """Which class a text belongs to, or which labels it has; any number of either."""
 
     name = "sentiment"
     config = SentimentConfig
@@ -53,10 +54,10 @@ class Sentiment(Task):
 
     def fit_processor(self, config: SentimentConfig, splits: Splits) -> TextClasses:
         labels = records.labels_of(splits.train)
-        counts = Counter(r.label for r in splits.train)
+        counts = Counter(label for r in splits.train for label in r.labels)
         weights = weigh_classes(config.train.class_weights, labels, counts)
         texts = disk.map_records(lambda r: r.text, splits.train)
-        return TextClasses.fit(config.text, texts, labels, weights)
+        return TextClasses.fit(config.text, texts, labels, weights, config.data.multi_label)
 
     def build(self, config: SentimentConfig, processor: TextClasses) -> keras.Model:
         return models.build(
@@ -70,11 +71,10 @@ class Sentiment(Task):
         return labelling(config).objective(processor)
 
     def encode(
-        self, processor: TextClasses, records: Sequence[LabelledText]
-    ) -> tuple[Ragged, np.ndarray]:
+        self, processor: TextClasses, records: Sequence[Record]
+    ) -> tuple[Ragged, np.ndarray | Ragged]:
         texts = disk.map_records(lambda r: r.text, records)
-        labels = disk.map_records(lambda r: r.label, records)
-        return processor.encode(texts), processor.numbers(labels)
+        return processor.encode(texts), processor.targets(records)
 
     def calibrate(
         self,
@@ -181,7 +181,7 @@ class Sentiment(Task):
             return found  # it reads from the end as well
         return found | stateful.endpoints(start, step, {"text": text})
 
-    def request(self, config: SentimentConfig, example: LabelledText | str) -> dict[str, tf.Tensor]:
+    def request(self, config: SentimentConfig, example: Record | str) -> dict[str, tf.Tensor]:
         text = example if isinstance(example, str) else example.text
         return {"text": tf.constant([text])}
 
@@ -236,7 +236,7 @@ class Sentiment(Task):
 
 def labelling(config: SentimentConfig) -> Labelling:
     """Return how the texts of a config are labelled."""
-    return SingleLabel(config)
+    return MultiLabel(config) if config.data.multi_label else SingleLabel(config)
 
 
 def probabilities(model: keras.Model, rows: Ragged, config: SentimentConfig) -> np.ndarray:

@@ -23,6 +23,14 @@ pytestmark = pytest.mark.jax
 #: Overrides of each pipeline's small config: all kinds of decoders are among them.
 CASES = {
     "sentiment": ("sentiment", ["model.token_dropout=0"]),
+    "sentiment-weighted": (
+        "sentiment",
+        ["model.token_dropout=0", "train.class_weights={positive: 3}"],
+    ),
+    "sentiment-several-labels": (
+        "sentiment",
+        ["model.token_dropout=0", "data.multi_label=true"],
+    ),
     "captioning": ("captioning", ["model.encoder.fine_tune=true"]),
     "captioning-without-attention": ("captioning", ["model.decoder.attention=none"]),
     "translation": ("translation", []),

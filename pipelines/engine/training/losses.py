@@ -169,6 +169,38 @@ class WeightedAccuracy(keras.metrics.SparseCategoricalAccuracy):
 
 
 @keras.saving.register_keras_serializable(package="unfold")
+class LabelCrossentropy(MeanLoss):
+    """The mean over the rows of a batch, and over all labels, of the binary cross-entropy.
+
+    Call: ``(targets <int>[batch, most], logits <float>[batch, labels])``, where a row of targets
+    has the numbers of its labels, counted from 1; 0 is padding.
+    """
+
+    def parts(self, targets: Any, outputs: Any) -> tuple[Any, Any]:
+        losses = label_losses(targets, outputs)
+        return losses, ops.ones_like(losses)
+
+
+def label_losses(targets: Any, logits: Any) -> Any:
+    """Return the binary cross-entropy of each row, the mean over all labels, ``[batch]``."""
+    numbers = ops.one_hot(ops.cast(targets, "int32"), logits.shape[-1] + 1, dtype=logits.dtype)
+    hot = ops.max(numbers, axis=1)[:, 1:]
+    # −log σ(z) where the label is given, −log σ(−z) where it is not.
+    return ops.mean(ops.softplus(logits) - hot * logits, axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class LabelCrossentropyMean(keras.metrics.Mean):
+    """The mean of `label_losses` over all rows of an epoch."""
+
+    def __init__(self, name: str = "cross_entropy", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+
+    def update_state(self, targets: Any, logits: Any, sample_weight: Any = None) -> None:
+        super().update_state(label_losses(targets, logits), sample_weight)
+
+
+@keras.saving.register_keras_serializable(package="unfold")
 class MaskedCrossentropy(MeanLoss):
     """The mean of −log p of the target over the tokens of a batch that are not padding.
 

@@ -46,7 +46,7 @@ def trained(window):
         state = loop.fit(
             model,
             feed,
-            TASK.objective(config),
+            TASK.objective(config, processor),
             config.train,
             folder=Path(folder),
             console=Console(),

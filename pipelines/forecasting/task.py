@@ -55,7 +55,7 @@ class Forecasting(Task):
     def build(self, config: ForecastingConfig, processor: Scales) -> Forecaster:
         return models.build(config, processor.arrays, seed=config.seed)
 
-    def objective(self, config: ForecastingConfig) -> loop.Objective:
+    def objective(self, config: ForecastingConfig, processor: Any) -> loop.Objective:
         loss = ForecastLoss(config.model.head, config.model.quantiles)
         kind = "pinball" if config.model.head == "quantiles" else "nats"
         return loop.Objective(

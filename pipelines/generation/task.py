@@ -61,7 +61,7 @@ class Generation(Task):
             seed=config.seed,
         )
 
-    def objective(self, config: GenerationConfig) -> loop.Objective:
+    def objective(self, config: GenerationConfig, processor: Any) -> loop.Objective:
         return next_token()
 
     def feed(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.engine.config.schema import (
     BaseConfig,
@@ -26,10 +26,44 @@ class SentimentDataConfig(TextRowsDataConfig):
     text: CoercedStr = "text"
     """The column with the text."""
     label: CoercedStr = "label"
-    """The column with the class."""
+    """The column with the class; with ``multi_label``, with a list of labels."""
+    multi_label: bool = False
+    """Whether a text may have any number of labels
+    (`classifying.md#texts-with-several-labels`)."""
+    separator: str = Field("|", min_length=1)
+    """What stands between two labels where the list is text; with ``multi_label`` only."""
     labels: dict[CoercedStr, CoercedStr] | None = Field(None, min_length=2)
     """Names of the classes by their label in the data, e.g. ``{0: negative, 1: positive}``; rows
     with other labels are unusable. ``null`` uses the labels as names."""
+
+
+class SentimentTrainConfig(BucketTrainConfig):
+    """How the model is trained on whole texts of unequal length."""
+
+    class_weights: Literal["balanced"] | dict[CoercedStr, Annotated[float, Field(gt=0)]] | None = (
+        None
+    )
+    """How much a text of each class counts, e.g. ``{spam: 5}``; 1 for classes that are left out.
+    ``balanced`` is n / (k · n_c) for n_c of n texts in k classes, so that all classes count alike
+    (`classifying.md#classes-that-are-not-alike`)."""
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _is_balanced_or_a_mapping(cls, value: Any) -> Any:
+        if value is None or value == "balanced" or isinstance(value, dict):
+            return value
+        raise ValueError("must be balanced, a weight for each class as in {spam: 5}, or null")
+
+
+class DecisionConfig(BaseConfig):
+    """When a text gets no label, because the model is too unsure."""
+
+    threshold: float | None = Field(None, ge=0, le=1)
+    """Smallest probability with which a label is given; below it the answer is “don't know”
+    (`classifying.md#dont-know`). ``null`` always gives one."""
+    accuracy: float | None = Field(None, gt=0, le=1)
+    """Accuracy that the given labels should have: chooses the smallest threshold that reaches it
+    on the validation split. Has no effect together with ``threshold``."""
 
 
 class SentimentTextConfig(BaseConfig):
@@ -60,7 +94,7 @@ class NgramConfig(BaseConfig):
 
 
 class SentimentModelConfig(RecurrentConfig):
-    """Embedding → recurrent layers → pooled state → V → softmax."""
+    """Embedding → recurrent layers → pooled state → V → softmax, or a sigmoid for each label."""
 
     embedding: int = Field(100, ge=1)
     """Size of the word embedding."""
@@ -81,6 +115,7 @@ class SentimentConfig(Experiment):
     """Texts → classes."""
 
     score: ClassVar[Score] = Score("accuracy", higher_is_better=True)
+    request_keys: ClassVar[tuple[str, ...]] = ("decision.threshold",)
     variants: ClassVar[dict[str, tuple[str, ...]]] = {
         "n-grams": ("model.ngrams.alone=true",),
         "feedforward": ("model.cell=feedforward", "model.bidirectional=false"),
@@ -94,7 +129,32 @@ class SentimentConfig(Experiment):
     data: SentimentDataConfig
     text: SentimentTextConfig = SentimentTextConfig()
     model: SentimentModelConfig = SentimentModelConfig()
-    train: BucketTrainConfig = BucketTrainConfig()
+    train: SentimentTrainConfig = SentimentTrainConfig()
+    calibration: Literal["temperature", "none"] = "temperature"
+    """``temperature`` divides the logits by a number learned on the validation split, if that makes
+    the probabilities better (`classifying.md#probabilities-one-can-use`)."""
+    decision: DecisionConfig = DecisionConfig()
+
+    @model_validator(mode="after")
+    def _fits_the_labels(self) -> Self:
+        if not self.data.multi_label:
+            return self
+        if self.train.class_weights is not None:
+            raise ValueError(
+                "train.class_weights: with data.multi_label each label has a threshold of its own, "
+                "learned on the validation split, and no weight; leave it out"
+            )
+        if self.decision != DecisionConfig():
+            raise ValueError(
+                "decision: with data.multi_label each label has a threshold of its own, learned on "
+                "the validation split; leave it out"
+            )
+        if self.model.ngrams is not None and not self.model.ngrams.alone:
+            raise ValueError(
+                "model.ngrams: with data.multi_label n-grams are a model of their own; add "
+                "alone: true, or leave them out"
+            )
+        return self
 
 
 CONFIG = SentimentConfig

@@ -16,7 +16,10 @@ from pipelines.sentiment.config import SentimentModelConfig
 
 
 def build(config: SentimentModelConfig, *, vocabulary: int, classes: int, seed: int) -> keras.Model:
-    """``ids <int32>[batch, time]`` (0 is padding, on the right) → ``logits [batch, classes]``."""
+    """``ids <int32>[batch, time]`` (0 is padding, on the right) → ``logits [batch, classes]``.
+
+    `calibration.calibrated` adds a last layer after training.
+    """
     # One seed a layer: equal seeds would draw equal dropout masks.
     seeds = iter(range(seed, seed + 10))
     ids = keras.Input((None,), dtype="int32", name="ids")

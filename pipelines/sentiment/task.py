@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy.special import softmax
 
 from layers.recorder import Recorder
 from pipelines.engine.core.errors import UserError
@@ -21,15 +21,18 @@ from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain.explanation import Explanation, Segment
 from pipelines.engine.export import stateful
 from pipelines.engine.export.savedmodel import Endpoint
-from pipelines.engine.tasks.base import EXAMPLES, Evaluation, Prediction, Task, shorten
+from pipelines.engine.tasks.base import EXAMPLES, Evaluation, Prediction, Task
 from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.engine.training import loop
-from pipelines.engine.training.losses import ClassCrossentropy
-from pipelines.sentiment import evaluation, records
 from pipelines.sentiment import model as models
+from pipelines.sentiment import records
+from pipelines.sentiment.calibration import calibrated, calibration_of, learn_temperature
 from pipelines.sentiment.config import SentimentConfig
-from pipelines.sentiment.processor import TextClasses
-from pipelines.sentiment.records import LabelledText
+from pipelines.sentiment.labelling import Labelling
+from pipelines.sentiment.multi_label import MultiLabel
+from pipelines.sentiment.processor import TextClasses, weigh_classes
+from pipelines.sentiment.records import Record
+from pipelines.sentiment.single_label import SingleLabel
 
 #: Classes whose probability is drawn as a text is read.
 _CURVES = 6
@@ -40,7 +43,7 @@ _SHORT = 400
 
 
 class Sentiment(Task):
-    """Which class a text belongs to; any number of classes."""
+    """Which class a text belongs to, or which labels it has; any number of either."""
 
     name = "sentiment"
     config = SentimentConfig
@@ -50,8 +53,11 @@ class Sentiment(Task):
         return records.load(config)
 
     def fit_processor(self, config: SentimentConfig, splits: Splits) -> TextClasses:
+        labels = records.labels_of(splits.train)
+        counts = Counter(label for r in splits.train for label in r.labels)
+        weights = weigh_classes(config.train.class_weights, labels, counts)
         texts = disk.map_records(lambda r: r.text, splits.train)
-        return TextClasses.fit(config.text, texts, records.labels_of(splits.train))
+        return TextClasses.fit(config.text, texts, labels, weights, config.data.multi_label)
 
     def build(self, config: SentimentConfig, processor: TextClasses) -> keras.Model:
         return models.build(
@@ -61,20 +67,33 @@ class Sentiment(Task):
             seed=config.seed,
         )
 
-    def objective(self, config: SentimentConfig) -> loop.Objective:
-        return loop.Objective(
-            loss=ClassCrossentropy(),
-            metrics=lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-            monitor="val_accuracy",
-            higher_is_better=True,
-        )
+    def objective(self, config: SentimentConfig, processor: TextClasses) -> loop.Objective:
+        return labelling(config).objective(processor)
 
     def encode(
-        self, processor: TextClasses, records: Sequence[LabelledText]
-    ) -> tuple[Ragged, np.ndarray]:
+        self, processor: TextClasses, records: Sequence[Record]
+    ) -> tuple[Ragged, np.ndarray | Ragged]:
         texts = disk.map_records(lambda r: r.text, records)
-        labels = disk.map_records(lambda r: r.label, records)
-        return processor.encode(texts), processor.numbers(labels)
+        return processor.encode(texts), processor.targets(records)
+
+    def calibrate(
+        self,
+        config: SentimentConfig,
+        processor: TextClasses,
+        model: keras.Model,
+        splits: Splits,
+    ) -> keras.Model:
+        rows, targets = self.encode(processor, splits.validation)
+        how, logits = labelling(config), logits_of(model, rows, config)
+        hot = how.hot(targets, len(processor.labels))
+        temperature = 1.0
+        if config.calibration == "temperature":
+            outcomes = how.outcomes(len(processor.labels))
+            temperature = learn_temperature(
+                how.losses, logits, hot, outcomes=outcomes, seed=config.seed
+            )
+        thresholds = how.choose_thresholds(how.probabilities(logits / temperature), hot)
+        return calibrated(model, temperature, thresholds)
 
     def examples(
         self,
@@ -83,16 +102,20 @@ class Sentiment(Task):
         model: keras.Model,
         splits: Splits,
     ) -> Callable[[], Table]:
-        some = splits.validation[:EXAMPLES]
+        some, how = splits.validation[:EXAMPLES], labelling(config)
         rows = processor.encode([r.text for r in some])
 
         def answer() -> Table:
             found = probabilities(model, rows, config)
+            columns = ["text", "true", "predicted", "confidence"]
+            answers = [
+                how.example(r, p, processor.labels) for r, p in zip(some, found, strict=True)
+            ]
             return Table(
-                ["text", "true", "predicted", "confidence"],
+                columns,
                 [
-                    [r.text[:200], r.label, processor.labels[p.argmax()], round(float(p.max()), 4)]
-                    for r, p in zip(some, found, strict=True)
+                    [r.text[:200], true, predicted, round(confidence, 4)]
+                    for r, (true, predicted, confidence) in zip(some, answers, strict=True)
                 ],
             )
 
@@ -106,23 +129,21 @@ class Sentiment(Task):
         served: Any,
         splits: Splits,
     ) -> Evaluation:
-        rows, truth = self.encode(processor, splits.test)
-        return evaluation.evaluate(
-            splits.test, truth, probabilities(model, rows, config), processor.labels
+        rows, targets = self.encode(processor, splits.test)
+        how = labelling(config)
+        return how.evaluate(
+            splits.test,
+            how.hot(targets, len(processor.labels)),
+            probabilities(model, rows, config),
+            processor.labels,
+            calibration_of(model),
         )
 
     def endpoints(
         self, config: SentimentConfig, processor: TextClasses, model: keras.Model
     ) -> dict[str, Endpoint]:
         labels, tokenizer = tf.constant(processor.labels), processor.tokenizer
-
-        def answer(logits: tf.Tensor) -> dict[str, tf.Tensor]:
-            scores = tf.nn.softmax(logits)
-            return {
-                "label": tf.gather(labels, tf.argmax(scores, axis=-1)),
-                "score": tf.reduce_max(scores, axis=-1),
-                "probabilities": scores,
-            }
+        answer = labelling(config).answer(processor.labels, calibration_of(model))
 
         def classify(text: tf.Tensor) -> dict[str, tf.Tensor]:
             return answer(model(tokenizer.padded(text), training=False))
@@ -161,7 +182,7 @@ class Sentiment(Task):
         return found | stateful.endpoints(start, step, {"text": text})
 
     def request(
-        self, config: SentimentConfig, examples: Sequence[LabelledText | str]
+        self, config: SentimentConfig, examples: Sequence[Record | str]
     ) -> dict[str, tf.Tensor]:
         return {"text": tf.constant([e if isinstance(e, str) else e.text for e in examples])}
 
@@ -176,30 +197,20 @@ class Sentiment(Task):
         self, config: SentimentConfig, example: str, answer: dict[str, Any], served: Any
     ) -> Prediction:
         labels = [raw.decode() for raw in answer["classes"]]
-        scores = map(float, answer["probabilities"])
-        ranked = sorted(zip(labels, scores, strict=True), key=lambda pair: -pair[1])
-        return Prediction(
-            title=shorten(example),
-            columns=["label", "probability"],
-            rows=[[label, f"{score:.1%}"] for label, score in ranked],
-            json={
-                "text": example,
-                "label": answer["label"].decode(),
-                "score": float(answer["score"]),
-                "probabilities": dict(ranked),
-            },
-        )
+        return labelling(config).present(example, answer, labels)
 
     def answer_columns(self, config: SentimentConfig, served: Any) -> dict[str, type]:
         labels = served.signatures["labels"]()["labels"].numpy()
         names = sorted(raw.decode() for raw in labels)
-        return {"label": str, "score": float} | {f"probability_{name}": float for name in names}
+        return labelling(config).columns() | {f"probability_{name}": float for name in names}
 
     def answer_rows(self, config: SentimentConfig, prediction: Prediction) -> list[list[Any]]:
-        found = prediction.json
-        probabilities = found["probabilities"]
+        probabilities = prediction.json["probabilities"]
         return [
-            [found["label"], found["score"], *(probabilities[n] for n in sorted(probabilities))]
+            [
+                *labelling(config).cells(prediction.json),
+                *(probabilities[name] for name in sorted(probabilities)),
+            ]
         ]
 
     def explanation_examples(
@@ -227,10 +238,10 @@ class Sentiment(Task):
         so_far = np.full((len(ids), answers.shape[1]), np.nan)
         so_far[lengths - 1] = answers
         ranked = np.argsort(-so_far[-1], kind="stable")
-        best = ranked[0]
+        how = labelling(config)
         return Explanation(
             input=given,
-            answer=f"{processor.labels[best]} ({so_far[-1, best]:.1%})",
+            answer=how.describe(so_far[-1], processor.labels, calibration_of(model)),
             segments=[
                 Segment(
                     name="reads",
@@ -245,13 +256,22 @@ class Sentiment(Task):
         )
 
 
+def labelling(config: SentimentConfig) -> Labelling:
+    """Return how the texts of a config are labelled."""
+    return MultiLabel(config) if config.data.multi_label else SingleLabel(config)
+
+
 def probabilities(model: keras.Model, rows: Ragged, config: SentimentConfig) -> np.ndarray:
     """Class probabilities ``<float64>[len(rows), classes]``, in the order of ``rows``."""
+    return labelling(config).probabilities(logits_of(model, rows, config))
+
+
+def logits_of(model: keras.Model, rows: Ragged, config: SentimentConfig) -> np.ndarray:
+    """Outputs of the model ``<float64>[len(rows), classes]``, in the order of ``rows``."""
     out = np.zeros((len(rows), model.output_shape[-1]))
     order = np.arange(len(rows))
     for ids, which in Buckets.from_config(config.train, rows.lengths).batches(rows, order, order):
-        logits = np.asarray(model.predict_on_batch(ids.numpy()), np.float64)
-        out[which.numpy()] = softmax(logits, axis=-1)
+        out[which.numpy()] = np.asarray(model.predict_on_batch(ids.numpy()), np.float64)
     return out
 
 

@@ -110,7 +110,7 @@ def train_as_worker(config: Experiment, cluster: Cluster) -> None:
         loop.fit(
             _build(task, config, processor, strategy),
             task.feed(config, processor, splits),
-            task.objective(config),
+            task.objective(config, processor),
             config.train,
             folder=Path(empty),
             console=console,
@@ -216,7 +216,8 @@ class _Training:
         self._record_model(model)
         tracker.publish()
         examples = task.examples(config, processor, evaluation_model, self.splits)
-        feed, objective = task.feed(config, processor, self.splits), task.objective(config)
+        feed = task.feed(config, processor, self.splits)
+        objective = task.objective(config, processor)
         diagnose = _Diagnostics(self, evaluation_model, feed, objective)
 
         def on_epoch(state: loop.State) -> None:
@@ -245,7 +246,8 @@ class _Training:
             train_seconds=sum(record["epoch_seconds"] for record in state.history),
             peak_memory_mb=profiling.peak_memory_mb(),
         )
-        _save_model(evaluation_model, run.folder / "model.keras")
+        calibrated = task.calibrate(config, processor, evaluation_model, self.splits)
+        _save_model(calibrated, run.folder / "model.keras")
         return state
 
     def _record_model(self, model: keras.Model) -> None:

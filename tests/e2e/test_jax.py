@@ -23,6 +23,14 @@ pytestmark = pytest.mark.jax
 #: Overrides of each pipeline's small config: all kinds of decoders are among them.
 CASES = {
     "sentiment": ("sentiment", ["model.token_dropout=0"]),
+    "sentiment-weighted": (
+        "sentiment",
+        ["model.token_dropout=0", "train.class_weights={positive: 3}"],
+    ),
+    "sentiment-several-labels": (
+        "sentiment",
+        ["model.token_dropout=0", "data.multi_label=true"],
+    ),
     "captioning": ("captioning", ["model.encoder.fine_tune=true"]),
     "captioning-without-attention": ("captioning", ["model.decoder.attention=none"]),
     "translation": ("translation", []),
@@ -73,7 +81,7 @@ def test_tensorflow_computes_what_jax_learned(name, cases, on_jax):
     assert min(losses[name][1:]) < losses[name][0]
     case = prepare(*cases[name])
     model = keras.saving.load_model(folder / f"{name}.keras", compile=False)
-    model.compile(loss=case.task.objective(case.config).loss)
+    model.compile(loss=case.task.objective(case.config, case.processor).loss)
     found = model.evaluate(case.feed.validation(), verbose=0)
     # The weights are those of the best epoch by the monitored score, which need not be the loss.
     assert min(abs(found / loss - 1) for loss in losses[name]) < 1e-3

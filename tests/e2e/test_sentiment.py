@@ -56,9 +56,15 @@ def trained(trained_once) -> tuple[Path, dict]:
 def test_training_learns_what_the_words_say(trained):
     _, result = trained
     assert result["scores"]["accuracy"] >= 0.95
-    assert set(result["scores"]) == {
-        "accuracy", "macro_f1", "roc_auc", "loss", "calibration_error"
+    assert {name for name in result["scores"] if "/" not in name} == {
+        "accuracy", "macro_f1", "roc_auc", "loss",
+        "calibration_error", "calibration_error_before", "temperature",
     }  # fmt: skip
+    assert {name for name in result["scores"] if "/" in name} == {
+        f"{score}/{label}"
+        for score in ("precision", "recall", "f1", "support")
+        for label in ("negative", "positive")
+    }
 
 
 def test_a_run_folder_holds_all_there_is_to_know(trained):
@@ -73,7 +79,8 @@ def test_a_run_folder_holds_all_there_is_to_know(trained):
     for name in (
         "config.yaml", "history.json", "model.keras", "processor/vocabulary.json",
         "figures/learning_curves.png", "figures/confusion_matrix.png", "figures/reliability.png",
-        "figures/explained_1.html", "figures/explained_2.png",
+        "figures/explained_1.html", "figures/explained_2.png", "figures/coverage.png",
+        "figures/classes.png", "tables/classes.csv", "tables/thresholds.csv",
         "tables/worst_mistakes.csv", "tables/examples_by_epoch.csv", "savedmodel/saved_model.pb",
     ):  # fmt: skip
         assert (folder / name).stat().st_size > 0, name

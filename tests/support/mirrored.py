@@ -78,10 +78,21 @@ def classes() -> loop.Objective:
     )
 
 
+def weighted_classes() -> loop.Objective:
+    weights = [0.2, 3.0]
+    return loop.Objective(
+        loss=losses.ClassCrossentropy(weights),
+        metrics=lambda: [losses.WeightedAccuracy(weights)],
+        monitor="val_weighted_accuracy",
+        higher_is_better=True,
+    )
+
+
 def main(folder: Path) -> None:
     found = {}
     for name, make, objective in (
         ("classes", classifier, classes()),
+        ("weighted classes", classifier, weighted_classes()),
         ("tokens", tagger, losses.next_token()),
     ):
         ended = []

@@ -73,7 +73,7 @@ def train(file: Path, case: Case) -> list[float]:
     keys = case.config.train.model_copy(update={"epochs": EPOCHS, "health": 0, "patience": None})
     with tempfile.TemporaryDirectory() as checkpoints:
         state = loop.fit(
-            case.model, case.feed, case.task.objective(case.config), keys,
+            case.model, case.feed, case.task.objective(case.config, case.processor), keys,
             folder=Path(checkpoints), console=Console(silent=True),
         )  # fmt: skip
     case.model.save(file)

@@ -91,9 +91,13 @@ def _key(location: Sequence[str | int], locations: Locations) -> KeyPath:
     """Return pydantic's location of an error without the names of union members."""
     key: KeyPath = ()
     for part in location:
-        if (*key, part) in locations or part not in _UNION_MEMBERS:
+        if (*key, part) in locations or not _is_union_member(part):
             key = (*key, part)
     return key
+
+
+def _is_union_member(part: str | int) -> bool:
+    return part in _UNION_MEMBERS or str(part).startswith(("dict[", "literal["))
 
 
 def _suggest_key(key: KeyPath, model: type[BaseModel]) -> str:

@@ -164,7 +164,7 @@ class Task(ABC):
         """Return the model with its initial weights."""
 
     @abstractmethod
-    def objective(self, config: Any) -> Objective:
+    def objective(self, config: Any, processor: Any) -> Objective:
         """Return the loss, the metrics and the metric to monitor."""
 
     def encode(self, processor: Any, records: Sequence[Any]) -> tuple[Any, Any]:
@@ -302,6 +302,15 @@ class Task(ABC):
     def answer_rows(self, config: Any, prediction: Prediction) -> list[list[Any]]:
         """Return what a file has in `answer_columns` for a prediction: by default one row."""
         return [[json.dumps(prediction.json, ensure_ascii=False)]]
+
+    def calibrate(
+        self, config: Any, processor: Any, model: keras.Model, splits: Splits
+    ) -> keras.Model:
+        """Return the trained model with what remains to be learned from the validation split.
+
+        It is called once, before the model is saved; by default it changes nothing.
+        """
+        return model
 
     def examples(
         self, config: Any, processor: Any, model: keras.Model, splits: Splits

@@ -141,7 +141,7 @@ class EncoderDecoderTask(Task):
     def _write_attention(cls, prediction: Prediction, path: Path) -> None:
         save_figure(cls.attention_figure(prediction.json), path)
 
-    def objective(self, config: Any) -> Objective:
+    def objective(self, config: Any, processor: Any) -> Objective:
         return next_token(config.train.label_smoothing)
 
     def endpoints(self, config: Any, processor: Any, model: Any) -> dict[str, Endpoint]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import keras
@@ -111,14 +111,93 @@ class MeanLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="unfold")
 class ClassCrossentropy(MeanLoss):
-    """The mean of −log p of the class over the rows of a batch.
+    """The mean of −log p of the class over the rows of a batch, each times the weight of its class.
+
+    The mean is over the number of rows, as in Keras and scikit-learn, and not over the sum of
+    their weights: a rare class would else count less in each batch that it occurs in.
+
+    Args:
+        class_weights: A weight for each class; by default 1.
 
     Call: ``(targets <int>[batch], logits <float>[batch, classes])``.
     """
 
+    def __init__(self, class_weights: Sequence[float] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.class_weights = class_weights
+
     def parts(self, targets: Any, outputs: Any) -> tuple[Any, Any]:
         losses = keras.losses.sparse_categorical_crossentropy(targets, outputs, from_logits=True)
+        rows = ops.ones_like(losses)
+        if self.class_weights is not None:
+            losses = losses * weights_of(targets, self.class_weights, losses.dtype)
+        return losses, rows
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "class_weights": self.class_weights}
+
+
+def weights_of(targets: Any, class_weights: Sequence[float], dtype: Any) -> Any:
+    """Return the weight of the class of each row, ``[batch]``."""
+    weights = ops.convert_to_tensor(class_weights, dtype)
+    return ops.take(weights, ops.reshape(ops.cast(targets, "int32"), (-1,)))
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class WeightedAccuracy(keras.metrics.SparseCategoricalAccuracy):
+    """The share of rows with the right class, each row counted with the weight of its class.
+
+    With balanced weights, this is the mean of the recalls of the classes.
+
+    Args:
+        class_weights: A weight for each class.
+    """
+
+    def __init__(
+        self, class_weights: Sequence[float], name: str = "weighted_accuracy", **kwargs: Any
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        self.class_weights = class_weights
+
+    def update_state(self, targets: Any, outputs: Any, sample_weight: Any = None) -> None:
+        weights = weights_of(targets, self.class_weights, self.dtype)
+        (weights,) = weighted(sample_weight, weights)
+        super().update_state(targets, outputs, weights)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "class_weights": list(self.class_weights)}
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class LabelCrossentropy(MeanLoss):
+    """The mean over the rows of a batch, and over all labels, of the binary cross-entropy.
+
+    Call: ``(targets <int>[batch, most], logits <float>[batch, labels])``, where a row of targets
+    has the numbers of its labels, counted from 1; 0 is padding.
+    """
+
+    def parts(self, targets: Any, outputs: Any) -> tuple[Any, Any]:
+        losses = label_losses(targets, outputs)
         return losses, ops.ones_like(losses)
+
+
+def label_losses(targets: Any, logits: Any) -> Any:
+    """Return the binary cross-entropy of each row, the mean over all labels, ``[batch]``."""
+    numbers = ops.one_hot(ops.cast(targets, "int32"), logits.shape[-1] + 1, dtype=logits.dtype)
+    hot = ops.max(numbers, axis=1)[:, 1:]
+    # −log σ(z) where the label is given, −log σ(−z) where it is not.
+    return ops.mean(ops.softplus(logits) - hot * logits, axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="unfold")
+class LabelCrossentropyMean(keras.metrics.Mean):
+    """The mean of `label_losses` over all rows of an epoch."""
+
+    def __init__(self, name: str = "cross_entropy", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+
+    def update_state(self, targets: Any, logits: Any, sample_weight: Any = None) -> None:
+        super().update_state(label_losses(targets, logits), sample_weight)
 
 
 @keras.saving.register_keras_serializable(package="unfold")

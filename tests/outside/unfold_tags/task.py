@@ -118,7 +118,7 @@ class Tags(Task):
         logits = keras.layers.Dense(1 + len(processor.tags), dtype="float32", name="V")(hidden)
         return keras.Model(ids, logits, name="tags")
 
-    def objective(self, config: TagsConfig) -> Objective:
+    def objective(self, config: TagsConfig, processor: Any) -> Objective:
         return next_token()  # the mean cross-entropy of the targets that are not padding
 
     def encode(self, processor: WordTags, records: Sequence[Sentence]) -> tuple[Ragged, Ragged]:

@@ -438,7 +438,7 @@ def test_the_keys_of_a_config_have_their_effect(few):
     for part in (model.reader, model.decoder):
         rates = {one.rate for one in part.layers if isinstance(one, keras.layers.Dropout)}
         assert rates == {0.4}
-    assert TASK.objective(config_of(train={"label_smoothing": 0.3})).loss.smoothing == 0.3
+    assert TASK.objective(config_of(train={"label_smoothing": 0.3}), None).loss.smoothing == 0.3
     lower = TASK.fit_processor(config_of(text={"min_count": 30}), Splits(few, few, few, "", {}))
     assert lower.size < processor.size
 

@@ -27,7 +27,7 @@ def trained(settings: ForecastingConfig, values, edges, folder, epochs: int = 6)
     loop.fit(
         model,
         WindowFeed(settings, scales, train, validation),
-        task.TASK.objective(settings),
+        task.TASK.objective(settings, scales),
         settings.train.model_copy(update={"epochs": epochs}),
         folder=folder,
         console=Console(),

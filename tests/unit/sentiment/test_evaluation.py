@@ -123,6 +123,78 @@ def test_calibration_error_of_the_extremes():
     assert error(np.full(4, 0.75), np.array([1, 1, 1, 0], bool)) == pytest.approx(0.0)
 
 
+# Classes
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 40), st.integers(2, 5), st.integers(0, 99))
+def test_scores_of_classes_equal_the_ones_of_sklearn(rows, classes, seed):
+    truth, probabilities = random_scores(rows, classes, seed)
+    labels = [f"c{i}" for i in range(classes)]
+    evaluation = of(truth, probabilities, labels)
+    predicted = probabilities.argmax(axis=1)
+    expected = metrics.precision_recall_fscore_support(
+        truth, predicted, labels=np.arange(classes), zero_division=0
+    )
+    for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+        found = [evaluation.scores[f"{name}/{label}"] for label in labels]
+        np.testing.assert_allclose(found, values)
+    table = evaluation.tables["classes"]
+    assert table.columns == ["class", "precision", "recall", "f1", "support", "predicted"]
+    assert [row[0] for row in table.rows] == labels
+    columns = np.array([row[1:] for row in table.rows]).T
+    np.testing.assert_allclose(columns[:4], expected, atol=1e-4)
+    np.testing.assert_array_equal(columns[4], np.bincount(predicted, minlength=classes))
+
+
+def test_very_many_classes_have_their_scores_in_the_table_only():
+    truth, probabilities = random_scores(200, 60, 0)
+    evaluation = of(truth, probabilities, [f"c{i}" for i in range(60)])
+    assert not [name for name in evaluation.scores if "/" in name]
+    assert len(evaluation.tables["classes"].rows) == 60
+
+
+@pytest.mark.parametrize("label", ["C++", "../up", "a/b", "", "日本", "x" * 300, "a\nb"])
+def test_any_class_has_a_metric_that_stores_accept(label):
+    from pipelines.engine.runs import mlflow_names
+
+    evaluation = of([0, 1], [[0.9, 0.1], [0.1, 0.9]], [label, "other"])
+    keys = [mlflow_names.key(f"test/{name}") for name in evaluation.scores]
+    assert len(set(keys)) == len(evaluation.scores)
+    assert all(mlflow_names.key(key) for key in keys)
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("classes", [2, 60])
+def test_the_figure_of_classes_fits_on_a_page(classes, tmp_path):
+    truth, probabilities = random_scores(100, classes, 0)
+    figure = of(truth, probabilities, [f"$c{i}" for i in range(classes)]).figures["classes"]
+    plotting.save_figure(figure, tmp_path / "c.png")
+    assert max(png_size(tmp_path / "c.png")) < 2_500
+
+
+# Calibration
+
+
+@settings(max_examples=25)
+@given(st.floats(0.2, 5), st.integers(2, 4), st.integers(0, 99))
+def test_the_calibration_error_before_the_temperature(temperature, classes, seed):
+    truth, before = random_scores(30, classes, seed)
+    logits = np.log(before) / temperature
+    after = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = [f"c{i}" for i in range(classes)]
+    evaluation = evaluate(records(30), truth, after, labels, temperature=temperature)
+    plain = of(truth, before, labels).scores
+    assert plain["temperature"] == 1.0
+    assert plain["calibration_error_before"] == pytest.approx(plain["calibration_error"])
+    assert evaluation.scores["temperature"] == temperature
+    assert evaluation.scores["calibration_error_before"] == pytest.approx(
+        plain["calibration_error"], abs=1e-6
+    )
+    assert evaluation.scores["accuracy"] == plain["accuracy"]
+    assert len(evaluation.verdict) == (temperature != 1.0)
+
+
 # Mistakes
 
 
@@ -164,7 +236,7 @@ def test_figures_of_an_evaluation_are_drawn(tmp_path):
     for name, figure in of(truth, probabilities, ["a", "b", "c"]).figures.items():
         plotting.save_figure(figure, tmp_path / f"{name}.png")
     found = {p.stem: png_size(p) for p in tmp_path.iterdir()}
-    assert set(found) == {"confusion_matrix", "reliability"}
+    assert set(found) == {"confusion_matrix", "reliability", "coverage", "classes"}
     assert all(width > 300 and height > 300 for width, height in found.values())
 
 

@@ -327,6 +327,28 @@ def test_few_rows(write):
     assert "the validation split is empty (4 training rows)" in error(write("a.csv", *reviews(4)))
 
 
+# Rare classes
+
+
+def test_a_class_that_is_too_rare_is_pointed_at(write):
+    source = write("a.csv", *reviews(40), {"text": "so so", "label": "neutral"})
+    splits = load(source)
+    assert splits.report["notes"] == [
+        "only one training text of the class 'neutral'",
+        "no validation text of the class 'neutral'",
+        "no test text of the class 'neutral'",
+    ]
+    assert "notes" not in load(write("b.csv", *reviews(40))).report
+
+
+def test_of_many_rare_classes_some_are_named(write):
+    rare = [{"text": f"rare {i}", "label": f"r{i}"} for i in range(7)]
+    notes = load(write("a.csv", *reviews(40), *rare)).report["notes"]
+    assert notes[0] == (
+        "only one training text of the class 'r0', 'r1', 'r2', 'r3', 'r4' and 2 more"
+    )
+
+
 # Rows that cannot be used, and rows that are not wanted
 
 

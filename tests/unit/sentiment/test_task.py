@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from pipelines.engine.config.schema import BucketTrainConfig
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.splits import Splits
 from pipelines.sentiment import model as models
+from pipelines.sentiment.calibration import calibration_of
 from pipelines.sentiment.config import (
     SentimentConfig,
     SentimentDataConfig,
     SentimentModelConfig,
     SentimentTextConfig,
+    SentimentTrainConfig,
 )
 from pipelines.sentiment.processor import TextClasses
 from pipelines.sentiment.records import LabelledText
@@ -22,7 +23,7 @@ CONFIG = SentimentConfig(
     data=SentimentDataConfig(source="reviews.csv"),
     text=SentimentTextConfig(min_count=1, max_tokens=4, keep="head"),
     model=SentimentModelConfig(cell="gru", units=[4], embedding=3, bidirectional=True),
-    train=BucketTrainConfig(batch_size=4, buckets=3),
+    train=SentimentTrainConfig(batch_size=4, buckets=3),
 )
 LABELS = ["bad", "good", "größer"]
 
@@ -83,6 +84,64 @@ def test_numbers_of_labels(processor):
     assert numbers.dtype == np.int32
     with pytest.raises(UserError, match="not trained on the label 'neutral'; it knows: bad, good,"):
         processor.numbers(["good", "neutral"])
+
+
+def weights_of(class_weights, splits) -> list[float] | None:
+    train = CONFIG.train.model_copy(update={"class_weights": class_weights})
+    config = CONFIG.model_copy(update={"train": train})
+    return TASK.fit_processor(config, splits).class_weights
+
+
+def test_balanced_weights_are_those_of_sklearn(splits):
+    from sklearn.utils.class_weight import compute_class_weight
+
+    some = Splits(splits.train[:13], [], [], fingerprint="", report={})
+    found = weights_of("balanced", some)
+    truth = [r.label for r in some.train]
+    expected = compute_class_weight("balanced", classes=np.array(LABELS), y=truth)
+    np.testing.assert_allclose(found, expected)
+    assert weights_of(None, some) is None
+
+
+def test_classes_without_a_weight_have_the_weight_one(splits):
+    assert weights_of({"good": 2.5}, splits) == [1.0, 2.5, 1.0]
+    with pytest.raises(UserError) as caught:
+        weights_of({"neutral": 3.0, "good": 2.0}, splits)
+    assert str(caught.value) == (
+        "train.class_weights: no training text has the class 'neutral'; "
+        "there are: bad, good, größer"
+    )
+
+
+def test_weights_are_saved_with_the_processor(tmp_path):
+    TextClasses(SentimentTextConfig(), ["a"], ["x", "y"], [0.5, 2.0]).save(tmp_path)
+    processor = TextClasses.load(tmp_path)
+    assert processor.class_weights == [0.5, 2.0]
+    objective = TASK.objective(CONFIG, processor)
+    assert objective.loss.class_weights == [0.5, 2.0]
+    assert objective.monitor == "val_weighted_accuracy"
+    assert [m.name for m in objective.metrics()] == ["accuracy", "weighted_accuracy"]
+    plain = TASK.objective(CONFIG, TextClasses(SentimentTextConfig(), ["a"], ["x", "y"]))
+    assert (plain.loss.class_weights, plain.monitor) == (None, "val_accuracy")
+
+
+def test_the_model_is_calibrated_on_the_validation_split(splits, processor):
+    many = Splits(splits.train, splits.train * 20, splits.test, fingerprint="", report={})
+    model = TASK.build(CONFIG, processor)
+    V = model.get_layer("V")
+    V.set_weights([w * 30 for w in V.get_weights()])  # much too sure
+    after = TASK.calibrate(CONFIG, processor, model, many)
+    temperature = calibration_of(after).temperature
+    assert temperature > 2
+    rows, truth = TASK.encode(processor, many.validation)
+
+    def loss(model) -> float:
+        p = probabilities(model, rows, CONFIG)
+        return float(-np.log(p[np.arange(len(truth)), truth]).mean())
+
+    assert loss(after) < loss(model)
+    off = CONFIG.model_copy(update={"calibration": "none"})
+    assert TASK.calibrate(off, processor, model, many) is model
 
 
 def test_feed_gives_each_record_with_its_label(splits, processor):

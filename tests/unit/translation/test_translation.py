@@ -330,7 +330,7 @@ def test_the_keys_of_a_config_have_their_effect():
         return interpreter(config_of(model=small(**settings).model_dump()))._model
 
     assert model_of(tied=False).count_params() > model_of(tied=True).count_params()
-    assert TASK.objective(config_of(train={"label_smoothing": 0.3})).loss.smoothing == 0.3
+    assert TASK.objective(config_of(train={"label_smoothing": 0.3}), None).loss.smoothing == 0.3
     dropping = model_of(dropout=0.4)
     for part in (dropping.reader, dropping.decoder):
         rates = {one.rate for one in part.layers if isinstance(one, keras.layers.Dropout)}

@@ -18,6 +18,7 @@ from pipelines.sentiment.config import (
     SentimentDataConfig,
     SentimentModelConfig,
     SentimentTextConfig,
+    SentimentTrainConfig,
 )
 from tests.support import ROOT
 
@@ -399,7 +400,7 @@ def test_overrides_change_nothing_else_and_the_last_one_wins(write):
     expected = Toy(
         seed=2,
         data=SentimentDataConfig(source="reviews.csv"),
-        train=BucketTrainConfig(epochs=4, patience=2),
+        train=SentimentTrainConfig(epochs=4, patience=2),
     )
     assert config == expected
 
@@ -418,6 +419,14 @@ def test_overrides_change_nothing_else_and_the_last_one_wins(write):
         ("data.labels={0: x}", "data.labels: must have 2 entries or more, "
          "not {'0': 'x'}"),
         ("extra.dropout=1", "extra.dropout: must be less than 1.0, not 1"),
+        ("train.class_weights={a: -1}", "train.class_weights.a: must be greater than 0, not -1"),
+        ("train.class_weights.a=0", "train.class_weights.a: must be greater than 0, not 0"),
+        ("train.class_weights={a: x}", "train.class_weights.a: must be a number, not 'x'"),
+        ("train.class_weights=even", "train.class_weights: must be balanced, a weight for each "
+         "class as in {spam: 5}, or null, not 'even'"),
+        ("decision.threshold=1.5", "decision.threshold: must be at most 1, not 1.5"),
+        ("decision.accuracy=0", "decision.accuracy: must be greater than 0, not 0"),
+        ("data.separator=''", "data.separator: string should have at least 1 character, not ''"),
     ],
 )  # fmt: skip
 def test_error_in_an_override_is_located_there(write, override, message):
@@ -474,7 +483,10 @@ experiments = st.builds(
         SentimentModelConfig, units=st.lists(st.integers(1, 9), min_size=1, max_size=3)
     ),
     train=st.builds(
-        BucketTrainConfig,
+        SentimentTrainConfig,
+        class_weights=st.one_of(
+            st.none(), st.just("balanced"), st.dictionaries(texts, st.floats(1e-9, 1e9))
+        ),
         learning_rate=st.floats(1e-300, 1e300),
         clip_norm=st.one_of(st.none(), st.floats(1e-9, 1e9)),
     ),
@@ -493,7 +505,7 @@ def test_dump_is_plain_yaml_in_the_order_of_the_fields(write):
     config = load(write(MINIMAL + "name: 日本\n"), "name=x")
     values = YAML(typ="safe").load(configs.dump(config))
     assert list(values) == ["task", "name", "registered_model", "seed", "device", "data", "train",
-                            "text", "model", "extra"]  # fmt: skip
+                            "text", "model", "calibration", "decision", "extra"]  # fmt: skip
     assert values["train"]["learning_rate"] == 0.001
 
 

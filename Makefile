@@ -126,8 +126,8 @@ serve: $(READY) ## Serve exported models as TensorFlow Serving does (MODELS="...
 export-%: $(READY) ## Write exports/NAME/VERSION, a SavedModel for serving (default: the champion)
 	@$(BIN)/unfold export $* $(run_flags) $(name_flags) $(config_flags) $(json_flags)
 
-compare-%: $(READY) ## Train a config's variants over several seeds: a table (CONFIG, SET, SEEDS, ONLY)
-	@$(BIN)/unfold compare $* $(config_flags) $(name_flags) $(set_flags) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ONLY),--only $(ONLY)) $(json_flags)
+compare-%: $(READY) ## Train a config's variants over several seeds: a table (CONFIG, SET, SEEDS, FOLDS, ONLY)
+	@$(BIN)/unfold compare $* $(config_flags) $(name_flags) $(set_flags) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FOLDS),--folds $(FOLDS)) $(if $(ONLY),--only $(ONLY)) $(json_flags)
 
 sweep-%: $(READY) ## Search a config's best keys (CONFIG, SPACE, SET, TRIALS, WORKERS, STORAGE)
 	@$(BIN)/unfold sweep $* $(config_flags) $(name_flags) $(if $(SPACE),--space '$(SPACE)') $(set_flags) $(if $(TRIALS),--trials $(TRIALS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORAGE),--storage '$(STORAGE)') $(json_flags)

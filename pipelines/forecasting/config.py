@@ -33,6 +33,12 @@ class ForecastingDataConfig(DataConfig):
         # The splits are shares or dates.
         return as_list(self.source)
 
+    def fold_problem(self) -> str | None:
+        return (
+            "series are split by time, and the test of each forecasting run is a backtest from "
+            "every origin; test on other years with data.validation, data.test and data.end"
+        )
+
     date: CoercedStr = "date"
     """The column with the date."""
     date_format: str | None = None

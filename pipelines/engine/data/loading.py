@@ -13,13 +13,21 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from pipelines.engine.config.folds import Fold
 from pipelines.engine.config.schema import DataConfig, TextDataConfig, as_list
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import disk
 from pipelines.engine.data.sources.missing import label_text
 from pipelines.engine.data.sources.reading import read as read_rows
 from pipelines.engine.data.sources.rows import Row, RowReport
-from pipelines.engine.data.splits import Splits, digests, fingerprint, split_shares
+from pipelines.engine.data.splits import (
+    Splits,
+    digests,
+    fingerprint,
+    smallest_stratum,
+    split_fold,
+    split_shares,
+)
 
 #: A source with fewer distinct documents is split inside each document: a share of so few
 #: documents would be a poor sample.
@@ -123,14 +131,20 @@ def load(data: DataConfig, spec: RecordSpec[R], *, seed: int) -> Splits:
             shares[name] = given
         else:
             held_out[name] = read_all(given)
+    fold = None if data.fold is None else Fold.parse(data.fold)
+    if fold is not None:
+        shares["test"] = 1 / fold.folds
     if sum(shares.values()) >= 1:
+        tested = "data.test" if fold is None else "data.fold"
         raise UserError(
-            f"data.test and data.validation hold out {sum(shares.values()):.0%} of {_name(data)}: "
+            f"{tested} and data.validation hold out {sum(shares.values()):.0%} of {_name(data)}: "
             "nothing is left to train on"
         )
     keys = _keys(records, spec.key)
     dropped = 0
-    if spec.cut is not None and any(shares.values()) and len(np.unique(keys)) < MIN_DOCUMENTS:
+    if fold is not None:
+        splits = _divide_into_folds(records, keys, spec, data, fold, shares["validation"], seed)
+    elif spec.cut is not None and any(shares.values()) and len(np.unique(keys)) < MIN_DOCUMENTS:
         # Documents that are held out whole must be removed before the others are cut.
         held_keys = np.concatenate(
             [keys[:0], *(_keys(split, spec.key) for split in held_out.values())]
@@ -149,6 +163,38 @@ def load(data: DataConfig, spec: RecordSpec[R], *, seed: int) -> Splits:
         spec.validate(splits)
     _require_records(splits, data)
     return _report_splits(splits, spec, report)
+
+
+def _divide_into_folds(
+    records: Sequence[R],
+    keys: np.ndarray,
+    spec: RecordSpec[R],
+    data: DataConfig,
+    fold: Fold,
+    validation: float,
+    seed: int,
+) -> dict[str, Sequence[R]]:
+    """Return the splits of one fold; see `split_fold`.
+
+    Raises:
+        UserError: There are too few different records, or documents that would have to be cut.
+    """
+    if spec.cut is not None and (count := len(np.unique(keys))) < MIN_DOCUMENTS:
+        raise UserError(
+            f"{_name(data)}: has {count} documents, and folds need {MIN_DOCUMENTS}: fewer are "
+            "split inside each document, whose end is the test; leave out the folds"
+        )
+    strata = _strata(records, spec.stratum)
+    example, count = smallest_stratum(keys, strata)
+    if count < fold.folds:
+        of = f" of {spec.stratum(records[example])!r}" if len(np.unique(strata)) > 1 else ""
+        remedy = f"use {count} folds or fewer" if count > 1 else "give more rows of it"
+        raise UserError(
+            f"{_name(data)}: has only {count} different record(s){of} for {fold.folds} folds; "
+            f"{remedy}"
+        )
+    rows = split_fold(keys, strata, fold, validation, seed)
+    return {name: disk.select(records, indices) for name, indices in rows.items()}
 
 
 def _report_splits(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from pipelines.engine.config.folds import Fold
 
 
 def split_shares(
@@ -29,10 +32,7 @@ def split_shares(
         Sorted indices by name; ``train`` has the remaining ones.
     """
     names = ("train", *shares)
-    # Number the keys and strata, so that memory holds arrays instead of objects.
-    _, first, key_of = np.unique(np.asarray(keys), return_index=True, return_inverse=True)
-    _, strata_of = np.unique(np.asarray(strata), return_inverse=True)
-    stratum_of = strata_of[first] if len(first) else first
+    first, key_of, stratum_of = _number(keys, strata)
     by_appearance = np.argsort(first, kind="stable")
     rng = np.random.default_rng([seed, 0x5B117])
     side = np.zeros(len(first), np.int8)
@@ -45,6 +45,66 @@ def split_shares(
             start += count
     sides = side[key_of]
     return {name: np.flatnonzero(sides == number) for number, name in enumerate(names)}
+
+
+def split_fold(
+    keys: np.ndarray,
+    strata: np.ndarray,
+    fold: Fold,
+    validation: float,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Split indices for one fold of a cross-validation; equal keys always stay together.
+
+    Over all folds, every index is in exactly one test split.
+
+    Args:
+        keys: As for `split_shares`.
+        strata: As for `split_shares`; each has at least as many distinct keys as there are folds.
+        fold: The test fold.
+        validation: The share of all distinct keys for the validation split.
+        seed: The same seed gives the same folds.
+
+    Returns:
+        Sorted indices of ``train``, ``validation`` and ``test``.
+    """
+    from sklearn.model_selection import StratifiedKFold  # takes a second to import
+
+    number, folds = fold
+    first, key_of, stratum_of = _number(keys, strata)
+    by_appearance = np.argsort(first, kind="stable")
+    divided = StratifiedKFold(folds, shuffle=True, random_state=seed).split(
+        by_appearance, stratum_of[by_appearance]
+    )
+    _, tested = next(itertools.islice(divided, number - 1, None))
+    in_test = np.isin(key_of, by_appearance[tested])
+    rest = np.flatnonzero(~in_test)
+    share = validation * folds / (folds - 1)
+    parts = split_shares(keys[rest], strata[rest], {"validation": share}, seed)
+    return {name: rest[part] for name, part in parts.items()} | {"test": np.flatnonzero(in_test)}
+
+
+def smallest_stratum(keys: np.ndarray, strata: np.ndarray) -> tuple[int, int]:
+    """Return an index of the stratum with the fewest distinct keys, and their number."""
+    first, _, stratum_of = _number(keys, strata)
+    counts = np.bincount(stratum_of)
+    # The stratum of a key is that of its first record, so a stratum may have no key of its own.
+    smallest = min(np.flatnonzero(counts), key=lambda stratum: counts[stratum])
+    return int(first[stratum_of == smallest].min()), int(counts[smallest])
+
+
+def _number(
+    keys: Sequence[Any] | np.ndarray, strata: Sequence[Any] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number the distinct keys and strata, so that memory holds arrays instead of objects.
+
+    Returns:
+        For each distinct key, the index of its first record; for each record, its key; and for
+        each distinct key, its stratum.
+    """
+    _, first, key_of = np.unique(np.asarray(keys), return_index=True, return_inverse=True)
+    _, strata_of = np.unique(np.asarray(strata), return_inverse=True)
+    return first, key_of, strata_of[first] if len(first) else first
 
 
 def digests(keys: Iterable[str], count: int) -> np.ndarray:

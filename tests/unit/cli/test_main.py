@@ -24,13 +24,14 @@ OPTIONS = {
     "promote": "--run --name --force --json",
     "track": "--run --name",
     "serve": "--config --host --port --grpc-port --set",
-    "compare": "--config --name --set --seeds --only --json",
+    "image": "--kind",
+    "compare": "--config --name --set --seeds --folds --only --json",
     "sweep": "--config --name --space --set --trials --workers --storage --json",
     "demo": "--host --port",
     "lab": "--fast --only --seed",
     "ui": "--host --port",
 }
-WITHOUT_TASK = ("serve", "demo", "lab", "ui")
+WITHOUT_TASK = ("serve", "image", "demo", "lab", "ui")
 
 
 def exit_code(*arguments: str) -> int:

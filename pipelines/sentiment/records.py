@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pipelines.engine.config.schema import as_list, as_text
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import loading
+from pipelines.engine.data.inputs import read_inputs
 from pipelines.engine.data.sources.missing import is_missing, label_text
 from pipelines.engine.data.sources.rows import Row
 from pipelines.engine.data.splits import Splits
@@ -47,12 +49,40 @@ def load(config: SentimentConfig) -> Splits:
     return splits
 
 
-def _parse(row: Row, data: SentimentDataConfig) -> LabelledText | str:
-    text, label = row.fields[data.text], label_text(row.fields[data.label])
+def load_inputs(
+    config: SentimentConfig, source: str, report: dict[str, Any]
+) -> Sequence[LabelledText]:
+    """Read the texts of new data; where there are no labels, they are empty.
+
+    Raises:
+        UserError: the source cannot be read, or has too many unusable rows.
+    """
+    data = config.data
+
+    def parser(labelled: bool) -> loading.RowParser[LabelledText]:
+        return loading.RowParser(
+            columns=[data.text, data.label] if labelled else [data.text],
+            parse=lambda row: _parse(row, data) if labelled else _parse_text(row, data),
+            content=lambda r: (r.label, r.text),
+        )
+
+    return read_inputs(source, data, parser, report)
+
+
+def _parse_text(row: Row, data: SentimentDataConfig) -> LabelledText | str:
+    text = row.fields[data.text]
     if is_missing(text):
         return "empty text"
     if not isinstance(text, str):
         return f"{data.text!r} is not text"
+    return LabelledText(text, "", row.place)
+
+
+def _parse(row: Row, data: SentimentDataConfig) -> LabelledText | str:
+    found = _parse_text(row, data)
+    if isinstance(found, str):
+        return found
+    label = label_text(row.fields[data.label])
     if label is None:
         return f"{data.label!r} is not a label"
     written = as_text(row.fields[data.label])
@@ -62,7 +92,7 @@ def _parse(row: Row, data: SentimentDataConfig) -> LabelledText | str:
         return "no label"
     if data.labels is not None and label not in data.labels:
         return f"unknown label {label[:40]!r}"
-    return LabelledText(text, data.labels[label] if data.labels is not None else label, row.place)
+    return replace(found, label=data.labels[label] if data.labels is not None else label)
 
 
 #: More labels than this are not classes if most rows have a label of their own.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -20,12 +20,14 @@ from pipelines.engine.data.ragged import PADDING, Ragged
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain.explanation import Explanation, Segment
 from pipelines.engine.export import stateful
+from pipelines.engine.export.digest import Measure
 from pipelines.engine.export.savedmodel import Endpoint
 from pipelines.engine.tasks.base import EXAMPLES, Evaluation, Prediction, Task, shorten
+from pipelines.engine.tasks.comparable import Feature
 from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.engine.training import loop
 from pipelines.engine.training.losses import ClassCrossentropy
-from pipelines.sentiment import evaluation, records
+from pipelines.sentiment import evaluation, features, records
 from pipelines.sentiment import model as models
 from pipelines.sentiment.config import SentimentConfig
 from pipelines.sentiment.processor import TextClasses
@@ -181,6 +183,31 @@ class Sentiment(Task):
                 "probabilities": dict(ranked),
             },
         )
+
+    def read_inputs(
+        self, config: SentimentConfig, source: str, report: dict[str, Any]
+    ) -> Sequence[LabelledText]:
+        return records.load_inputs(config, source, report)
+
+    def features(
+        self,
+        config: SentimentConfig,
+        processor: TextClasses,
+        model: keras.Model,
+        records: Sequence[LabelledText],
+    ) -> dict[str, Feature]:
+        def answer(rows: Ragged) -> np.ndarray:
+            return probabilities(model, rows, config).argmax(axis=-1)
+
+        return features.features(processor, records, answer)
+
+    def measures(self, config: SentimentConfig) -> Sequence[Measure]:
+        return features.MEASURES
+
+    def requests(
+        self, config: SentimentConfig, records: Sequence[LabelledText]
+    ) -> Iterable[dict[str, tf.Tensor]]:
+        return (self.request(config, record) for record in records)
 
     def explanation_examples(
         self, config: SentimentConfig, splits: Splits, count: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -131,6 +131,10 @@ class EncoderDecoderTask(Task):
 
     def request(self, config: Any, example: Any) -> dict[str, tf.Tensor]:
         return decoding_request(self.input_name, [self.content(example)], config.decoding)
+
+    def requests(self, config: Any, records: Sequence[Any]) -> Iterable[dict[str, tf.Tensor]]:
+        """Return a request for each record; see `Comparable`."""
+        return (self.request(config, record) for record in records)
 
     def examples(
         self, config: Any, processor: Any, model: Seq2Seq, splits: Splits

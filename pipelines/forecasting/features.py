@@ -7,7 +7,7 @@ Steps close in time are alike, so that they count in groups of as many as the mo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,10 +79,13 @@ def features(
         "missing": Feature(missing, Wording("Values, by whether they are missing,")),
     }
     if config.model.level or config.data.values == "levels":
-        found["level"] = of_steps([p.levels for p in parts], "Values", unit="deviations")
-    for i, name in enumerate(_covariates(config)):
+        found["level"] = of_steps(
+            [p.levels for p in parts], "Values", "lower", "higher", "deviations"
+        )
+    for i, (kind, name) in enumerate(_covariates(config)):
         arrays = [p.covariates[:, i] for p in parts]
-        found[name] = of_steps(arrays, f"Values of {name}", "lower", "higher", "deviations")
+        wording = (f"Values of {name}", "lower", "higher", "deviations")
+        found[f"{kind}_{name}"] = of_steps(arrays, *wording)
     return found | _forecasts(config, scales, model, slices, blocks)
 
 
@@ -99,14 +102,16 @@ class _Blocks:
         return np.searchsorted(self._times, seconds) // self._steps
 
 
+@dataclass(frozen=True)
 class _Steps:
     """The steps of a slice: arrays ``[steps]``, and ``covariates [steps, covariates]``."""
 
-    def __init__(self, name: str, **arrays: np.ndarray) -> None:
-        self.name = name
-        self.changes, self.levels = arrays["changes"], arrays["levels"]
-        self.hours, self.blocks = arrays["hours"], arrays["blocks"]
-        self.covariates = arrays["covariates"]
+    name: str
+    changes: np.ndarray
+    levels: np.ndarray
+    hours: np.ndarray
+    blocks: np.ndarray
+    covariates: np.ndarray
 
     @classmethod
     def of(
@@ -127,9 +132,10 @@ class _Steps:
         )
 
 
-def _covariates(config: ForecastingConfig) -> list[str]:
+def _covariates(config: ForecastingConfig) -> list[tuple[str, str]]:
+    """Return the kind and the name of each further input, in the order of `covariates_of`."""
     ratios = [f"{above}/{below}" for above, below in config.data.ratios.items()]
-    return [*config.data.columns, *ratios]
+    return [*(("column", name) for name in config.data.columns), *(("ratio", r) for r in ratios)]
 
 
 def _volatility(changes: np.ndarray, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

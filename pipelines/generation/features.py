@@ -25,10 +25,10 @@ def features(
     documents = processor.encode([document.text for document in records])
     pieces, document_of = _cut(documents)
     losses, numbers = piece_losses(model, documents, _PIECE)
-    has_unknown = processor.level != "subword"
+    unit, has_unknown = UNITS[processor.level], processor.level != "subword"
     return {
-        "tokens": length_feature(documents, "Texts", UNITS[processor.level]),
-        **token_features(pieces, processor, has_unknown=has_unknown, groups=document_of),
+        "tokens": length_feature(documents, "Texts", unit),
+        **token_features(pieces, processor, unit, has_unknown=has_unknown, groups=document_of),
         "loss": Feature(losses, Wording("Losses", unit="nats a token"), numbers),
     }
 

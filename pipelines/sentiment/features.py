@@ -37,7 +37,7 @@ def features(
     rows = processor.encode([r.text for r in records])
     found = {
         "tokens": length_feature(rows, "Texts", "words"),
-        **token_features(rows, processor.tokenizer),
+        **token_features(rows, processor.tokenizer, "words"),
     }
     labels = np.array([r.label for r in records])
     known = labels != ""

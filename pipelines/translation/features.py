@@ -33,7 +33,7 @@ def features(
     rows = processor.input.encode([pair.input for pair in records])
     found = {
         "tokens": length_feature(rows, "Texts", UNITS[level]),
-        **token_features(rows, processor.input, has_unknown=level != "subword"),
+        **token_features(rows, processor.input, UNITS[level], has_unknown=level != "subword"),
     }
     translated = [pair for pair in records if pair.output]
     if translated:

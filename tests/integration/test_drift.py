@@ -138,7 +138,9 @@ def test_data_like_that_of_training_is_no_drift(trained, tmp_path):
 
 #: Features that are not stationary in the data of `prices`: its volatility comes in waves, and
 #: the validation split is a part of one.
-LEVELS = {"forecasting": {"change", "volatility", "high/low", "interval", "error", "variation"}}
+LEVELS = {
+    "forecasting": {"change", "volatility", "ratio_high/low", "interval", "error", "variation"}
+}
 
 
 @every_task
@@ -290,12 +292,9 @@ def test_film_reviews_are_like_others_and_one_liners_are_not(tmp_path, monkeypat
     assert {f["drift"] for f in same["features"]} == {"none"}, same["sentences"]
     assert same["sentences"] == ["No drift: the new data is like that of training."]
     lines = [row for row in rows if row[2] == "rotten_tomatoes"][:2000]
-    other = ok(
-        unfold_in_process(
-            "drift", "sentiment", "--json", "--data", table(tmp_path / "other.csv", [header, *lines]),
-            "--set", "data.where={source: rotten_tomatoes}",
-        )
-    )  # fmt: skip
+    new = table(tmp_path / "lines.csv", [header, *lines])
+    where = ["--set", "data.where={source: rotten_tomatoes}"]
+    other = ok(unfold_in_process("drift", "sentiment", "--json", "--data", new, *where))
     assert features(other, "much") >= {"tokens", "characters", "words", "vocabulary"}
     assert "true_label" in features(other, "none")
     assert any("are much shorter than in training: median 2" in s for s in other["sentences"])

@@ -26,6 +26,7 @@ def length_feature(rows: Ragged, subject: str, unit: str) -> Feature:
 def token_features(
     rows: Ragged,
     vocabulary: Vocabulary,
+    unit: str,
     *,
     has_unknown: bool = True,
     groups: np.ndarray | None = None,
@@ -35,6 +36,7 @@ def token_features(
     Args:
         rows: The ids of each text, or of a piece of one.
         vocabulary: What the ids stand for.
+        unit: What a token is, in the plural.
         has_unknown: Whether there can be unknown tokens.
         groups: ``<int>[rows]``, the text of each piece; by default each row is a text.
     """
@@ -43,14 +45,14 @@ def token_features(
 
     def name(category: str) -> str:
         number = int(category) - RESERVED
-        return repr(vocabulary.vocabulary[number].strip()) if number >= 0 else "unknown words"
+        return repr(vocabulary.vocabulary[number].strip()) if number >= 0 else "unknown ones"
 
-    tokens = Feature(np.asarray(rows.values), Wording("Words", categories=name), text_of)
+    tokens = Feature(np.asarray(rows.values), Wording(unit.capitalize(), categories=name), text_of)
     if not has_unknown:
         return {"vocabulary": tokens}
     filled = rows.lengths > 0
     unknown = np.bincount(row_of, weights=rows.values == UNKNOWN, minlength=len(rows))
     shares = unknown[filled] / rows.lengths[filled]
-    wording = Wording("Unknown words", "rarer", "more frequent", "%")
+    wording = Wording(f"Unknown {unit}", "rarer", "more frequent", "%")
     where = None if groups is None else groups[filled]
     return {"vocabulary": tokens, "unknown_words": Feature(shares, wording, where)}

@@ -61,31 +61,29 @@ def features(
     parts = [_Steps.of(part, config, scales, blocks) for part in slices]
     groups = np.concatenate([part.blocks for part in parts])
 
-    def of_steps(arrays: Sequence[np.ndarray], *wording: str) -> Feature:
-        return Feature(np.concatenate(arrays), Wording(*wording), groups)
+    def of_steps(arrays: Sequence[np.ndarray], wording: Wording) -> Feature:
+        return Feature(np.concatenate(arrays), wording, groups)
 
     known = [np.full(len(part.blocks), part.name) for part in parts]
     volatility = [_volatility(part.changes, part.blocks) for part in parts]
     missing = _missing(slices)
     found = {
-        "change": of_steps([p.changes for p in parts], "Changes", "lower", "higher", "deviations"),
+        "change": of_steps([p.changes for p in parts], Wording("Changes", unit="deviations")),
         "volatility": Feature(
             np.concatenate([values for values, _ in volatility]),
             Wording("Changes", "calmer", "wilder", "deviations"),
             np.concatenate([numbers for _, numbers in volatility]),
         ),
-        "hours": of_steps([p.hours for p in parts], "Steps", "shorter", "longer", "hours"),
-        "series": of_steps(known, "Series, by whether training had them,"),
+        "hours": of_steps([p.hours for p in parts], Wording("Steps", "shorter", "longer", "hours")),
+        "series": of_steps(known, Wording("Series, by whether training had them,")),
         "missing": Feature(missing, Wording("Values, by whether they are missing,")),
     }
     if config.model.level or config.data.values == "levels":
-        found["level"] = of_steps(
-            [p.levels for p in parts], "Values", "lower", "higher", "deviations"
-        )
+        found["level"] = of_steps([p.levels for p in parts], Wording("Values", unit="deviations"))
     for i, (kind, name) in enumerate(_covariates(config)):
         arrays = [p.covariates[:, i] for p in parts]
-        wording = (f"Values of {name}", "lower", "higher", "deviations")
-        found[f"{kind}_{name}"] = of_steps(arrays, *wording)
+        wording = Wording(f"Values of {name}", unit="deviations")
+        found[f"{kind}_{name}"] = of_steps(arrays, wording)
     return found | _forecasts(config, scales, model, slices, blocks)
 
 
@@ -175,10 +173,9 @@ def _forecasts(
         widths.append((high - low) / unit)
     groups = blocks.of(windows.times[windows.first_origins + 1])
 
-    def feature(arrays: list[Any], *wording: str) -> Feature:
-        return Feature(np.concatenate(arrays).astype(np.float64), Wording(*wording), groups)
+    def feature(arrays: list[Any], wording: Wording) -> Feature:
+        return Feature(np.concatenate(arrays).astype(np.float64), wording, groups)
 
-    return {
-        "error": feature(errors, "Errors of forecasts", "smaller", "larger", "deviations"),
-        "interval": feature(widths, "Intervals of forecasts", "narrower", "wider", "deviations"),
-    }
+    error = Wording("Errors of forecasts", "smaller", "larger", "deviations")
+    width = Wording("Intervals of forecasts", "narrower", "wider", "deviations")
+    return {"error": feature(errors, error), "interval": feature(widths, width)}

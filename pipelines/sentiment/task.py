@@ -197,7 +197,7 @@ class Sentiment(Task):
         records: Sequence[LabelledText],
     ) -> dict[str, Feature]:
         def answer(rows: Ragged) -> np.ndarray:
-            return probabilities(model, rows, config).argmax(axis=-1)
+            return np.argmax(probabilities(model, rows, config), axis=-1)
 
         return features.features(processor, records, answer)
 

@@ -31,7 +31,7 @@ _KEPT_BINS, _COMPARED_BINS = 50, 10
 _PER_BIN = 20
 #: Categories that are kept; others are counted together.
 _CATEGORIES = 50
-#: Expected count of a category that is compared by itself, if there are more than a few.
+#: Smallest expected count of a category that is compared by itself.
 _EXPECTED = 5
 
 Verdict = Literal["none", "some", "much", "too few"]
@@ -188,7 +188,7 @@ def compare(reference: Histogram, counts: Sequence[int] | np.ndarray, features: 
     p, q = (merged(c, groups_of(reference, min(n, m))) for c in (old, new))
     spread = 1 / n + 1 / m
     level = FALSE_ALARMS / features
-    noise = float(chdtri(max(len(p) - 1, 1), level)) * spread
+    noise = float(chdtri(max(len(p) - 1, 1), level) * spread)
     if reference.categories is not None:
         return Drift(psi(p, q), noise, None, _chi_squared(p, q, reference.clustering))
     distance = float(np.abs(np.cumsum(old) / old.sum() - np.cumsum(new) / new.sum()).max())
@@ -198,9 +198,11 @@ def compare(reference: Histogram, counts: Sequence[int] | np.ndarray, features: 
 def psi(expected: np.ndarray, actual: np.ndarray) -> float:
     """Return the population stability index of two counts in the same bins.
 
-    Half a value is added to each bin, so that empty ones have a logarithm.
+    The share of half a value of the smaller sample is added to each share, so that empty bins have
+    a logarithm.
     """
-    p, q = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in (expected, actual))
+    half = 0.5 / min(expected.sum(), actual.sum())
+    p, q = ((c / c.sum() + half) / (1 + half * len(c)) for c in (expected, actual))
     return float(np.sum((p - q) * np.log(p / q)))
 
 
@@ -235,10 +237,13 @@ def groups_of(reference: Histogram, size: float) -> np.ndarray:
 
 
 def _categories_together(counts: np.ndarray, size: float) -> np.ndarray:
-    """Compare categories that are too rare for a sample of this size with all others as one."""
+    """Compare categories that are too rare for a sample of this size with all others as one.
+
+    Else those that the reference happens to lack would look new.
+    """
     expected = counts[:-1] / counts.sum() * size
     frequent = int((expected >= _EXPECTED).sum())  # the most frequent come first
-    return np.minimum(np.arange(len(counts)), max(frequent, min(len(expected), _COMPARED_BINS)))
+    return np.minimum(np.arange(len(counts)), max(frequent, 1))
 
 
 def merged(counts: Sequence[int] | np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 from pipelines.captioning.config import CaptioningConfig, CaptioningDataConfig
 from pipelines.engine.core.paths import home
 from pipelines.engine.data import images, loading
+from pipelines.engine.data.inputs import read_inputs
 from pipelines.engine.data.sources.missing import is_missing
 from pipelines.engine.data.sources.rows import Row
 from pipelines.engine.data.splits import Splits
@@ -53,6 +54,26 @@ def load(config: CaptioningConfig) -> Splits:
     return splits
 
 
+def load_inputs(config: CaptioningConfig, source: str, report: dict[str, Any]) -> Sequence[Picture]:
+    """Read the pictures of new data, which need no captions.
+
+    Raises:
+        UserError: the source cannot be read, or has too many unusable rows.
+    """
+    data = config.data
+    rows = _Rows(data, home() / "pictures")
+
+    def parser(captioned: bool) -> loading.RowParser[Picture]:
+        return loading.RowParser(
+            columns=[data.image, data.caption] if captioned else [data.image],
+            parse=rows.parse if captioned else rows.parse_picture,
+            content=lambda p: (p.digest, *p.captions),
+            exclude=lambda p: captioned and not p.captions,
+        )
+
+    return _together(read_inputs(source, data, parser, report))
+
+
 def _said(picture: Picture) -> str:
     return "\n".join(sorted({caption.casefold() for caption in picture.captions}))
 
@@ -89,6 +110,11 @@ class _Rows:
             return found
         kept = tuple(text for text in captions if len(text) <= self._data.max_characters)
         return Picture(*found, kept, row.place)
+
+    def parse_picture(self, row: Row) -> Picture | str:
+        """Parse a row without a caption."""
+        found = self._picture(row)
+        return found if isinstance(found, str) else Picture(*found, (), row.place)
 
     def _picture(self, row: Row) -> tuple[Path, str] | str:
         column = self._data.image

@@ -14,7 +14,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipelines.captioning import evaluation, records
+from pipelines.captioning import evaluation, features, records
 from pipelines.captioning import model as models
 from pipelines.captioning.config import CaptioningConfig
 from pipelines.captioning.model import Captioner
@@ -28,13 +28,15 @@ from pipelines.engine.data.ragged import Ragged
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain import decoder_steps
 from pipelines.engine.explain.explanation import Explanation
+from pipelines.engine.export.digest import Measure
 from pipelines.engine.models import beam_search, image_encoders, seq2seq
 from pipelines.engine.models.feature_cache import Features
 from pipelines.engine.tasks.base import Evaluation, Prediction
+from pipelines.engine.tasks.comparable import Feature
 from pipelines.engine.tasks.encoder_decoder import EncoderDecoderTask, n_best, trim
 from pipelines.engine.text.tokenizer import END, DocumentTokenizer
 from pipelines.engine.text.vocabulary import UNKNOWN
-from pipelines.engine.training.losses import cross_entropy
+from pipelines.engine.training.losses import cross_entropy, row_cross_entropies
 
 #: Test pictures on the contact sheet, and those whose attention map is drawn.
 _SHEET, _DRAWN = 12, 4
@@ -103,10 +105,7 @@ class Captioning(EncoderDecoderTask):
     ) -> Evaluation:
         test = splits.test
         files, references = [p.file for p in test], [p.captions for p in test]
-        seen = _features(config, model.encoder, test)
-        rows, targets = _encode(processor, test)
-        batches = ordered_batches(config.train, rows, targets).map(seen)
-        nats = cross_entropy(model, batches)
+        nats = cross_entropy(model, _batches(config, processor, model, test))
         serve = served.signatures["serving_default"]
         greedy, outputs = (
             evaluation.answers(serve, files, limits)
@@ -167,6 +166,26 @@ class Captioning(EncoderDecoderTask):
             Path(answer["input"]), answer["tokens"], np.asarray(answer["alignment"])
         )
 
+    def read_inputs(
+        self, config: CaptioningConfig, source: str, report: dict[str, Any]
+    ) -> Sequence[Picture]:
+        return records.load_inputs(config, source, report)
+
+    def features(
+        self,
+        config: CaptioningConfig,
+        processor: DocumentTokenizer,
+        model: Captioner,
+        records: Sequence[Picture],
+    ) -> dict[str, Feature]:
+        def losses_of(pictures: Sequence[Picture]) -> np.ndarray:
+            return row_cross_entropies(model, _batches(config, processor, model, pictures))
+
+        return features.features(config.model.level, processor, records, losses_of)
+
+    def measures(self, config: CaptioningConfig) -> Sequence[Measure]:
+        return features.MEASURES
+
     def explanation_examples(
         self, config: CaptioningConfig, splits: Splits, count: int
     ) -> list[str]:
@@ -216,6 +235,18 @@ def _features(
         return inputs | {"picture": tf.cast(grids, tf.float32)}, targets
 
     return look_up
+
+
+def _batches(
+    config: CaptioningConfig,
+    processor: DocumentTokenizer,
+    model: Captioner,
+    pictures: Sequence[Picture],
+) -> tf.data.Dataset:
+    """Batches of all captions, with the features of their pictures."""
+    rows, targets = _encode(processor, pictures)
+    seen = _features(config, model.encoder, pictures)
+    return ordered_batches(config.train, rows, targets).map(seen)
 
 
 def _encode(

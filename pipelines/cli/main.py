@@ -13,6 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from pipelines.cli import (
     compare,
     demo,
+    drift,
     evaluate,
     explain,
     export,
@@ -37,6 +38,7 @@ _COMMANDS = (
     evaluate,
     predict,
     explain,
+    drift,
     export,
     promote,
     track,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from pipelines.engine.core.console import Console
-from pipelines.engine.core.errors import TrainingError, UserError
+from pipelines.engine.core.errors import DriftError, TrainingError, UserError
 from pipelines.engine.training import cluster
 
 INTERRUPTED = 130
@@ -39,7 +39,7 @@ def _exit_code(work: Callable[[], None], console: Console) -> int:
     except UserError as error:
         console.error(str(error))
         return 2
-    except TrainingError as error:
+    except (TrainingError, DriftError) as error:
         console.error(str(error))
         return 1
     except KeyboardInterrupt:

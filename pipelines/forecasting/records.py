@@ -13,6 +13,7 @@ import numpy as np
 from pipelines.engine.config.schema import as_list
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import loading
+from pipelines.engine.data.inputs import where_possible
 from pipelines.engine.data.sources.missing import label_text
 from pipelines.engine.data.sources.numbers import number_hint, parse_number
 from pipelines.engine.data.sources.rows import Row
@@ -74,6 +75,23 @@ def load(config: ForecastingConfig) -> Splits:
         )
     )
     return Splits(**splits, fingerprint=digest, test_fingerprint=tested, report=report)
+
+
+def load_inputs(
+    config: ForecastingConfig, source: str, report: dict[str, Any]
+) -> list[SeriesSlice]:
+    """Read the whole series of new data, whatever their dates.
+
+    Raises:
+        UserError: The source cannot be read, has too many unusable rows, or no series with a
+            change that could be compared.
+    """
+    data = config.data.model_copy(update={"start": None, "end": None, "min_steps": 3})
+    data = where_possible(source, data.columns_read, data, report)
+    notes = report.pop("notes", [])
+    series = read_series(data, source, report)
+    report["notes"] = notes + report["notes"]
+    return [SeriesSlice(s, 0, len(s)) for s in series]
 
 
 def _note_frequencies(series: Sequence[Series], report: dict[str, Any]) -> None:

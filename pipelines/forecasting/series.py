@@ -57,6 +57,8 @@ class Series:
         zone: The time zone; None if the dates have no zone.
         history: The times of the whole series, ``<int64>[all steps]``, from which its frequency is
             inferred; ``times`` by default.
+        missing: Values of the whole series that are missing in the data: of the target, whose
+            steps are left out, and of further columns, which are filled.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Series:
     place: str
     zone: tzinfo | None = None
     history: np.ndarray | None = None
+    missing: int = 0
 
     def __len__(self) -> int:
         return len(self.times)
@@ -145,7 +148,8 @@ def assemble(
     if not complete:
         return []
     values = np.array([(s.targets[target], *s.covariates) for s in complete])
-    if filled := _fill_forward(values):
+    filled = _fill_forward(values)
+    if filled:
         counts["filled_forward"] += filled
     # Steps before the first value of a covariate cannot be filled.
     known = ~np.isnan(values).any(axis=1)
@@ -155,7 +159,8 @@ def assemble(
     places = [s.place for s, k in zip(complete, known, strict=True) if k]
     if data.values == "log_returns" and len(values) > 1:
         notes += _find_stock_splits(name, values[:, 0], times, zone)
-    whole = Series(name, times, values, places[0] if places else "", zone, times)
+    missing = len(steps) - len(complete) + filled
+    whole = Series(name, times, values, places[0] if places else "", zone, times, missing)
     return _divide_at_gaps(whole, places, data, counts, notes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, ClassVar
@@ -20,10 +20,21 @@ from pipelines.engine.data.sources.tables import InputTable
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain.explanation import Explanation, Segment
 from pipelines.engine.export import stateful
+from pipelines.engine.export.digest import Measure
 from pipelines.engine.export.savedmodel import Endpoint
 from pipelines.engine.tasks.base import EXAMPLES, Evaluation, FileInputs, Prediction, Task
+from pipelines.engine.tasks.comparable import Feature
 from pipelines.engine.training import loop
-from pipelines.forecasting import backtest, baselines, dates, evaluation, plots, prediction, records
+from pipelines.forecasting import (
+    backtest,
+    baselines,
+    dates,
+    evaluation,
+    features,
+    plots,
+    prediction,
+    records,
+)
 from pipelines.forecasting import model as models
 from pipelines.forecasting.config import ForecastingConfig
 from pipelines.forecasting.losses import ForecastLoss, ForecastMetric
@@ -195,6 +206,31 @@ class Forecasting(Task):
         (forecast,) = prediction.json["series"]
         steps = zip(*forecast["quantiles"].values(), strict=True)
         return [[date, *step] for date, step in zip(forecast["dates"], steps, strict=True)]
+
+    def read_inputs(
+        self, config: ForecastingConfig, source: str, report: dict[str, Any]
+    ) -> Sequence[SeriesSlice]:
+        return records.load_inputs(config, source, report)
+
+    def features(
+        self,
+        config: ForecastingConfig,
+        processor: Scales,
+        model: Forecaster,
+        records: Sequence[SeriesSlice],
+    ) -> dict[str, Feature]:
+        return features.features(config, processor, model, records)
+
+    def measures(self, config: ForecastingConfig) -> Sequence[Measure]:
+        return features.measures(config)
+
+    def requests(
+        self, config: ForecastingConfig, records: Sequence[SeriesSlice]
+    ) -> Iterable[dict[str, tf.Tensor]]:
+        return (
+            forecast_request(config, [series], [series.following(config.model.horizon)])
+            for series in features.origins(config, records)
+        )
 
     def explanation_examples(
         self, config: ForecastingConfig, splits: Splits, count: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -37,6 +37,30 @@ def token_losses(model: LanguageModel, documents: Ragged) -> tuple[np.ndarray, n
         The losses in nats ``<float64>[tokens]``, and the position of each token in its document
         ``<int64>[tokens]``. The order of the documents is unspecified.
     """
+    losses, positions, _ = zip(*_windows(model, documents), strict=True)
+    return np.concatenate(losses), np.concatenate(positions)
+
+
+def piece_losses(
+    model: LanguageModel, documents: Ragged, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the mean of `token_losses` over each piece of ``size`` tokens of a document.
+
+    Returns:
+        The losses ``<float64>[pieces]``, and the number of the document of each piece, in an
+        unspecified order, ``<int64>[pieces]``.
+    """
+    losses, positions, numbers = map(np.concatenate, zip(*_windows(model, documents), strict=True))
+    keys = np.stack([numbers, positions // size])
+    pieces, piece_of = np.unique(keys, axis=1, return_inverse=True)
+    sums = np.bincount(piece_of.ravel(), weights=losses)
+    return sums / np.bincount(piece_of.ravel()), pieces[0]
+
+
+def _windows(
+    model: LanguageModel, documents: Ragged
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield losses and positions of `token_losses`, and each token's document, by window."""
     # More rows than the total length divided by the longest document would run empty; fewer keep
     # the logits within memory.
     useful = -(-int(documents.lengths.sum()) // max(1, int(documents.lengths.max())))
@@ -46,17 +70,18 @@ def token_losses(model: LanguageModel, documents: Ragged) -> tuple[np.ndarray, n
     scorer = _scorer(model.network)
     states = [np.zeros((rows, s.shape[-1]), np.float32) for s in model.network.inputs[1:]]
     starts = np.zeros(rows, np.int64)
-    losses, positions = [], []
+    numbers, seen = np.zeros(rows, np.int64), 0
     for inputs, targets, fresh in windows:
         states = [np.where(fresh[:, None], np.float32(0), s) for s in states]
         starts = np.where(fresh, 0, starts)
+        numbers, seen = np.where(fresh, seen + np.cumsum(fresh), numbers), seen + fresh.sum()
         outputs = scorer.predict_on_batch([inputs, targets, *states])
         loss, *states = (np.asarray(a) for a in (outputs if states else [outputs]))
         real = targets != PADDING
-        losses.append(loss[real].astype(np.float64))
-        positions.append((starts[:, None] + np.arange(_WINDOW))[real])
-        starts += _WINDOW
-    return np.concatenate(losses), np.concatenate(positions)
+        positions = starts[:, None] + np.arange(_WINDOW)
+        row_of = np.repeat(numbers[:, None], _WINDOW, axis=1)
+        yield loss[real].astype(np.float64), positions[real], row_of[real]
+        starts = starts + _WINDOW
 
 
 def _scorer(network: keras.Model) -> keras.Model:

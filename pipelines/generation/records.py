@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pipelines.engine.data import loading
+from pipelines.engine.data.inputs import read_inputs
 from pipelines.engine.data.sources.missing import is_missing
 from pipelines.engine.data.sources.rows import Row
 from pipelines.engine.data.splits import Splits
@@ -41,30 +44,50 @@ def load(config: GenerationConfig) -> Splits:
         UserError: A source cannot be read, has too many unusable rows, or is too small.
     """
     data, is_abc = config.data, config.text.format == "abc"
-
-    def parse(row: Row) -> Document | str:
-        text = row.fields[data.text]
-        if is_missing(text):
-            return "empty text"
-        if not isinstance(text, str):
-            return f"{data.text!r} is not text"
-        if is_abc:
-            if not melody_key(text):
-                return "not a tune in ABC notation"
-            text = tidy_tune(text)
-        return Document(text, row.place) if text.strip() else "empty text"
-
     return loading.load(
         data,
         loading.RecordSpec[Document](
             columns=[data.text],
-            parse=parse,
+            parse=_parser(config),
             content=lambda d: [d.text],
             key=(lambda d: melody_key(d.text)) if is_abc else (lambda d: d.text),
             cut=None if is_abc else excerpt,
         ),
         seed=config.seed,
     )
+
+
+def load_inputs(
+    config: GenerationConfig, source: str, report: dict[str, Any]
+) -> Sequence[Document]:
+    """Read the documents of new data.
+
+    Raises:
+        UserError: A source cannot be read, or has too many unusable rows.
+    """
+    parser = loading.RowParser[Document](
+        columns=[config.data.text], parse=_parser(config), content=lambda d: [d.text]
+    )
+    return read_inputs(source, config.data, lambda labelled: parser, report)
+
+
+def _parser(config: GenerationConfig) -> Callable[[Row], Document | str]:
+    """Return a function that parses a row, or returns why it is unusable."""
+    column = config.data.text
+
+    def parse(row: Row) -> Document | str:
+        text = row.fields[column]
+        if is_missing(text):
+            return "empty text"
+        if not isinstance(text, str):
+            return f"{column!r} is not text"
+        if config.text.format == "abc":
+            if not melody_key(text):
+                return "not a tune in ABC notation"
+            text = tidy_tune(text)
+        return Document(text, row.place) if text.strip() else "empty text"
+
+    return parse
 
 
 def excerpt(document: Document, start: float, stop: float) -> Document | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,17 +17,20 @@ from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain import decoder_steps
 from pipelines.engine.explain.explanation import Explanation, Segment
 from pipelines.engine.export import stateful
+from pipelines.engine.export.digest import Measure
 from pipelines.engine.export.savedmodel import Endpoint
 from pipelines.engine.tasks.base import Evaluation, Prediction, Task
+from pipelines.engine.tasks.comparable import Feature
 from pipelines.engine.tasks.endpoints import can_run_endpoints, compile_endpoint
 from pipelines.engine.text.tokenizer import END, DocumentTokenizer
 from pipelines.engine.training import loop
 from pipelines.engine.training.losses import next_token
-from pipelines.generation import evaluation, playback, records, tunes
+from pipelines.generation import evaluation, features, playback, records, tunes
 from pipelines.generation import model as models
 from pipelines.generation.config import GenerationConfig
 from pipelines.generation.feed import StreamFeed
 from pipelines.generation.model import LanguageModel
+from pipelines.generation.records import Document
 from pipelines.generation.serving import GenerationServing, sampling_request
 
 #: Characters of an explained test document, and tokens by which its explanation continues it.
@@ -189,6 +192,28 @@ class Generation(Task):
 
     def answer_rows(self, config: GenerationConfig, prediction: Prediction) -> list[list[Any]]:
         return [[prediction.json["text"]]]
+
+    def read_inputs(
+        self, config: GenerationConfig, source: str, report: dict[str, Any]
+    ) -> Sequence[Document]:
+        return records.load_inputs(config, source, report)
+
+    def features(
+        self,
+        config: GenerationConfig,
+        processor: DocumentTokenizer,
+        model: LanguageModel,
+        records: Sequence[Document],
+    ) -> dict[str, Feature]:
+        return features.features(processor, model, records)
+
+    def measures(self, config: GenerationConfig) -> Sequence[Measure]:
+        return ()  # the prompts of clients are no sample of the texts of training
+
+    def requests(
+        self, config: GenerationConfig, records: Sequence[Document]
+    ) -> Iterable[dict[str, tf.Tensor]]:
+        return ()
 
     def explanation_examples(
         self, config: GenerationConfig, splits: Splits, count: int

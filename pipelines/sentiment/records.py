@@ -12,6 +12,7 @@ import numpy as np
 from pipelines.engine.config.schema import as_list, as_text
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import loading
+from pipelines.engine.data.inputs import read_inputs
 from pipelines.engine.data.sources.missing import is_missing, label_text
 from pipelines.engine.data.sources.rows import Row
 from pipelines.engine.data.splits import Splits
@@ -51,8 +52,7 @@ def load(config: SentimentConfig) -> Splits:
         UserError: a source cannot be read, has too many unusable rows, or is too small.
     """
     data = config.data
-    spec: loading.RecordSpec[Any] = (_multi_label if data.multi_label else _single_label)(data)
-    splits = loading.load(data, spec, seed=config.seed)
+    splits = loading.load(data, _spec(data), seed=config.seed)
     counts = {
         name: Counter(label for r in getattr(splits, name) for label in r.labels)
         for name in ("train", "validation", "test")
@@ -61,6 +61,35 @@ def load(config: SentimentConfig) -> Splits:
     if notes := _notes_on_classes(counts):
         splits.report["notes"] = notes
     return splits
+
+
+def load_inputs(config: SentimentConfig, source: str, report: dict[str, Any]) -> Sequence[Record]:
+    """Read the texts of new data; where there are no labels, they are empty.
+
+    Raises:
+        UserError: the source cannot be read, or has too many unusable rows.
+    """
+    data = config.data
+    spec = _spec(data)
+
+    def parser(labelled: bool) -> loading.RowParser[Any]:
+        if labelled:
+            return loading.RowParser(columns=spec.columns, parse=spec.parse, content=spec.content)
+        return loading.RowParser(
+            columns=[data.text],
+            parse=lambda row: _unlabelled(row, data),
+            content=lambda r: r.text,
+        )
+
+    return read_inputs(source, data, parser, report)
+
+
+def _unlabelled(row: Row, data: SentimentDataConfig) -> LabelledText | str:
+    return _unusable_text(row, data) or LabelledText(row.fields[data.text], "", row.place)
+
+
+def _spec(data: SentimentDataConfig) -> loading.RecordSpec[Any]:
+    return (_multi_label if data.multi_label else _single_label)(data)
 
 
 def _single_label(data: SentimentDataConfig) -> loading.RecordSpec[LabelledText]:

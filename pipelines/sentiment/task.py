@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -20,12 +20,14 @@ from pipelines.engine.data.ragged import PADDING, Ragged
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain.explanation import Explanation, Segment
 from pipelines.engine.export import stateful
+from pipelines.engine.export.digest import Measure
 from pipelines.engine.export.savedmodel import Endpoint
 from pipelines.engine.tasks.base import EXAMPLES, Evaluation, Prediction, Task
+from pipelines.engine.tasks.comparable import Feature
 from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.engine.training import loop
+from pipelines.sentiment import features, records
 from pipelines.sentiment import model as models
-from pipelines.sentiment import records
 from pipelines.sentiment.calibration import calibrated, calibration_of, learn_temperature
 from pipelines.sentiment.config import SentimentConfig
 from pipelines.sentiment.labelling import Labelling
@@ -212,6 +214,31 @@ class Sentiment(Task):
                 *(probabilities[name] for name in sorted(probabilities)),
             ]
         ]
+
+    def read_inputs(
+        self, config: SentimentConfig, source: str, report: dict[str, Any]
+    ) -> Sequence[Record]:
+        return records.load_inputs(config, source, report)
+
+    def features(
+        self,
+        config: SentimentConfig,
+        processor: TextClasses,
+        model: keras.Model,
+        records: Sequence[Record],
+    ) -> dict[str, Feature]:
+        def answer(rows: Ragged) -> np.ndarray:
+            return np.argmax(probabilities(model, rows, config), axis=-1)
+
+        return features.features(processor, records, None if config.data.multi_label else answer)
+
+    def measures(self, config: SentimentConfig) -> Sequence[Measure]:
+        return features.measures(multi_label=config.data.multi_label)
+
+    def requests(
+        self, config: SentimentConfig, records: Sequence[Record]
+    ) -> Iterable[dict[str, tf.Tensor]]:
+        return (self.request(config, [record]) for record in records)
 
     def explanation_examples(
         self, config: SentimentConfig, splits: Splits, count: int

@@ -76,6 +76,13 @@ class StreamsConfig(BaseConfig):
     """Bytes in the state of one stream (1008); it grows with a word that does not end."""
 
 
+class DriftConfig(BaseConfig):
+    """How requests are compared with the data that a model was trained on."""
+
+    window: int = Field(1_000, ge=0)
+    """Latest requests of a model that are compared; 0 turns it off."""
+
+
 class ServingConfig(BaseConfig):
     """Addresses, models and limits of the server."""
 
@@ -104,6 +111,7 @@ class ServingConfig(BaseConfig):
     batching: BatchingConfig = BatchingConfig()
     limits: LimitsConfig = LimitsConfig()
     streams: StreamsConfig = StreamsConfig()
+    drift: DriftConfig = DriftConfig()
 
     @field_validator("allowed_hosts")
     @classmethod

@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from pipelines.serving.config import ServingConfig
 from pipelines.serving.errors import FAILED_PRECONDITION, RequestError, out_of_memory, shorten
-from pipelines.serving.json_codec import Arrays
+from pipelines.serving.json_codec import DEFAULT_SIGNATURE, Arrays
 from pipelines.serving.log import LOGGER
 from pipelines.serving.metrics import Metrics
 from pipelines.serving.repository import Repository
@@ -96,6 +96,8 @@ class Handler:
         with version.in_use() as servable:
             signature, inputs, encode = await run_sized(size, decode, servable)
             outputs = await version.batchers[signature](inputs, min(limit, seconds or limit))
+            if version.drift is not None and signature == DEFAULT_SIGNATURE:
+                version.drift.add(await run_sized(size, version.drift.bins, inputs, outputs))
             return await run_sized(sum(a.nbytes for a in outputs.values()), encode, outputs)
 
     async def _within_limit(self, respond: Callable[[], Awaitable[T]]) -> T:

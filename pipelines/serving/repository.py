@@ -20,7 +20,9 @@ from typing import Literal
 
 from pipelines.serving.batching import Batcher
 from pipelines.serving.config import ServingConfig
+from pipelines.serving.drift import DriftCollector, DriftWindow
 from pipelines.serving.errors import RequestError, hide_paths, shorten
+from pipelines.serving.json_codec import DEFAULT_SIGNATURE
 from pipelines.serving.log import LOGGER
 from pipelines.serving.metrics import Metrics
 from pipelines.serving.servable import Servable, release_memory
@@ -51,6 +53,7 @@ class Version:
         error: Why the last attempt failed; empty if it succeeded.
         servable: The loaded model; None unless the state is ``AVAILABLE`` or ``UNLOADING``.
         batchers: For each signature.
+        drift: The latest requests beside training; None if the export has no digest.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Version:
     error: str = ""
     servable: Servable | None = None
     batchers: dict[str, Batcher] = field(default_factory=dict)
+    drift: DriftWindow | None = None
     _users: int = 0
     _unused: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -102,6 +106,7 @@ class Repository:
         self._loader = ThreadPoolExecutor(1, "load")
         self._workers: Executor = ThreadPoolExecutor(config.workers, "model")
         self._unloading: set[asyncio.Task[None]] = set()
+        metrics.registry.register(DriftCollector(self._drift))
 
     @property
     def names(self) -> list[str]:
@@ -166,6 +171,14 @@ class Repository:
             name: any(v.state == "AVAILABLE" for v in versions.values())
             for name, versions in sorted(self._models.items())
         }
+
+    def _drift(self) -> Iterator[tuple[str, DriftWindow]]:
+        """Yield the windows of the newest available versions, with their models' names."""
+        for name, versions in sorted(self._models.items()):
+            available = [v for v in versions.values() if v.state == "AVAILABLE"]
+            newest = max(available, key=lambda v: v.number, default=None)
+            if newest is not None and newest.drift is not None:
+                yield name, newest.drift
 
     async def watch(self) -> None:
         """Call `update` every ``poll_seconds`` until cancelled."""
@@ -260,6 +273,10 @@ class Repository:
             key: Batcher(signature, batching, self._workers, workers, on_batch)
             for key, signature in servable.signatures.items()
         }
+        signature = servable.signatures.get(DEFAULT_SIGNATURE)
+        if signature is not None:
+            specs, window = (signature.inputs, signature.outputs), self._config.drift.window
+            version.drift = DriftWindow.of(servable.digest, *specs, window)
         version.servable, version.state = servable, "AVAILABLE"
         self._metrics.loads.labels(name, "loaded").inc()
         seconds = round(loop.time() - version.attempted, 3)

@@ -18,9 +18,11 @@ from google.protobuf.json_format import MessageToDict
 
 from pipelines.engine.core import _compat
 from pipelines.engine.core.paths import EXPORT_ORIGIN
+from pipelines.engine.export.digest import Digest
 from pipelines.serving import memory
 from pipelines.serving.errors import RequestError, hide_paths, out_of_memory
 from pipelines.serving.json_codec import Arrays, TensorSpec
+from pipelines.serving.log import LOGGER
 from pipelines.serving.state_changes import changes_state
 
 #: What TensorFlow raises for an input of the wrong shape or value.
@@ -113,6 +115,7 @@ class Servable:
         name: The model's name.
         version: The version's number.
         signatures: The public signatures by name.
+        digest: The distributions of requests and answers in training, if the export has them.
         origin: Which ``run`` it is of, its ``data``, and its ``score`` in a ``metric``, as far as
             the export says so.
     """
@@ -127,6 +130,7 @@ class Servable:
         """
         self.name, self.version = name, version
         self.origin = _read_origin(folder)
+        self.digest = _read_digest(name, version, folder)
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph)
         try:
@@ -182,6 +186,16 @@ def _read_origin(folder: Path) -> dict[str, Any]:
         return {}
     keys = ("run", "data", "metric", "score")
     return {key: origin[key] for key in keys if key in origin} if isinstance(origin, dict) else {}
+
+
+def _read_digest(name: str, version: int, folder: Path) -> Digest | None:
+    """Return the digest of an export; None, and a line of the log, if it cannot be read."""
+    try:
+        return Digest.read(folder)
+    except ValueError as error:
+        reason = str(error).replace(str(folder), f"{name}/{version}")
+        LOGGER.warning("no metrics of drift", model=name, version=version, reason=reason)
+        return None
 
 
 def _tensor_spec(info: Any) -> TensorSpec:

@@ -20,13 +20,15 @@ from pipelines.engine.data.ragged import PADDING
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain import decoder_steps
 from pipelines.engine.explain.explanation import Explanation, Segment
+from pipelines.engine.export.digest import Measure
 from pipelines.engine.models import beam_search, seq2seq
 from pipelines.engine.tasks.base import Evaluation, Prediction, shorten
+from pipelines.engine.tasks.comparable import Feature
 from pipelines.engine.tasks.encoder_decoder import EncoderDecoderTask, n_best, trim
 from pipelines.engine.text.tokenizer import END
 from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.engine.training.losses import cross_entropy
-from pipelines.translation import evaluation, records
+from pipelines.translation import evaluation, features, records
 from pipelines.translation import model as models
 from pipelines.translation.config import TranslationConfig
 from pipelines.translation.model import Translator
@@ -144,6 +146,23 @@ class Translation(EncoderDecoderTask):
         return plotting.attention_map(
             np.asarray(answer["alignment"]), answer["input_tokens"], answer["output_tokens"]
         )
+
+    def read_inputs(
+        self, config: TranslationConfig, source: str, report: dict[str, Any]
+    ) -> Sequence[Pair]:
+        return records.load_inputs(config, source, report)
+
+    def features(
+        self,
+        config: TranslationConfig,
+        processor: Pairs,
+        model: Translator,
+        records: Sequence[Pair],
+    ) -> dict[str, Feature]:
+        return features.features(config, processor, model, records)
+
+    def measures(self, config: TranslationConfig) -> Sequence[Measure]:
+        return features.MEASURES
 
     def explanation_examples(
         self, config: TranslationConfig, splits: Splits, count: int

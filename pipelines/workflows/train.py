@@ -28,6 +28,7 @@ from pipelines.engine.tasks.base import Evaluation, Processor, Task
 from pipelines.engine.tasks.catalog import get_task
 from pipelines.engine.training import diagnostics, distribution, loop
 from pipelines.engine.training.cluster import Cluster
+from pipelines.workflows import drift
 from pipelines.workflows.evaluate import evaluate_trained
 from pipelines.workflows.export import export
 
@@ -202,6 +203,8 @@ class _Training:
         evaluation = evaluate_trained(
             self.task, self.config, self.splits, self.run, state, self.console
         )
+        signals.check()
+        drift.record(self.run, self.config, self.splits)
         signals.check()
         return evaluation
 

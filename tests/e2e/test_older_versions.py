@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 import layers  # noqa: F401 (registers the layers)
+from pipelines.engine.runs.run import Run
 from tests.support import ROOT
 from tests.support.commands import ok, unfold_in_process
 from tests.support.servers import serving
@@ -81,6 +82,14 @@ def test_a_run_is_exported_again(task, at_home):
     older = first.signatures["serving_default"]
     assert again.structured_outputs.keys() == older.structured_outputs.keys()
     assert again.structured_input_signature[1].keys() == older.structured_input_signature[1].keys()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_new_data_is_compared_with_that_of_a_run_without_a_digest(task, at_home):
+    source = str(Run.find(task, None).config().data.source)
+    done = unfold_in_process("drift", task, "--json", "--data", source)
+    assert "kept no record of its inputs; it is made now" in done.stderr
+    assert all(feature["psi"] >= 0 for feature in ok(done)["features"])
 
 
 def test_exports_are_served_as_before(written, answers):

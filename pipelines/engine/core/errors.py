@@ -13,5 +13,9 @@ class TrainingError(Exception):
     """Training failed, e.g. because the loss is not finite; exit code 1."""
 
 
+class DriftError(Exception):
+    """New data differs more from that of training than allowed; exit code 1."""
+
+
 class ProcessLostError(TrainingError):
     """Another process of a distributed training has ended."""

@@ -11,6 +11,8 @@ HOME_VARIABLE = "UNFOLD_HOME"
 #: The file in an export that says which run, data and score it is of; TensorFlow reserves the
 #: folder for such files, and does not read them.
 EXPORT_ORIGIN = Path("assets.extra", "unfold.json")
+#: The file in a SavedModel with the distributions of its inputs and answers in training.
+EXPORT_DIGEST = Path("assets.extra", "drift.json")
 
 
 def home() -> Path:

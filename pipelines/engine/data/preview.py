@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pipelines.engine.config.schema import DataConfig, FormatConfig
 from pipelines.engine.core.commands import settings
@@ -38,6 +39,21 @@ def check_sources(data: DataConfig) -> None:
         path = locate(source)
         if path.is_file() and file_extension(path) in _TABLES:
             _check_columns(source, columns, data.format)
+
+
+def given_source(source: str) -> str:
+    """Return a source of a command line, whose path starts from the working directory.
+
+    One that is not there starts from the data folder, as those of configs do.
+
+    Raises:
+        UserError: It names a file or folder, and there is none.
+    """
+    if Path(source).exists():
+        return str(Path(source).absolute())
+    if not (source.startswith(_PREFIXES) or "{" in source or is_pattern(source)):
+        locate(source)
+    return source
 
 
 def _check_columns(source: str, columns: Mapping[str, str], form: FormatConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -161,6 +161,10 @@ class EncoderDecoderTask(Task):
 
     def answer_rows(self, config: Any, prediction: Prediction) -> list[list[Any]]:
         return [[prediction.json[self.output_name], prediction.json["score"]]]
+
+    def requests(self, config: Any, records: Sequence[Any]) -> Iterable[dict[str, tf.Tensor]]:
+        """Return a request for each record; see `Comparable`."""
+        return (self.request(config, [record]) for record in records)
 
     def examples(
         self, config: Any, processor: Any, model: Seq2Seq, splits: Splits

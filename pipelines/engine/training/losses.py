@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -254,12 +255,30 @@ def cross_entropy(model: keras.Model, batches: Iterable[Any]) -> float:
         batches: Inputs by name, and targets ``<int>[batch, time]``.
     """
     total, count = 0.0, 0.0
-    for inputs, ids in batches:
-        logits = model.predict_on_batch({name: i.numpy() for name, i in inputs.items()})
-        losses, real = token_losses(ids.numpy(), logits)
+    for losses, real in _predicted_losses(model, batches):
         total += float(ops.sum(losses))
         count += float(ops.sum(real))
     return total / count
+
+
+def row_cross_entropies(model: keras.Model, batches: Iterable[Any]) -> np.ndarray:
+    """Compute the cross-entropy of each row, as `cross_entropy` does of all of them.
+
+    Returns:
+        ``<float64>[rows]``, in the order of the batches.
+    """
+    means = [
+        ops.convert_to_numpy(ops.sum(losses, axis=1) / ops.maximum(ops.sum(real, axis=1), 1.0))
+        for losses, real in _predicted_losses(model, batches)
+    ]
+    return np.concatenate(means).astype(np.float64)
+
+
+def _predicted_losses(model: keras.Model, batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield the losses of each batch, and 1 where there is a token; see `token_losses`."""
+    for inputs, ids in batches:
+        logits = model.predict_on_batch({name: i.numpy() for name, i in inputs.items()})
+        yield token_losses(ids.numpy(), logits)
 
 
 def next_token(smoothing: float = 0.0) -> Objective:

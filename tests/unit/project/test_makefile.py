@@ -108,6 +108,14 @@ def test_an_input_that_is_missing_is_asked_for(make, target):
     assert done.stdout == ""
 
 
+def test_new_data_that_is_missing_is_asked_for(make):
+    done = make("drift-sentiment")
+    assert done.returncode == 2
+    assert "error: give the new data: make drift-sentiment FILE=new.csv" in done.stderr
+    words = make("drift-sentiment", "FILE=new.csv", "FAIL_ABOVE=0.25").stdout.splitlines()
+    assert words == ["drift", "sentiment", "--data", "new.csv", "--fail-above", "0.25"]
+
+
 @pytest.mark.parametrize("text", ["", "costs $5 or $$(HOME)", 'it\'s "so so" \\ #1', "-funny"])
 def test_an_input_arrives_as_it_is_given(make, text):
     for done in (make("predict-sentiment", f"INPUT={text}"), make("predict-sentiment", INPUT=text)):
@@ -130,11 +138,14 @@ def test_a_file_is_that_of_the_command_line_only(make):
 
 @pytest.mark.parametrize(
     "verb",
-    ["train", "evaluate", "predict", "explain", "export", "promote", "track", "compare", "sweep"],
+    [
+        *("train", "evaluate", "predict", "explain", "drift", "export", "promote", "track"),
+        *("compare", "sweep"),
+    ],
 )
 def test_the_name_of_a_model_is_that_of_the_command_line_only(make, verb):
     """Some systems have a variable NAME, with the name of the machine."""
-    given = ["INPUT=x"] if verb in ("predict", "explain") else []
+    given = {"predict": ["INPUT=x"], "explain": ["INPUT=x"], "drift": ["FILE=x"]}.get(verb, [])
     words = make(f"{verb}-sentiment", "NAME=tickets", *given).stdout.splitlines()
     assert words[words.index("--name") + 1] == "tickets"
     assert "--name" not in make(f"{verb}-sentiment", *given, NAME="desktop").stdout.splitlines()

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         return
     inputs = args.input
     if not inputs:
-        raise UserError("give an INPUT, or a --file with --out  (see: unfold predict --help)")
+        raise UserError("give an INPUT, or --file and --out  (see: unfold predict --help)")
     if inputs == ["-"]:
         inputs = split_lines(sys.stdin.buffer.read())
     check_utf8(inputs)

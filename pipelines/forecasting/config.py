@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -33,10 +34,11 @@ class ForecastingDataConfig(DataConfig):
         # The splits are shares or dates.
         return as_list(self.source)
 
-    def fold_problem(self) -> str | None:
+    @classmethod
+    def fold_problem(cls, keys: Mapping[str, Any]) -> str | None:
         return (
-            "series are split by time, and the test of each forecasting run is a backtest from "
-            "every origin; test on other years with data.validation, data.test and data.end"
+            "series are split by time, and each test is a backtest; choose its time with data.test "
+            "and data.end"
         )
 
     date: CoercedStr = "date"

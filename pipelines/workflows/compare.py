@@ -104,8 +104,8 @@ def _draws(base: Experiment, seeds: Sequence[int] | None, folds: int | None) -> 
     if folds is None:
         chosen = seeds or range(base.seed, base.seed + _SEEDS)
         return [Draw(seed, base.data.fold) for seed in dict.fromkeys(chosen)]
-    if problem := base.data.fold_problem():
-        raise UserError(f"{option('folds', folds)}: {problem}; leave it out")
+    if problem := base.data.fold_problem(dict(base.data)):
+        raise UserError(f"{option('folds', folds)} cannot be used: {problem}")
     numbers = range(1, folds + 1)
     chosen = seeds or [base.seed]
     return [Draw(seed, f"{n}/{folds}") for seed in dict.fromkeys(chosen) for n in numbers]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from pipelines.engine.config.folds import Fold
 from pipelines.engine.config.schema import Experiment
 from pipelines.engine.core import plotting
 from pipelines.engine.core.files import write_json, write_text
@@ -31,7 +32,7 @@ class Draw:
     def __str__(self) -> str:
         if self.fold is None:
             return f"seed-{self.seed}"
-        number, _, folds = self.fold.partition("/")
+        number, folds = Fold.parse(self.fold)
         return f"seed-{self.seed}-fold-{number}-of-{folds}"
 
     @classmethod

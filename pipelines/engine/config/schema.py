@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -17,9 +18,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+
+from pipelines.engine.config.folds import Fold
 
 
 def as_text(value: Any) -> str | None:
@@ -143,31 +147,19 @@ class DataConfig(BaseConfig):
 
     @field_validator("fold")
     @classmethod
-    def _is_a_fold(cls, value: str | None) -> str | None:
+    def _is_a_fold(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None:
-            match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", value, re.ASCII)
-            if match is None or not 1 <= int(match[1]) <= int(match[2]) or int(match[2]) < 2:
-                raise ValueError("must be NUMBER/FOLDS with at least 2 folds, e.g. 1/5")
+            Fold.parse(value)
+            if problem := cls.fold_problem(info.data):
+                raise ValueError(f"must be null, because {problem}")
         return value
 
-    @model_validator(mode="after")
-    def _can_have_folds(self) -> Self:
-        if self.fold is not None and (problem := self.fold_problem()) is not None:
-            raise ValueError(f"fold: {self.fold} cannot be used, because {problem}")
-        return self
-
-    def fold_number(self) -> tuple[int, int] | None:
-        """Return the number of the fold, from 1, and how many there are; None without folds."""
-        if self.fold is None:
-            return None
-        number, _, folds = self.fold.partition("/")
-        return int(number), int(folds)
-
-    def fold_problem(self) -> str | None:
-        """Return why the data cannot be divided into folds, or None if it can."""
+    @classmethod
+    def fold_problem(cls, keys: Mapping[str, Any]) -> str | None:
+        """Return why data with these keys cannot be divided into folds, or None if it can."""
         for name in ("test", "validation"):
-            if not isinstance(getattr(self, name), float):
-                return f"data.{name} is a source of its own and not a fraction of data.source"
+            if isinstance(keys.get(name), str | list):
+                return f"data.{name} is a source of its own and no fraction of data.source"
         return None
 
     def sources(self) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from pipelines.engine.config.folds import Fold
 from pipelines.engine.config.schema import DataConfig, TextDataConfig, as_list
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import disk
@@ -130,9 +131,9 @@ def load(data: DataConfig, spec: RecordSpec[R], *, seed: int) -> Splits:
             shares[name] = given
         else:
             held_out[name] = read_all(given)
-    fold = data.fold_number()
+    fold = None if data.fold is None else Fold.parse(data.fold)
     if fold is not None:
-        shares["test"] = 1 / fold[1]
+        shares["test"] = 1 / fold.folds
     if sum(shares.values()) >= 1:
         tested = "data.test" if fold is None else "data.fold"
         raise UserError(
@@ -169,7 +170,7 @@ def _divide_into_folds(
     keys: np.ndarray,
     spec: RecordSpec[R],
     data: DataConfig,
-    fold: tuple[int, int],
+    fold: Fold,
     validation: float,
     seed: int,
 ) -> dict[str, Sequence[R]]:
@@ -178,7 +179,6 @@ def _divide_into_folds(
     Raises:
         UserError: There are too few different records, or documents that would have to be cut.
     """
-    _, folds = fold
     if spec.cut is not None and (count := len(np.unique(keys))) < MIN_DOCUMENTS:
         raise UserError(
             f"{_name(data)}: has {count} documents, and folds need {MIN_DOCUMENTS}: fewer are "
@@ -186,11 +186,11 @@ def _divide_into_folds(
         )
     strata = _strata(records, spec.stratum)
     example, count = smallest_stratum(keys, strata)
-    if count < folds:
+    if count < fold.folds:
         of = f" of {spec.stratum(records[example])!r}" if len(np.unique(strata)) > 1 else ""
         remedy = f"use {count} folds or fewer" if count > 1 else "give more rows of it"
         raise UserError(
-            f"{_name(data)}: has only {count} different record(s){of} for {folds} folds; {remedy}"
+            f"{_name(data)}: has only {count} different record(s){of} for {fold.folds} folds; {remedy}"
         )
     rows = split_fold(keys, strata, fold, validation, seed)
     return {name: disk.select(records, indices) for name, indices in rows.items()}

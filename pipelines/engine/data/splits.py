@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.engine.config.folds import Fold
+
 
 def split_shares(
     keys: Sequence[Any] | np.ndarray,
@@ -48,7 +50,7 @@ def split_shares(
 def split_fold(
     keys: np.ndarray,
     strata: np.ndarray,
-    fold: tuple[int, int],
+    fold: Fold,
     validation: float,
     seed: int,
 ) -> dict[str, np.ndarray]:
@@ -59,7 +61,7 @@ def split_fold(
     Args:
         keys: As for `split_shares`.
         strata: As for `split_shares`; each has at least as many distinct keys as there are folds.
-        fold: The number of the test fold, from 1, and how many folds there are.
+        fold: The test fold.
         validation: The share of all distinct keys for the validation split.
         seed: The same seed gives the same folds.
 

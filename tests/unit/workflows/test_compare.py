@@ -81,9 +81,9 @@ def test_a_draw_is_a_part_of_names_and_of_the_config():
     [
         (["sentiment", "--folds", "1"], "argument --folds: must be at least 2"),
         (["sentiment", "--folds", "five"], "argument --folds: must be a whole number"),
-        (["forecasting", "--folds", "5"], "--folds 5: series are split by time"),
+        (["forecasting", "--folds", "5"], "--folds 5 cannot be used: series are split by time"),
         (["sentiment", "--folds", "5", "--set", "data.test=configs/sentiment"],
-         "--folds 5: data.test is a source of its own and not a fraction of data.source"),
+         "--folds 5 cannot be used: data.test is a source of its own"),
     ],
 )  # fmt: skip
 def test_folds_that_cannot_be(arguments, message, monkeypatch, tmp_path):

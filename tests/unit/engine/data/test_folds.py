@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.engine.config import loader as configs
+from pipelines.engine.config.folds import Fold
 from pipelines.engine.config.schema import DataConfig, TextDataConfig
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data import loading
 from pipelines.engine.data.splits import Splits, smallest_stratum, split_fold
+from pipelines.engine.tasks.catalog import get_config
 
 
 @st.composite
@@ -37,7 +40,7 @@ def test_folds_divide_the_records(table, validation, seed):
     keys, strata, folds = table
     tested = Counter[int]()
     for number in range(1, folds + 1):
-        rows = split_fold(keys, strata, (number, folds), validation, seed)
+        rows = split_fold(keys, strata, Fold(number, folds), validation, seed)
         assert sorted(np.concatenate(list(rows.values()))) == list(range(len(keys)))
         sides = {name: set(keys[indices]) for name, indices in rows.items()}
         assert sum(map(len, sides.values())) == len(set(keys)), "no key is on two sides"
@@ -56,7 +59,7 @@ def test_the_seed_decides_the_folds():
     keys, strata = np.arange(60), np.arange(60) % 2
 
     def tested(seed: int) -> list[int]:
-        return split_fold(keys, strata, (1, 5), 0.1, seed)["test"].tolist()
+        return split_fold(keys, strata, Fold(1, 5), 0.1, seed)["test"].tolist()
 
     assert tested(1) == tested(1) != tested(2)
 
@@ -152,3 +155,14 @@ def test_a_fold_is_a_number_of_several(fold):
 def test_folds_are_of_one_source(split):
     with pytest.raises(ValueError, match=f"data.{split} is a source of its own"):
         DataConfig.model_validate({"source": "a.csv", "fold": "1/5", split: "b.csv"})
+
+
+def test_an_error_names_the_key(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("data:\n  source: a.csv\n  test: b.csv\n  fold: 1/5\n")
+    with pytest.raises(UserError) as caught:
+        configs.load(file, get_config("sentiment"))
+    assert str(caught.value) == (
+        f"{file}:4:9: data.fold: must be null, because data.test is a source of its own and no "
+        "fraction of data.source, not '1/5'"
+    )

@@ -190,7 +190,8 @@ def _divide_into_folds(
         of = f" of {spec.stratum(records[example])!r}" if len(np.unique(strata)) > 1 else ""
         remedy = f"use {count} folds or fewer" if count > 1 else "give more rows of it"
         raise UserError(
-            f"{_name(data)}: has only {count} different record(s){of} for {fold.folds} folds; {remedy}"
+            f"{_name(data)}: has only {count} different record(s){of} for {fold.folds} folds; "
+            f"{remedy}"
         )
     rows = split_fold(keys, strata, fold, validation, seed)
     return {name: disk.select(records, indices) for name, indices in rows.items()}

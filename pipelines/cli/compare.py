@@ -36,7 +36,7 @@ def add_parser(commands: Commands) -> None:
         nargs="+",
         type=int,
         metavar="N",
-        help="default: the config's, and the next two (not with --folds)",
+        help="default: the config's, and the next two; of folds, the config's",
     )
     parser.add_argument(
         "--folds", type=_folds, metavar="K", help="cross-validate: each of K parts is the test once"

@@ -62,13 +62,8 @@ def compare(
     require_free(base)
     draws = _draws(base, seeds, folds)
     plan = _plan(kind, base, file, overrides, draws, _select_variants(kind, only))
-    # Further seeds continue the same comparison; other folds are another one.
-    settings = "" if folds is None else f"folds: {folds}"
-    group = Group.of("comparisons", base.model_copy(update={"seed": 0}), settings)
     names = list(dict.fromkeys(name for name, _ in plan))
-    params = {"config": base.name} | ({} if folds is None else {"folds": str(folds)})
-    tracker = GroupTracker(group, f"unfold compare {task}", params, console)
-    tracker.open()
+    group, tracker = _open_group(base, folds, console)
     failed: dict[str, str] = {}
     signals.install()
     status = "KILLED"
@@ -93,6 +88,20 @@ def compare(
             metrics = {f"{result.metric}/{v.name}": v.mean for v in result.variants}
             tracker.finish(status, result.markdown(), metrics, files)
     return result
+
+
+def _open_group(
+    base: Experiment, folds: int | None, console: Console
+) -> tuple[Group, GroupTracker]:
+    """Create or continue the group of a comparison, and its MLflow run."""
+    settings = {} if folds is None else {"folds": str(folds)}
+    # Further seeds continue the same comparison; other folds are another one.
+    config = base.model_copy(update={"seed": 0})
+    group = Group.of("comparisons", config, str(settings) if settings else "")
+    params = {"config": base.name, **settings}
+    tracker = GroupTracker(group, f"unfold compare {base.task}", params, console)
+    tracker.open()
+    return group, tracker
 
 
 def _draws(base: Experiment, seeds: Sequence[int] | None, folds: int | None) -> list[Draw]:

@@ -1,7 +1,7 @@
 """The image's server: the staged files, its entry point, and nothing else of the project.
 
 No container is built. The last test comes close: the process is number 1, without capabilities, and
-all files are read-only.
+only /tmp can be written to.
 """
 
 from __future__ import annotations
@@ -183,13 +183,15 @@ def can_isolate() -> bool:
     )
 
 
-#: Shows the context at /mnt, makes every file system read-only, and drops all capabilities.
+#: Shows the context at /srv, makes every file system read-only but a new /tmp, and drops all
+#: capabilities.
 ISOLATE = r"""
-mount -o bind "$1" /mnt && cd /mnt
+mount -o bind "$1" /srv && cd /srv
 awk '{print $2}' /proc/self/mounts | while read -r point; do
   case $point in /proc*|/dev*|/sys*) ;; *) mount -o remount,bind,ro "$point" ;; esac
 done
-touch /mnt/file /tmp/file 2>/dev/null && exit 99
+touch /srv/file 2>/dev/null && exit 99
+mount -t tmpfs none /tmp
 shift
 exec setpriv --inh-caps=-all --bounding-set=-all --no-new-privs "$@"
 """
@@ -199,7 +201,7 @@ exec setpriv --inh-caps=-all --bounding-set=-all --no-new-privs "$@"
 def test_the_server_runs_without_rights_as_process_1_on_read_only_files(
     context, stopped_at_the_end
 ):
-    at = Path("/mnt")
+    at = Path("/srv")
     unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ISOLATE, "sh"]
     served = Served(context, at, at, *unshare, str(context))
     stopped_at_the_end.append(served)

@@ -163,6 +163,6 @@ def test_an_error_names_the_key(tmp_path):
     with pytest.raises(UserError) as caught:
         configs.load(file, get_config("sentiment"))
     assert str(caught.value) == (
-        f"{file}:4:9: data.fold: must be null, because data.test is a source of its own and no "
+        f"{file}:4:3: data.fold: must be null, because data.test is a source of its own and no "
         "fraction of data.source, not '1/5'"
     )

@@ -228,7 +228,7 @@ class Sentiment(Task):
         records: Sequence[Record],
     ) -> dict[str, Feature]:
         def answer(rows: Ragged) -> np.ndarray:
-            return np.argmax(probabilities(model, rows, config), axis=-1)
+            return probabilities(model, rows, config).argmax(axis=-1)
 
         return features.features(processor, records, None if config.data.multi_label else answer)
 

@@ -149,3 +149,17 @@ def test_the_name_of_a_model_is_that_of_the_command_line_only(make, verb):
     words = make(f"{verb}-sentiment", "NAME=tickets", *given).stdout.splitlines()
     assert words[words.index("--name") + 1] == "tickets"
     assert "--name" not in make(f"{verb}-sentiment", *given, NAME="desktop").stdout.splitlines()
+
+
+def test_an_image_is_of_a_named_model_and_a_kind_of_server(make):
+    done = make("image", "NAME=tickets", "KIND=tensorflow-serving")
+    assert done.stdout.splitlines() == ["image", "tickets", "--kind", "tensorflow-serving"]
+    assert make("image", "NAME=tickets").stdout.splitlines() == ["image", "tickets"]
+    done = make("image", NAME="desktop")
+    assert done.returncode == 2
+    assert "error: give the model: make image NAME=sentiment" in done.stderr
+
+
+def test_folds_are_an_option_of_compare(make):
+    words = make("compare-sentiment", "FOLDS=5").stdout.splitlines()
+    assert words == ["compare", "sentiment", "--folds", "5"]

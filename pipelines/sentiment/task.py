@@ -197,7 +197,8 @@ class Sentiment(Task):
         records: Sequence[LabelledText],
     ) -> dict[str, Feature]:
         def answer(rows: Ragged) -> np.ndarray:
-            return np.argmax(probabilities(model, rows, config), axis=-1)
+            found: np.ndarray = probabilities(model, rows, config).argmax(axis=-1)
+            return found
 
         return features.features(processor, records, answer)
 

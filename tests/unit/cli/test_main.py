@@ -19,6 +19,7 @@ OPTIONS = {
     "evaluate": "--run --name --config --json --set",
     "predict": "--run --name --config --json --set --attention --chart --midi --score",
     "explain": "--run --name --config --json --set",
+    "drift": "--data --run --name --config --json --set --fail-above",
     "export": "--run --name --config --json",
     "promote": "--run --name --force --json",
     "track": "--run --name",

@@ -96,7 +96,7 @@ def _worst_mistakes(
     """Return the texts with wrong labels whose loss is the highest."""
 
     def names(row: np.ndarray) -> str:
-        return ", ".join(labels[i] for i in np.flatnonzero(row))
+        return ", ".join(labels[int(i)] for i in np.flatnonzero(row))
 
     wrong = (truth != given).any(axis=-1)
     worst = [int(i) for i in np.argsort(-loss, kind="stable") if wrong[i]][:WORST]

@@ -228,7 +228,8 @@ class Sentiment(Task):
         records: Sequence[Record],
     ) -> dict[str, Feature]:
         def answer(rows: Ragged) -> np.ndarray:
-            return probabilities(model, rows, config).argmax(axis=-1)
+            found: np.ndarray = probabilities(model, rows, config).argmax(axis=-1)
+            return found
 
         return features.features(processor, records, None if config.data.multi_label else answer)
 

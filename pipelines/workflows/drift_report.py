@@ -129,7 +129,7 @@ def _sentence(compared: Compared) -> str:
 def _moved_categories(compared: Compared) -> list[tuple[str, float, float]]:
     """Return the categories whose shares moved most: name, share then, share now."""
     then, now = (np.asarray(c) / np.sum(c) for c in (compared.reference.counts, compared.counts))
-    most = np.argsort(-np.abs(now - then), kind="stable")[:_NAMED]
+    most = [i for i in np.argsort(-np.abs(now - then), kind="stable") if now[i] or then[i]][:_NAMED]
     return [(_name(compared, int(i)), float(then[i]), float(now[i])) for i in most]
 
 

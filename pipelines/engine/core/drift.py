@@ -263,7 +263,8 @@ def _chi_squared(p: np.ndarray, q: np.ndarray, clustering: float) -> float:
 def _clustering(bins: np.ndarray, counts: np.ndarray, groups: np.ndarray) -> float:
     """Return how many values of one group tell as much as an independent one; see `Histogram`.
 
-    It is the variance of the shares between groups relative to that of independent values.
+    It is the variance of the shares between groups relative to that of independent values, as a
+    mean over bins in which each counts as in χ² (Rao & Scott 1981).
     """
     numbers = np.unique(groups, return_inverse=True)[1]
     table = np.zeros((int(numbers.max()) + 1, len(counts)))
@@ -272,6 +273,9 @@ def _clustering(bins: np.ndarray, counts: np.ndarray, groups: np.ndarray) -> flo
     if len(table) < 2:
         return float(size)  # one group is as good as one value
     deviations = table - table.sum(axis=1, keepdims=True) * shares
-    variance = len(table) / (len(table) - 1) * np.square(deviations).sum() / size**2
-    independent = (1 - np.square(shares).sum()) / size
-    return float(max(variance / independent, 1.0)) if independent > 0 else 1.0
+    variances = len(table) / (len(table) - 1) * np.square(deviations).sum(axis=0) / size**2
+    filled = shares > 0
+    if filled.sum() < 2:
+        return 1.0
+    relative = size * np.sum(variances[filled] / shares[filled]) / (filled.sum() - 1)
+    return float(max(relative, 1.0))

@@ -20,6 +20,7 @@ OPTIONS = {
     "predict": "--file --out --column --overwrite --run --name --config --json --set --attention "
     "--chart --midi --score",
     "explain": "--run --name --config --json --set",
+    "drift": "--data --run --name --config --json --set --fail-above",
     "export": "--run --name --config --json",
     "promote": "--run --name --force --json",
     "track": "--run --name",

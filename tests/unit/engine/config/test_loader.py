@@ -177,7 +177,8 @@ def test_integers_are_valid_numbers_but_not_vice_versa(write):
         ("seeed: 1", "seeed: unknown key (did you mean seed?)"),
         (
             "zzz: 1",
-            "zzz: unknown key (allowed: data, device, extra, model, name, registered_model, seed, "
+            "zzz: unknown key (allowed: calibration, data, decision, device, extra, model, name, "
+            "registered_model, seed, "
             "task, text, train)",
         ),
         (
@@ -293,6 +294,7 @@ train:
             "c.yaml:10:3: train.learning_rate: must be a number, not 'fast'",
             "--set train.buckets=0: train.buckets: must be at least 1, not 0",
             "c.yaml:11:3: train.lr: unknown key (allowed: batch_size, batch_tokens, buckets, "
+            "class_weights, "
             "clip_norm, distribute, epochs, health, learning_rate, optimizer, patience, precision, "
             "schedule, warmup_steps, weight_decay)",
         ]
@@ -419,13 +421,13 @@ def test_overrides_change_nothing_else_and_the_last_one_wins(write):
         ("data.labels={0: x}", "data.labels: must have 2 entries or more, "
          "not {'0': 'x'}"),
         ("extra.dropout=1", "extra.dropout: must be less than 1.0, not 1"),
-        ("train.class_weights={a: -1}", "train.class_weights.a: must be greater than 0, not -1"),
-        ("train.class_weights.a=0", "train.class_weights.a: must be greater than 0, not 0"),
+        ("train.class_weights={a: -1}", "train.class_weights.a: must be greater than 0.0, not -1"),
+        ("train.class_weights.a=0", "train.class_weights.a: must be greater than 0.0, not 0"),
         ("train.class_weights={a: x}", "train.class_weights.a: must be a number, not 'x'"),
         ("train.class_weights=even", "train.class_weights: must be balanced, a weight for each "
          "class as in {spam: 5}, or null, not 'even'"),
-        ("decision.threshold=1.5", "decision.threshold: must be at most 1, not 1.5"),
-        ("decision.accuracy=0", "decision.accuracy: must be greater than 0, not 0"),
+        ("decision.threshold=1.5", "decision.threshold: must be at most 1.0, not 1.5"),
+        ("decision.accuracy=0", "decision.accuracy: must be greater than 0.0, not 0"),
         ("data.separator=''", "data.separator: string should have at least 1 character, not ''"),
     ],
 )  # fmt: skip

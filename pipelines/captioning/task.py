@@ -49,6 +49,7 @@ class Captioning(EncoderDecoderTask):
     input_name = "image"
     output_name = "caption"
     example_columns = ("picture", "reference", "output")
+    answer_column = "caption"
 
     def load(self, config: CaptioningConfig) -> Splits:
         return records.load(config)

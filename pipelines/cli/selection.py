@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from pipelines.api import Model
 from pipelines.engine.config import loader as configs
-from pipelines.engine.config.schema import Experiment
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.runs.model_names import check_name
@@ -54,8 +54,8 @@ def find_answering_run(args: argparse.Namespace, console: Console) -> Run:
     return run
 
 
-def prepare_request(args: argparse.Namespace, console: Console) -> tuple[Run, Experiment]:
-    """Find the run that answers a request, and its config with ``--set``; select the CPU.
+def find_model(args: argparse.Namespace, console: Console) -> Model:
+    """Find the run that answers a request, with its config and ``--set``.
 
     Which run it is is said on standard error.
 
@@ -68,9 +68,7 @@ def prepare_request(args: argparse.Namespace, console: Console) -> tuple[Run, Ex
             keys = ", ".join(request_keys) or "none"
             raise UserError(f"--set {pair}: a request of {args.task} can choose: {keys}")
     run = find_answering_run(args, console)
-    config = run.config(args.set)
-    devices.select("cpu")
-    return run, config
+    return Model(run, run.config(args.set))
 
 
 def select_device(device: Any, console: Console, *distribution: Any) -> dict[str, str]:
@@ -78,14 +76,3 @@ def select_device(device: Any, console: Console, *distribution: Any) -> dict[str
     selected = devices.select(device, *distribution)
     console.say(f"backend {selected['backend']}, device {selected['device']}")
     return selected
-
-
-def check_utf8(inputs: list[str]) -> None:
-    """Check that inputs were valid UTF-8.
-
-    Raises:
-        UserError: One holds surrogates, by which Python keeps bytes that it cannot decode.
-    """
-    for number, text in enumerate(inputs, 1):
-        if any("\ud800" <= c <= "\udfff" for c in text):
-            raise UserError(f"input {number}: not text in UTF-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,10 @@ class ForecastingDataConfig(DataConfig):
         # The splits are shares or dates.
         return as_list(self.source)
 
+    def tested_on(self, source: str | list[str]) -> dict[str, Any]:
+        # The test split is the end of the series.
+        return {"source": source}
+
     date: CoercedStr = "date"
     """The column with the date."""
     date_format: str | None = None
@@ -61,6 +65,13 @@ class ForecastingDataConfig(DataConfig):
     window crosses it."""
     min_steps: int = Field(30, ge=3)
     """Shortest series or part of one; shorter ones are left out, and counted."""
+
+    @property
+    def columns_read(self) -> list[str]:
+        """The columns of a source that are read."""
+        series = [] if self.series is None else [self.series]
+        further = [*self.columns, *(name for pair in self.ratios.items() for name in pair)]
+        return list(dict.fromkeys([self.date, *series, *as_list(self.target), *further]))
 
 
 class ForecastingModelConfig(CellConfig):
@@ -173,6 +184,10 @@ class ForecastingConfig(Experiment):
     train: WindowTrainConfig = WindowTrainConfig()
     forecast: SamplePathsConfig = SamplePathsConfig()
     evaluation: BaselinesConfig = BaselinesConfig()
+
+    @property
+    def input_columns(self) -> list[str]:
+        return self.data.columns_read
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -169,6 +169,12 @@ class Generation(Task):
             json={"prompt": prompt, "text": written, "next": ranked},
         )
 
+    def answer_columns(self, config: GenerationConfig, served: Any) -> dict[str, type]:
+        return {"text": str}
+
+    def answer_rows(self, config: GenerationConfig, prediction: Prediction) -> list[list[Any]]:
+        return [[prediction.json["text"]]]
+
     def explanation_examples(
         self, config: GenerationConfig, splits: Splits, count: int
     ) -> list[str]:

@@ -182,6 +182,18 @@ class Sentiment(Task):
             },
         )
 
+    def answer_columns(self, config: SentimentConfig, served: Any) -> dict[str, type]:
+        labels = served.signatures["labels"]()["labels"].numpy()
+        names = sorted(raw.decode() for raw in labels)
+        return {"label": str, "score": float} | {f"probability_{name}": float for name in names}
+
+    def answer_rows(self, config: SentimentConfig, prediction: Prediction) -> list[list[Any]]:
+        found = prediction.json
+        probabilities = found["probabilities"]
+        return [
+            [found["label"], found["score"], *(probabilities[n] for n in sorted(probabilities))]
+        ]
+
     def explanation_examples(
         self, config: SentimentConfig, splits: Splits, count: int
     ) -> list[str]:

@@ -46,6 +46,7 @@ class Translation(EncoderDecoderTask):
     input_name = "text"
     output_name = "text"
     example_columns = ("input", "reference", "output")
+    answer_column = "translation"
 
     def load(self, config: TranslationConfig) -> Splits:
         return records.load(config)

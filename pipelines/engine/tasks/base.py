@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from pipelines.engine.config.schema import Experiment
+from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.tables import Table
 from pipelines.engine.data.splits import Splits
 
@@ -68,12 +70,22 @@ class Evaluation:
 
 @dataclass
 class Prediction:
-    """The answer to one input, for people (title and rows) and for programs (json)."""
+    """The answer to one input, for people (title and rows) and for programs (json).
+
+    Attributes:
+        error: Why there is no answer; None if there is one.
+    """
 
     title: str
     columns: list[str]
     rows: list[list[str]]
     json: dict[str, Any]
+    error: str | None = None
+
+    @classmethod
+    def failed(cls, example: str, error: str) -> Prediction:
+        """Return the prediction of an input that cannot be answered."""
+        return cls(shorten(example), [], [], {"input": example, "error": error}, error)
 
 
 def shorten(text: str, length: int = _TITLE) -> str:
@@ -166,6 +178,31 @@ class Task(ABC):
         answer = served.signatures["serving_default"](**self.request(config, example))
         rows = {name: value.numpy()[0] for name, value in answer.items()}
         return self.present(config, example, rows, served)
+
+    def predict_batch(self, config: Any, served: Any, examples: Sequence[str]) -> list[Prediction]:
+        """Return the predictions of a loaded SavedModel for several examples.
+
+        An example that cannot be answered does not affect the others: its prediction has an
+        ``error``.
+        """
+        predictions = []
+        for example in examples:
+            try:
+                predictions.append(self.predict(config, served, example))
+            except UserError as error:
+                predictions.append(Prediction.failed(example, str(error)))
+        return predictions
+
+    def answer_columns(self, config: Any, served: Any) -> dict[str, type]:
+        """Return the columns of answers in a file, each with its type: ``str`` or ``float``.
+
+        By default, one column has the prediction as JSON.
+        """
+        return {"prediction": str}
+
+    def answer_rows(self, config: Any, prediction: Prediction) -> list[list[Any]]:
+        """Return what a file has in `answer_columns` for a prediction: by default one row."""
+        return [[json.dumps(prediction.json, ensure_ascii=False)]]
 
     def examples(
         self, config: Any, processor: Any, model: keras.Model, splits: Splits

@@ -73,11 +73,13 @@ class EncoderDecoderTask(Task):
     Attributes:
         input_name: The input of the signature that holds the texts or files.
         output_name: The output of the signature that holds the best texts.
+        answer_column: The column of the best texts in files of predictions.
         example_columns: The columns of the table of examples.
     """
 
     input_name: ClassVar[str]
     output_name: ClassVar[str]
+    answer_column: ClassVar[str]
     example_columns: ClassVar[tuple[str, str, str]]
     writers: ClassVar[dict[str, Callable[[Prediction, Path], None]]] = {}
 
@@ -131,6 +133,12 @@ class EncoderDecoderTask(Task):
 
     def request(self, config: Any, example: Any) -> dict[str, tf.Tensor]:
         return decoding_request(self.input_name, [self.content(example)], config.decoding)
+
+    def answer_columns(self, config: Any, served: Any) -> dict[str, type]:
+        return {self.answer_column: str, "score": float}
+
+    def answer_rows(self, config: Any, prediction: Prediction) -> list[list[Any]]:
+        return [[prediction.json[self.output_name], prediction.json["score"]]]
 
     def examples(
         self, config: Any, processor: Any, model: Seq2Seq, splits: Splits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from pipelines.api import Model
 from pipelines.cli.options import Commands, add_command, add_run_of_config, add_set
 from pipelines.cli.output import print_json, print_scores
 from pipelines.cli.selection import find_answering_run, select_device
@@ -22,12 +23,10 @@ def run(args: argparse.Namespace, console: Console) -> None:
     trained = find_answering_run(args, console)
     config = trained.config(args.set)
     select_device(config.device, console)
-    from pipelines.workflows.evaluate import evaluate
-
-    result = evaluate(trained, config)
+    model = Model(trained, config)
+    scores = model.evaluate()
     if args.json:
-        print_json(result)
+        result = {"run": model.run, "model": model.name, "records": scores.records, **scores}
+        print_json(result | ({"verdict": scores.verdict} if scores.verdict else {}))
     else:
-        scores = {k: v for k, v in result.items() if isinstance(v, float)}
-        title = f"{trained.id} on {result['records']:,} records"
-        print_scores(console, title, scores, result.get("verdict", []))
+        print_scores(console, f"{model.run} on {scores.records:,} records", scores, scores.verdict)

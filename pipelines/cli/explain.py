@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from pipelines.api.model import check_utf8
 from pipelines.cli.options import Commands, add_command, add_run_of_config, add_set
 from pipelines.cli.output import print_json
-from pipelines.cli.selection import check_utf8, prepare_request
+from pipelines.cli.selection import find_model
 from pipelines.engine.core.console import Console
 
 
@@ -22,11 +23,10 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace, console: Console) -> None:
     """Write the pages of an explanation, and print their paths."""
     check_utf8([args.input])
-    trained, config = prepare_request(args, console)
-    from pipelines.workflows.predict import explain
-
-    data, files = explain(trained, config, args.input)
+    model = find_model(args, console)
+    explained = model.explain(args.input)
+    files = explained.save()
     if args.json:
-        print_json(data | {"run": trained.id, "files": [str(path) for path in files]})
+        print_json(explained.json | {"run": model.run, "files": [str(path) for path in files]})
     else:
         print(*files, sep="\n")

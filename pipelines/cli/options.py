@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
-from pipelines.engine.config.schema import MODEL_NAME
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
+from pipelines.engine.runs.model_names import check_form
 from pipelines.engine.tasks.catalog import get_config, task_names
 
 #: What `argparse.ArgumentParser.add_subparsers` returns.
@@ -67,11 +66,10 @@ def add_name(parser: Parser, default: str) -> None:
 
 
 def _model_name(text: str) -> str:
-    if re.fullmatch(MODEL_NAME, text) is None or text.endswith("\n"):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no name of a model: at most 64 letters (A-Z, a-z), digits, - and _, and "
-            "first a letter or a digit, e.g. tickets"
-        )
+    try:
+        check_form(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 

@@ -7,10 +7,11 @@ import codecs
 import sys
 from pathlib import Path
 
+from pipelines.api.model import check_utf8
 from pipelines.cli import predict_file
 from pipelines.cli.options import Commands, add_command, add_run_of_config, add_set
 from pipelines.cli.output import print_json
-from pipelines.cli.selection import check_utf8, prepare_request
+from pipelines.cli.selection import find_model
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.tasks.catalog import get_config, task_names
@@ -59,10 +60,13 @@ def run(args: argparse.Namespace, console: Console) -> None:
             raise UserError(f"--{name}: {args.task} writes no such file")
         if len(inputs) > 1:
             raise UserError(f"--{name}: one file, but {len(inputs)} inputs")
-    trained, config = prepare_request(args, console)
-    from pipelines.workflows.predict import predict
-
-    predictions = predict(trained, config, inputs, files)
+    model = find_model(args, console)
+    predictions = model.predict(inputs)
+    for prediction in predictions:
+        if prediction.error is not None:
+            raise UserError(prediction.error)
+    for name, path in files.items():
+        model.write(predictions[0], name, path)
     if args.json:
         answers = [prediction.json for prediction in predictions]
         print_json(answers[0] if len(answers) == 1 else {"predictions": answers})

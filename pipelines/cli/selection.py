@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from pipelines.api import Model
 from pipelines.engine.config import loader as configs
 from pipelines.engine.config.schema import Experiment
 from pipelines.engine.core.console import Console
@@ -79,11 +80,9 @@ def find_request(
     return run, run.config(args.set)
 
 
-def prepare_request(args: argparse.Namespace, console: Console) -> tuple[Run, Experiment]:
-    """Find the run and the config of a request as `find_request` does, and select the CPU."""
-    run, config = find_request(args, console)
-    devices.select("cpu")
-    return run, config
+def find_model(args: argparse.Namespace, console: Console) -> Model:
+    """Find the run and the config of a request as `find_request` does."""
+    return Model(*find_request(args, console))
 
 
 def select_device(device: Any, console: Console, *distribution: Any) -> dict[str, str]:
@@ -91,14 +90,3 @@ def select_device(device: Any, console: Console, *distribution: Any) -> dict[str
     selected = devices.select(device, *distribution)
     console.say(f"backend {selected['backend']}, device {selected['device']}")
     return selected
-
-
-def check_utf8(inputs: list[str]) -> None:
-    """Check that inputs were valid UTF-8.
-
-    Raises:
-        UserError: One holds surrogates, by which Python keeps bytes that it cannot decode.
-    """
-    for number, text in enumerate(inputs, 1):
-        if any("\ud800" <= c <= "\udfff" for c in text):
-            raise UserError(f"input {number}: not text in UTF-8")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
+from pipelines import api
 from pipelines.cli.options import Commands, add_command, add_config, add_json, add_set
 from pipelines.cli.output import print_json, print_scores
 from pipelines.cli.selection import config_overrides, select_device
 from pipelines.engine.config import loader as configs
+from pipelines.engine.config.schema import Experiment
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.preview import check_sources
@@ -49,32 +51,45 @@ def run(args: argparse.Namespace, console: Console) -> None:
     else:
         file = find_config(args.task, args.config)
         config = configs.load(file, get_config(args.task), config_overrides(args))
+    if location is not None:
+        model = _train_together(config, resumed, location, args.argv, console)
+    elif resumed is not None:
+        model = api.resume(resumed.id, console=console)
+    else:
+        model = api.train(config, console=console)
+    if model is None:  # one of several processes, and not the main one
+        return
+    if args.json:
+        result = {"run": model.run, "scores": model.scores, "folder": str(model.folder)}
+        print_json(result | {"model": model.name})
+    else:
+        print_scores(console, model.run, model.scores, model.verdict)
+
+
+def _train_together(
+    config: Experiment,
+    resumed: Run | None,
+    location: cluster.Location,
+    arguments: list[str],
+    console: Console,
+) -> api.Model | None:
+    """Train as one of several processes; only the main one has a model in the end."""
+    if resumed is None:
         require_free(config)
     check_sources(config.data)
-    if location is not None:
-        if config.train.distribute != "jax":
-            raise UserError("several processes train together with: --set train.distribute=jax")
-        if (code := cluster.supervise(location, [*_COMMAND, *args.argv])) is not None:
-            sys.exit(code)
+    if config.train.distribute != "jax":
+        raise UserError("several processes train together with: --set train.distribute=jax")
+    if (code := cluster.supervise(location, [*_COMMAND, *arguments])) is not None:
+        sys.exit(code)
     selected = select_device(
-        config.device,
-        console,
-        config.train.distribute,
-        lambda: None if location is None else cluster.join(location),
+        config.device, console, config.train.distribute, lambda: cluster.join(location)
     )
     from pipelines.workflows import train  # Keras fixes the backend
 
     joined = cluster.joined()
     if joined is not None and joined.process_id:
         train.train_as_worker(config, joined)
-        return
+        return None
     if resumed is not None:
-        trained = train.resume(resumed, selected, console, joined)
-    else:
-        trained = train.train(config, selected, console, joined)
-    scores = trained.info.scores
-    if args.json:
-        result = {"run": trained.id, "scores": scores, "folder": str(trained.folder)}
-        print_json(result | {"model": trained.model_name})
-    else:
-        print_scores(console, trained.id, scores, trained.info.verdict)
+        return api.Model(train.resume(resumed, selected, console, joined))
+    return api.Model(train.train(config, selected, console, joined))

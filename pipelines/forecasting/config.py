@@ -41,6 +41,10 @@ class ForecastingDataConfig(DataConfig):
             "and data.end"
         )
 
+    def tested_on(self, source: str | list[str]) -> dict[str, Any]:
+        # The test split is the end of the series.
+        return {"source": source}
+
     date: CoercedStr = "date"
     """The column with the date."""
     date_format: str | None = None

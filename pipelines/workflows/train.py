@@ -62,7 +62,7 @@ def train(
     processor = task.fit_processor(config, splits)
     group = {} if member is None else {"group": member.membership()}
     run = Run.create(config, processor, data=data, **device, **group)
-    with run.locked():
+    with run.locked(), signals.handled():
         _Training(run, task, config, splits, strategy, console, member, started).complete()
     return run
 
@@ -95,7 +95,8 @@ def resume(
                 f"run {run.id} cannot be resumed: {source} holds other records than when it started"
             )
         run.update(**device)
-        _Training(run, task, config, splits, strategy, console, member, started).complete()
+        with signals.handled():
+            _Training(run, task, config, splits, strategy, console, member, started).complete()
     return run
 
 
@@ -158,7 +159,6 @@ class _Training:
             console.say(f"model {run.model_name}")
         run.update(status="running")
         tracker = Tracker(run, self.config, console)
-        signals.install()
         try:
             evaluation = self._work(tracker)
         except loop.TrialPruned:

@@ -6,7 +6,8 @@ All errors are reported together, each as ``file:line:column: key: message (did 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,7 +48,14 @@ def load(file: Path, model: type[Model], overrides: Sequence[str] = ()) -> Model
     Raises:
         UserError: one line for each error in the file and in the overrides.
     """
-    data, locations = _read(file)
+    data, locations = read(file)
+    return build(data, locations, model, overrides)
+
+
+def build(
+    data: dict[str, Any], locations: Locations, model: type[Model], overrides: Sequence[str] = ()
+) -> Model:
+    """Apply ``overrides`` to what `read` returned and validate it; see `load`."""
     for override in overrides:
         _apply(override, data, locations)
     try:
@@ -76,7 +84,18 @@ def flatten(config: Experiment) -> dict[str, str]:
     return flat
 
 
-def _read(file: Path) -> tuple[dict[str, Any], Locations]:
+def read(source: Path | Mapping[str, Any]) -> tuple[dict[str, Any], Locations]:
+    """Return the keys of a config, not validated, and where they were written.
+
+    Args:
+        source: A YAML file, or the keys and their values, which are copied.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    if isinstance(source, Mapping):
+        return copy.deepcopy(dict(source)), Locations("config")
+    file = source
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

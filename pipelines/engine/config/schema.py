@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import codecs
 import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -161,6 +163,10 @@ class DataConfig(BaseConfig):
             if isinstance(keys.get(name), str | list):
                 return f"data.{name} is a source of its own and no fraction of data.source"
         return None
+
+    def tested_on(self, source: str | list[str]) -> dict[str, Any]:
+        """Return the keys that make ``source`` the test split."""
+        return {"test": source}
 
     def sources(self) -> list[str]:
         """Return all sources: those of the source, and those of separate splits."""
@@ -383,6 +389,25 @@ class Experiment(BaseConfig):
     """The device to train on; ``gpu`` is an error if there is none."""
     data: DataConfig
     train: TrainConfig = TrainConfig()
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Self:
+        """Load a YAML file.
+
+        ``Experiment.load`` returns the config of the pipeline that the file's key ``task`` names.
+
+        Args:
+            file: The file.
+            overrides: ``key.subkey=value`` each; of several for one key, the last wins.
+
+        Raises:
+            UserError: One line for each error in the file and in the overrides.
+        """
+        from pipelines.engine.config import catalog, loader  # they need this module
+
+        if cls is Experiment:
+            return catalog.load_experiment(Path(file), overrides)  # type: ignore[return-value]
+        return loader.load(Path(file), cls, overrides)
 
     @property
     def input_columns(self) -> list[str]:

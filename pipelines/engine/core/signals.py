@@ -7,7 +7,10 @@ it is safe to stop. A second signal ends the process at once, as usual.
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import threading
+from collections.abc import Iterator
 from types import FrameType
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM)
@@ -20,6 +23,27 @@ def install() -> None:
     _stop_requested = False
     for number in _HANDLED:
         signal.signal(number, _request_stop)
+
+
+@contextlib.contextmanager
+def handled() -> Iterator[None]:
+    """Handle signals as `install` does until the block ends, and then as before.
+
+    Python handles signals in the main thread only: in another thread, nothing changes.
+    """
+    global _stop_requested
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in _HANDLED}
+    if not in_main_thread or _request_stop in before.values():  # another block handles them
+        yield
+        return
+    install()
+    try:
+        yield
+    finally:
+        _stop_requested = False
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check() -> None:

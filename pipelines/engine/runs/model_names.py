@@ -7,12 +7,26 @@ name, under which the registry, ``exports/`` and the server keep the model apart
 from __future__ import annotations
 
 import contextlib
+import re
 
-from pipelines.engine.config.schema import Experiment
+from pipelines.engine.config.schema import MODEL_NAME, Experiment
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.paths import home
 from pipelines.engine.runs.run import Run
 from pipelines.engine.tasks.catalog import task_names
+
+
+def check_form(name: str) -> None:
+    """Check that a name can be that of a model.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if re.fullmatch(MODEL_NAME, name) is None or name.endswith("\n"):
+        raise UserError(
+            f"{name!r} is no name of a model: at most 64 letters (A-Z, a-z), digits, - and _, and "
+            "first a letter or a digit, e.g. tickets"
+        )
 
 
 def check_name(task: str, name: str) -> None:

@@ -119,7 +119,7 @@ class Run:
         runs = sorted(cls.all(task), key=lambda run: run.id)
         if wanted is None:
             return cls._latest(task, model or task, runs, config_name)
-        found = cls._by_id(wanted, runs)
+        found = cls.by_id(wanted, runs)
         if model not in (None, found.model_name):
             raise UserError(
                 f"run {found.id} is of the model {found.model_name!r}, not of {model!r}"
@@ -127,7 +127,12 @@ class Run:
         return found
 
     @classmethod
-    def _by_id(cls, wanted: str, runs: list[Run]) -> Run:
+    def by_id(cls, wanted: str, runs: list[Run]) -> Run:
+        """Return the run of ``runs`` with an id, a unique part of an id, or an MLflow run's id.
+
+        Raises:
+            UserError: there is none, or there are several.
+        """
         hits = [run for run in runs if run.id == wanted]
         hits = hits or [run for run in runs if wanted and wanted in run.id]
         hits = hits or [run for run in runs if run.info.mlflow.run_id == wanted]

@@ -94,12 +94,14 @@ class EncoderDecoderTask(Task):
     Attributes:
         input_name: The input of the signature that holds the texts or files.
         output_name: The output of the signature that holds the best texts.
+        answer_column: The column of the best texts in files of predictions.
         example_columns: The columns of the table of examples.
         answer_column: The column of the best texts in files of predictions.
     """
 
     input_name: ClassVar[str]
     output_name: ClassVar[str]
+    answer_column: ClassVar[str]
     example_columns: ClassVar[tuple[str, str, str]]
     answer_column: ClassVar[str]
     writers: ClassVar[dict[str, Callable[[Prediction, Path], None]]] = {}

@@ -24,6 +24,9 @@ def select(
 ) -> dict[str, str]:
     """Make this process compute on ``device``.
 
+    It can be called again, but TensorFlow cannot change its devices once it has started: the
+    result then says which one is used.
+
     Args:
         device: ``auto`` takes a GPU if there is one.
         distribute: The key ``train.distribute``; each value needs one backend.
@@ -33,11 +36,12 @@ def select(
         ``backend`` and ``device``, as `run.json` records them.
 
     Raises:
-        UserError: There is no GPU although ``device`` is ``gpu``, or the backend is not supported.
+        UserError: There is no GPU although ``device`` is ``gpu``, or the backend is not supported
+            or is not that of the imported Keras.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     needed = _DISTRIBUTE_BACKENDS.get(distribute)
-    backend = os.environ.setdefault(BACKEND_SETTING, needed or "tensorflow")
+    backend = _choose_backend(needed or "tensorflow")
     if backend not in BACKENDS:
         raise UserError(f"{BACKEND_SETTING}={backend}: must be one of {', '.join(BACKENDS)}")
     if needed not in (None, backend):
@@ -49,7 +53,8 @@ def select(
 
     if backend == "jax":
         # TensorFlow only reads the data and leaves the GPU and its memory to JAX.
-        tf.config.set_visible_devices([], "GPU")
+        with _if_not_started():
+            tf.config.set_visible_devices([], "GPU")
         try:
             import jax
         except ModuleNotFoundError:
@@ -58,10 +63,12 @@ def select(
         names = [d.device_kind for d in jax.devices() if d.platform == "gpu"]
     else:
         if device == "cpu":
-            tf.config.set_visible_devices([], "GPU")
+            with _if_not_started():
+                tf.config.set_visible_devices([], "GPU")
         gpus = tf.config.get_visible_devices("GPU")
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
+        with _if_not_started():
+            for gpu in gpus:
+                tf.config.experimental.set_memory_growth(gpu, True)
         names = [
             tf.config.experimental.get_device_details(g).get("device_name", "GPU") for g in gpus
         ]
@@ -71,6 +78,24 @@ def select(
             "use device: auto or cpu, or install with: make setup GPU=1"
         )
     return {"backend": backend, "device": f"gpu: {names[0]}" if names else "cpu"}
+
+
+def _choose_backend(default: str) -> str:
+    """Return the backend of this process: that of Keras if it is imported already."""
+    keras = sys.modules.get("keras")
+    imported = None if keras is None else str(keras.config.backend())
+    backend = os.environ.setdefault(BACKEND_SETTING, imported or default)
+    if backend in BACKENDS and imported not in (None, backend):
+        raise UserError(
+            f"{BACKEND_SETTING}={backend}: Keras is imported already, with the backend {imported}; "
+            "start a new process"
+        )
+    return backend
+
+
+def _if_not_started() -> contextlib.AbstractContextManager[None]:
+    """Ignore that TensorFlow has started, and its devices cannot be changed any more."""
+    return contextlib.suppress(RuntimeError)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,99 @@
+"""Predictions of the rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipelines.engine.config.schema import Experiment, as_text
+from pipelines.engine.core.errors import UserError
+from pipelines.engine.data.sources.missing import is_missing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Added to the name of an answer's column if the table has a column of this name.
+_SUFFIX = "_predicted"
+
+
+def to_pandas(table: Any) -> pd.DataFrame:
+    """Return a table as a DataFrame of pandas, which is not the table itself."""
+    import pandas as pd
+
+    if isinstance(table, pd.DataFrame):
+        return table.copy()
+    return pd.DataFrame({name: list(table[name]) for name in table.columns})
+
+
+def inputs_of(
+    config: Experiment, frame: pd.DataFrame, column: str | None
+) -> tuple[list[str], list[str | None]]:
+    """Return the usable inputs of a table, and for each row why it cannot be used.
+
+    Args:
+        config: The config of the run.
+        frame: The table.
+        column: The column that holds the inputs; None for that of the config.
+
+    Raises:
+        UserError: There is no such column, or the task's inputs are not in one column.
+    """
+    name = _column(config, column)
+    columns = [as_text(label) for label in frame.columns]
+    if columns.count(name) != 1:
+        found = ", ".join(repr(label) for label in columns) or "none"
+        several = "no column" if name not in columns else "several columns"
+        raise UserError(
+            f"the table has {several} {name!r}; its columns are: {found[:200]}; name the column of "
+            "inputs with column='NAME'"
+        )
+    cells = frame.iloc[:, columns.index(name)].tolist()
+    errors = [_defect(name, cell) for cell in cells]
+    return [c for c, error in zip(cells, errors, strict=True) if error is None], errors
+
+
+def _column(config: Experiment, column: str | None) -> str:
+    needed = config.input_columns
+    if len(needed) > 1:
+        raise UserError(
+            f"{config.task} reads whole tables ({', '.join(needed)}) and not their rows; write the "
+            "table to a file and predict its path"
+        )
+    if column is None and not needed:
+        raise UserError(f"{config.task} has no usual column of inputs; name it with column='NAME'")
+    return needed[0] if column is None else column
+
+
+def _defect(column: str, cell: Any) -> str | None:
+    """Return why a cell is no input; None if it is one."""
+    if is_missing(cell):
+        return f"{column!r} is empty"
+    if not isinstance(cell, str):
+        return f"{column!r} is not text"
+    if not is_utf8(cell):
+        return f"broken UTF-8 in column {column!r}"
+    return None
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a text has no surrogates, by which Python keeps bytes it cannot decode."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def add_answers(
+    frame: pd.DataFrame, columns: dict[str, type], rows: Sequence[Sequence[Any]]
+) -> None:
+    """Add the columns of answers to a table.
+
+    Args:
+        frame: The table.
+        columns: The names and types of the columns.
+        rows: Their values for each row of the table.
+    """
+    import pandas as pd
+
+    for i, (name, kind) in enumerate(columns.items()):
+        while name in frame.columns:
+            name += _SUFFIX
+        values = [row[i] for row in rows]
+        frame[name] = pd.Series(values, frame.index, float if kind is float else object)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.engine.config.schema import Experiment, as_text
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.data.sources.missing import is_missing
+from pipelines.engine.tasks.base import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,12 +27,13 @@ def to_pandas(table: Any) -> pd.DataFrame:
 
 
 def inputs_of(
-    config: Experiment, frame: pd.DataFrame, column: str | None
+    task: Task, config: Experiment, frame: pd.DataFrame, column: str | None
 ) -> tuple[list[str], list[str | None]]:
     """Return the usable inputs of a table, and for each row why it cannot be used.
 
     Args:
-        config: The config of the run.
+        task: The task of the run.
+        config: Its config.
         frame: The table.
         column: The column that holds the inputs; None for that of the config.
 
@@ -47,9 +49,16 @@ def inputs_of(
             f"the table has {several} {name!r}; its columns are: {found[:200]}; name the column of "
             "inputs with column='NAME'"
         )
-    cells = frame.iloc[:, columns.index(name)].tolist()
-    errors = [_defect(name, cell) for cell in cells]
-    return [c for c, error in zip(cells, errors, strict=True) if error is None], errors
+    examples: list[str] = []
+    errors: list[str | None] = []
+    for cell in frame.iloc[:, columns.index(name)].tolist():
+        try:
+            examples.append(task.cell_input(name, cell, Path()))
+        except UserError as error:
+            errors.append(str(error))
+        else:
+            errors.append(None)
+    return examples, errors
 
 
 def _column(config: Experiment, column: str | None) -> str:
@@ -62,17 +71,6 @@ def _column(config: Experiment, column: str | None) -> str:
     if column is None and not needed:
         raise UserError(f"{config.task} has no usual column of inputs; name it with column='NAME'")
     return needed[0] if column is None else column
-
-
-def _defect(column: str, cell: Any) -> str | None:
-    """Return why a cell is no input; None if it is one."""
-    if is_missing(cell):
-        return f"{column!r} is empty"
-    if not isinstance(cell, str):
-        return f"{column!r} is not text"
-    if not is_utf8(cell):
-        return f"broken UTF-8 in column {column!r}"
-    return None
 
 
 def is_utf8(text: str) -> bool:

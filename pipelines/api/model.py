@@ -85,15 +85,17 @@ class Model:
         return self._run.history
 
     @overload
-    def predict(self, inputs: str | os.PathLike[str], *, column: None = None) -> Prediction: ...
-
-    @overload
-    def predict(self, inputs: pd.DataFrame, *, column: str | None = None) -> pd.DataFrame: ...
+    def predict(  # type: ignore[overload-overlap]  # a text is an iterable of texts as well
+        self, inputs: str | os.PathLike[str], *, column: None = None
+    ) -> Prediction: ...
 
     @overload
     def predict(
         self, inputs: Iterable[str | os.PathLike[str]], *, column: None = None
     ) -> list[Prediction]: ...
+
+    @overload
+    def predict(self, inputs: pd.DataFrame, *, column: str | None = None) -> pd.DataFrame: ...
 
     def predict(self, inputs: Any, *, column: str | None = None) -> Any:
         """Answer one or more inputs with the run's SavedModel, exactly as a server of it does.
@@ -135,10 +137,9 @@ class Model:
         )
 
     def _predict_table(self, table: Any, column: str | None) -> pd.DataFrame:
-        frame = frames.to_pandas(table)
-        examples, errors = frames.inputs_of(self.config, frame, column)
+        task, frame = get_task(self.task), frames.to_pandas(table)
+        examples, errors = frames.inputs_of(task, self.config, frame, column)
         predictions = iter(self._predict_all(examples))
-        task = get_task(self.task)
         columns = task.answer_columns(self.config, self._served())
         rows: list[list[Any]] = []
         for error in errors:

@@ -6,16 +6,18 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from pipelines.engine.config.decoding import (
+    DecoderConfig,
+    DecodingConfig,
+    TeacherForcedTrainConfig,
+)
 from pipelines.engine.config.schema import (
     BaseConfig,
     CoercedStr,
     DataConfig,
-    DecoderConfig,
-    DecodingConfig,
     Experiment,
     Fraction,
     Score,
-    TeacherForcedTrainConfig,
     TokenizerConfig,
     TokenLevel,
 )

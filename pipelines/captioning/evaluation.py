@@ -15,7 +15,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipelines.engine.config.schema import DecodingConfig
+from pipelines.engine.config.decoding import DecodingConfig
 from pipelines.engine.core import plotting
 from pipelines.engine.data import images
 from pipelines.engine.tasks.encoder_decoder import decoding_request

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from pipelines.captioning.config import CaptioningModelConfig, ImageEncoderConfig
-from pipelines.engine.config.schema import DecoderConfig
+from pipelines.engine.config.decoding import DecoderConfig
 from pipelines.engine.models import seq2seq
 
 

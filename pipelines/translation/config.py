@@ -6,16 +6,18 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pipelines.engine.config.decoding import (
+    DecoderConfig,
+    DecodingConfig,
+    TeacherForcedTrainConfig,
+)
 from pipelines.engine.config.schema import (
     BaseConfig,
     CoercedStr,
-    DecoderConfig,
-    DecodingConfig,
     Experiment,
     Fraction,
     RecurrentConfig,
     Score,
-    TeacherForcedTrainConfig,
     TextRowsDataConfig,
     TokenizerConfig,
     TokenLevel,

@@ -9,7 +9,7 @@ import numpy as np
 import sacrebleu
 from matplotlib.figure import Figure
 
-from pipelines.engine.config.schema import DecodingConfig
+from pipelines.engine.config.decoding import DecodingConfig
 from pipelines.engine.core import plotting
 from pipelines.engine.core.tables import Table
 from pipelines.engine.tasks.encoder_decoder import decoding_request

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from pipelines.engine.config.schema import DecoderConfig
+from pipelines.engine.config.decoding import DecoderConfig
 from pipelines.engine.data.ragged import PADDING
 from pipelines.engine.models import seq2seq
 from pipelines.engine.models.blocks import recurrent_stack, state_sizes

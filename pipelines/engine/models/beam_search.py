@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from pipelines.engine.config.schema import MAX_BEAM_WIDTH, MAX_LENGTH, DecodingConfig
+from pipelines.engine.config.decoding import MAX_BEAM_WIDTH, MAX_LENGTH, DecodingConfig
 from pipelines.engine.data.ragged import PADDING
 
 #: log p of what is impossible.

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from layers import AdditiveAttention
-from pipelines.engine.config.schema import DecoderConfig
+from pipelines.engine.config.decoding import DecoderConfig
 from pipelines.engine.data.ragged import PADDING
 from pipelines.engine.models.blocks import recurrent_stack, reversible_embedding, state_sizes
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from pipelines.engine.config.schema import DecodingConfig
+from pipelines.engine.config.decoding import DecodingConfig
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.plotting import save_figure
 from pipelines.engine.core.tables import Table
@@ -96,14 +96,12 @@ class EncoderDecoderTask(Task):
         output_name: The output of the signature that holds the best texts.
         answer_column: The column of the best texts in files of predictions.
         example_columns: The columns of the table of examples.
-        answer_column: The column of the best texts in files of predictions.
     """
 
     input_name: ClassVar[str]
     output_name: ClassVar[str]
     answer_column: ClassVar[str]
     example_columns: ClassVar[tuple[str, str, str]]
-    answer_column: ClassVar[str]
     writers: ClassVar[dict[str, Callable[[Prediction, Path], None]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

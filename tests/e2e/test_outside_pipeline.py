@@ -7,6 +7,7 @@ it.
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 import subprocess
@@ -68,6 +69,18 @@ def test_the_same_word_has_the_tag_of_its_place(trained):
     home, _ = trained
     answer = ok(unfold(home, "predict", "tags", "--json", "the fish fish a bird", **PATH))
     assert answer["tags"] == ["D", "N", "V", "D", "N"]
+
+
+def test_a_file_of_sentences_is_tagged(trained, tmp_path):
+    home, _ = trained
+    source, out = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text('text\nthe fish fish a bird\n""\na cat hears\n')
+    files = ["--file", str(source), "--out", str(out)]
+    assert ok(unfold(home, "predict", "tags", "--json", *files, **PATH))["unusable"] == 1
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [row["error"] for row in rows] == [None, "'text' is empty", None]
+    assert json.loads(rows[0]["prediction"])["tags"] == ["D", "N", "V", "D", "N"]
+    assert json.loads(rows[2]["prediction"])["tags"] == ["D", "N", "V"]
 
 
 def test_without_explanations_explain_is_an_error(trained):

@@ -36,7 +36,9 @@ def measures(config: ForecastingConfig) -> list[Measure]:
     relative: list[How] = ["steps", "variation", "change"]
     absolute: list[How] = ["steps", "mean", "spread", "change"]
     kinds = relative if config.data.values == "log_returns" else absolute
-    return [Measure(name=how, side="input", tensor="history", how=how) for how in kinds]
+    return [
+        Measure(name=f"history_{how}", side="input", tensor="history", how=how) for how in kinds
+    ]
 
 
 def origins(config: ForecastingConfig, slices: Sequence[SeriesSlice]) -> Iterator[Series]:

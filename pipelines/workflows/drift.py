@@ -32,7 +32,7 @@ from pipelines.engine.tasks.comparable import Comparable, Feature, Wording
 #: The split whose features are kept.
 _SPLIT = "validation"
 #: Records that are looked at, and records that the SavedModel answers, at most.
-_RECORDS, _ANSWERED = 2000, 300
+_RECORDS, _ANSWERED = 1000, 300
 #: Requests in one call of the SavedModel.
 _BATCH = 16
 

@@ -99,5 +99,6 @@ def test_a_server_measures_what_does_not_depend_on_the_size_of_logarithmic_value
     def names(values: str) -> list[str]:
         return [m.name for m in features.measures(support.config(data={"values": values}))]
 
-    assert names("log_returns") == ["steps", "variation", "change"]
-    assert names("differences") == ["steps", "mean", "spread", "change"]
+    relative = ["history_steps", "history_variation", "history_change"]
+    assert names("log_returns") == relative
+    assert names("differences") == [relative[0], "history_mean", "history_spread", relative[2]]

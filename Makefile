@@ -120,6 +120,9 @@ explain-%: $(READY) ## Show gates, states and the answer step by step: INPUT="..
 	@test "$${INPUT+set}" = set || { echo 'error: give the input: make $@ INPUT="..."' >&2; exit 2; }
 	@$(BIN)/unfold explain $* $(run_flags) $(name_flags) $(config_flags) $(set_flags) $(json_flags) -- "$$INPUT"
 
+report-%: $(READY) ## Write the page about a run again: runs/TASK/ID/report.html (RUN; default: the latest)
+	@$(BIN)/unfold report $* $(run_flags) $(name_flags) $(config_flags) $(json_flags)
+
 serve: $(READY) ## Serve exported models as TensorFlow Serving does (MODELS="...", PORT=8501, GRPC=8500, HOST, CONFIG, SET)
 	@$(BIN)/unfold serve $(MODELS) $(config_flags) $(set_flags) $(if $(PORT),--port $(PORT)) $(if $(GRPC),--grpc-port $(GRPC)) $(if $(HOST),--host $(HOST))
 

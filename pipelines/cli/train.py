@@ -13,7 +13,7 @@ from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.preview import check_sources
 from pipelines.engine.runs.model_names import require_free
-from pipelines.engine.runs.run import Run
+from pipelines.engine.runs.run import REPORT, Run
 from pipelines.engine.tasks.catalog import find_config, get_config
 from pipelines.engine.training import cluster
 
@@ -74,7 +74,9 @@ def run(args: argparse.Namespace, console: Console) -> None:
         trained = train.train(config, selected, console, joined)
     scores = trained.info.scores
     if args.json:
+        page = trained.folder / REPORT
         result = {"run": trained.id, "scores": scores, "folder": str(trained.folder)}
+        result["report"] = str(page) if page.exists() else None
         print_json(result | {"model": trained.model_name})
     else:
         print_scores(console, trained.id, scores, trained.info.verdict)

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipelines.engine.core import plotting
+from pipelines.engine.core import intervals, plotting
+from pipelines.engine.core.intervals import Interval
 from pipelines.engine.data.ragged import PADDING, Ragged
 from pipelines.engine.data.token_streams import TokenStreams
 from pipelines.engine.text.tokenizer import END
@@ -23,7 +24,9 @@ _WINDOW, _MAX_ROWS = 128, 64
 _MAX_LOGITS = 2**24
 
 
-def token_losses(model: LanguageModel, documents: Ragged) -> tuple[np.ndarray, np.ndarray]:
+def token_losses(
+    model: LanguageModel, documents: Ragged
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute −log p of every token given all earlier tokens of its document.
 
     The end mark of each document counts as a token. The state is kept from the beginning of a
@@ -34,8 +37,8 @@ def token_losses(model: LanguageModel, documents: Ragged) -> tuple[np.ndarray, n
         documents: Token ids of each document.
 
     Returns:
-        The losses in nats ``<float64>[tokens]``, and the position of each token in its document
-        ``<int64>[tokens]``. The order of the documents is unspecified.
+        The losses in nats ``<float64>[tokens]``, the position of each token in its document and the
+        number of its document ``<int64>[tokens]``. The order of the documents is unspecified.
     """
     # More rows than the total length divided by the longest document would run empty; fewer keep
     # the logits within memory.
@@ -46,17 +49,21 @@ def token_losses(model: LanguageModel, documents: Ragged) -> tuple[np.ndarray, n
     scorer = _scorer(model.network)
     states = [np.zeros((rows, s.shape[-1]), np.float32) for s in model.network.inputs[1:]]
     starts = np.zeros(rows, np.int64)
-    losses, positions = [], []
+    numbers, met = np.zeros(rows, np.int64), 0
+    losses, positions, documents_of = [], [], []
     for inputs, targets, fresh in windows:
         states = [np.where(fresh[:, None], np.float32(0), s) for s in states]
         starts = np.where(fresh, 0, starts)
+        numbers = np.where(fresh, met + np.cumsum(fresh) - 1, numbers)
+        met += int(fresh.sum())
         outputs = scorer.predict_on_batch([inputs, targets, *states])
         loss, *states = (np.asarray(a) for a in (outputs if states else [outputs]))
         real = targets != PADDING
         losses.append(loss[real].astype(np.float64))
         positions.append((starts[:, None] + np.arange(_WINDOW))[real])
+        documents_of.append(np.broadcast_to(numbers[:, None], real.shape)[real])
         starts += _WINDOW
-    return np.concatenate(losses), np.concatenate(positions)
+    return np.concatenate(losses), np.concatenate(positions), np.concatenate(documents_of)
 
 
 def _scorer(network: keras.Model) -> keras.Model:
@@ -86,6 +93,30 @@ def summarize_losses(losses: np.ndarray, documents: Ragged, level: str) -> dict[
     # Unknown tokens are easy to predict, so a perplexity is only meaningful if they are few.
     scores["unknown_share"] = float((documents.values == UNKNOWN).mean()) if len(losses) else 0.0
     return scores
+
+
+def loss_intervals(
+    losses: np.ndarray, documents_of: np.ndarray, *, seed: int
+) -> dict[str, Interval]:
+    """Return the 95 % intervals of the cross-entropy and the perplexity, over documents.
+
+    The tokens of one document are not independent, so documents are resampled.
+
+    Args:
+        losses: ``<float64>[tokens]`` in nats.
+        documents_of: The number of the document of each token, ``<int64>[tokens]``.
+        seed: Seed of the resamples.
+    """
+    sizes = np.bincount(documents_of)
+    totals = np.bincount(documents_of, losses)[sizes > 0]
+    sizes = sizes[sizes > 0]
+    found = intervals.bootstrap(
+        lambda drawn: totals[drawn].sum() / sizes[drawn].sum(), len(totals), seed=seed
+    )
+    if found is None:
+        return {}
+    low, high = found
+    return {"cross_entropy": found, "perplexity": (math.exp(low), math.exp(high))}
 
 
 def plot_loss_by_position(losses: np.ndarray, positions: np.ndarray) -> Figure:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn import metrics
 
-from pipelines.engine.core import plotting
+from pipelines.engine.core import intervals, plotting
 from pipelines.engine.core.tables import Table
 from pipelines.engine.tasks.base import Evaluation
 from pipelines.sentiment.records import LabelledText
@@ -45,6 +45,7 @@ def evaluate(
     worst = [int(i) for i in np.argsort(of_truth, kind="stable") if not correct[i]][:_WORST]
     return Evaluation(
         scores=scores,
+        intervals={"accuracy": intervals.wilson(int(correct.sum()), len(correct))},
         figures={
             "confusion_matrix": plotting.confusion_matrix(matrix, labels),
             "reliability": plotting.reliability_diagram(confidence, correct),

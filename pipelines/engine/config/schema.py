@@ -342,6 +342,9 @@ class Experiment(BaseConfig):
     request_keys: ClassVar[tuple[str, ...]] = ()
     #: Inputs of the export that are bytes, such as an image file, rather than text.
     binary_inputs: ClassVar[tuple[str, ...]] = ()
+    #: What the scores, tables and figures of an evaluation mean, by name. A run's report describes
+    #: them so, and shows tables and figures in this order, before those that are not named here.
+    meanings: ClassVar[dict[str, str]] = {}
 
     task: str
     """The pipeline."""

@@ -19,6 +19,7 @@ OPTIONS = {
     "evaluate": "--run --name --config --json --set",
     "predict": "--run --name --config --json --set --attention --chart --midi --score",
     "explain": "--run --name --config --json --set",
+    "report": "--run --name --config --json",
     "export": "--run --name --config --json",
     "promote": "--run --name --force --json",
     "track": "--run --name",

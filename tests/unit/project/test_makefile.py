@@ -117,7 +117,18 @@ def test_an_input_arrives_as_it_is_given(make, text):
 
 @pytest.mark.parametrize(
     "verb",
-    ["train", "evaluate", "predict", "explain", "export", "promote", "track", "compare", "sweep"],
+    [
+        "train",
+        "evaluate",
+        "predict",
+        "explain",
+        "report",
+        "export",
+        "promote",
+        "track",
+        "compare",
+        "sweep",
+    ],
 )
 def test_the_name_of_a_model_is_that_of_the_command_line_only(make, verb):
     """Some systems have a variable NAME, with the name of the machine."""

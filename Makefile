@@ -126,6 +126,9 @@ drift-%: $(READY) ## Compare new data with that of training: FILE=new.csv (RUN, 
 	@test -n '$(FILE)' || { echo 'error: give the new data: make $@ FILE=new.csv' >&2; exit 2; }
 	@$(BIN)/unfold drift $* --data '$(FILE)' $(run_flags) $(name_flags) $(config_flags) $(set_flags) $(if $(FAIL_ABOVE),--fail-above '$(FAIL_ABOVE)') $(json_flags)
 
+report-%: $(READY) ## Write the page about a run again: runs/TASK/ID/report.html (RUN; default: the latest)
+	@$(BIN)/unfold report $* $(run_flags) $(name_flags) $(config_flags) $(json_flags)
+
 serve: $(READY) ## Serve exported models as TensorFlow Serving does (MODELS="...", PORT=8501, GRPC=8500, HOST, CONFIG, SET)
 	@$(BIN)/unfold serve $(MODELS) $(config_flags) $(set_flags) $(if $(PORT),--port $(PORT)) $(if $(GRPC),--grpc-port $(GRPC)) $(if $(HOST),--host $(HOST))
 

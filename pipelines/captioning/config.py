@@ -85,6 +85,25 @@ class CaptioningConfig(Experiment):
     input_files: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 
     score: ClassVar[Score] = Score("cider_d", higher_is_better=True)
+    meanings: ClassVar[dict[str, str]] = {
+        "cider_d": "Likeness to the references, rare words counting more, from 0 to 10.",
+        "bleu_1": "Share of words that a reference has too, from 0 to 100.",
+        "bleu_2": "The same of runs of up to two words.",
+        "bleu_3": "The same of runs of up to three words.",
+        "bleu_4": "The same of runs of up to four words.",
+        "rouge_l": "Longest sequence of words shared with a reference, F-score, from 0 to 1.",
+        "novel": "Share of captions that no training image has.",
+        "distinct": "Share of captions that are different.",
+        "distinct_1": "Share of different words among all words written.",
+        "distinct_2": "Share of different pairs of words among all pairs written.",
+        "greedy_bleu_4": "BLEU-4 without beam search.",
+        "greedy_cider_d": "CIDEr-D without beam search.",
+        "cross_entropy": "Mean −log of the probability of each token of the references, in nats.",
+        "perplexity": "Its exponential: as uncertain as a choice among so many tokens.",
+        "captions": "Test images, with the output and the references.",
+        "contact_sheet": "Test images with the model's caption in blue and a reference below.",
+        "attention": "Where in the image each word looked.",
+    }
     variants: ClassVar[dict[str, tuple[str, ...]]] = {
         "rnn": ("model.decoder.cell=rnn",),
         "gru": ("model.decoder.cell=gru",),

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pipelines.engine.config.decoding import DecodingConfig
-from pipelines.engine.core import plotting
+from pipelines.engine.core import intervals, plotting
+from pipelines.engine.core.intervals import Interval
 from pipelines.engine.data import images
 from pipelines.engine.tasks.encoder_decoder import decoding_request
 
@@ -46,6 +47,15 @@ def scores(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> dict[
     mine = [words(text) for text in outputs]
     true = [[words(text) for text in texts] for texts in references]
     return {**bleu(mine, true), "rouge_l": rouge_l(mine, true), "cider_d": cider_d(mine, true)}
+
+
+def cider_d_interval(
+    outputs: Sequence[str], references: Sequence[Sequence[str]], *, seed: int
+) -> Interval | None:
+    """The 95 % bootstrap interval of CIDEr-D over pictures; None for too few pictures."""
+    true = [[words(text) for text in texts] for texts in references]
+    each = cider_d_of_each([words(text) for text in outputs], true)
+    return intervals.bootstrap(lambda drawn: float(each[drawn].mean()), len(each), seed=seed)
 
 
 def bleu(
@@ -99,7 +109,14 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
 def cider_d(
     outputs: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
 ) -> float:
-    """CIDEr-D (Vedantam et al. 2015), the mean over texts: how much the output and each reference
+    """CIDEr-D, the mean of `cider_d_of_each`."""
+    return float(cider_d_of_each(outputs, references).mean())
+
+
+def cider_d_of_each(
+    outputs: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
+) -> np.ndarray:
+    """CIDEr-D (Vedantam et al. 2015) of each text: how much the output and each reference
     have in common, n-grams that few pictures have counting more. The mean over n = 1 … 4 and
     over references of ::
 
@@ -122,8 +139,8 @@ def cider_d(
     def norm(vector: dict[tuple[str, ...], float]) -> float:
         return math.sqrt(math.fsum(v * v for v in vector.values()))
 
-    total = 0.0
-    for output, texts in zip(outputs, references, strict=True):
+    found = np.zeros(len(outputs))
+    for i, (output, texts) in enumerate(zip(outputs, references, strict=True)):
         mine = weigh(output)
         for text in texts:
             gap = max(len(output) - 1, 0) - max(len(text) - 1, 0)  # as the reference counts
@@ -132,8 +149,8 @@ def cider_d(
                 size = norm(a) * norm(b)
                 shared = math.fsum(min(v, b[gram]) * b[gram] for gram, v in a.items() if gram in b)
                 alike += shared / size if size else 0.0
-            total += 10 * math.exp(-(gap**2) / (2 * 6.0**2)) * alike / _ORDER / len(texts)
-    return total / len(outputs)
+            found[i] += 10 * math.exp(-(gap**2) / (2 * 6.0**2)) * alike / _ORDER / len(texts)
+    return found
 
 
 def _grams(text: Sequence[str]) -> Counter[tuple[str, ...]]:

@@ -19,6 +19,7 @@ from pipelines.captioning import model as models
 from pipelines.captioning.config import CaptioningConfig
 from pipelines.captioning.model import Captioner
 from pipelines.captioning.records import Picture
+from pipelines.engine.core import intervals
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.paths import home
 from pipelines.engine.core.tables import Table
@@ -34,6 +35,7 @@ from pipelines.engine.models.feature_cache import Features
 from pipelines.engine.tasks.base import Evaluation, Prediction
 from pipelines.engine.tasks.comparable import Feature
 from pipelines.engine.tasks.encoder_decoder import EncoderDecoderTask, n_best, trim
+from pipelines.engine.text.coverage import coverage
 from pipelines.engine.text.tokenizer import END, DocumentTokenizer
 from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.engine.training.losses import cross_entropy, row_cross_entropies
@@ -121,7 +123,9 @@ class Captioning(EncoderDecoderTask):
             if seq2seq.has_attention(model.decoder)
         }
         pairs = zip(test, outputs, strict=True)
+        cider_d = evaluation.cider_d_interval(outputs, references, seed=config.seed)
         return Evaluation(
+            intervals=intervals.known(cider_d=cider_d),
             scores={
                 **found,
                 **evaluation.variety(outputs, _captions(splits.train)),
@@ -141,6 +145,19 @@ class Captioning(EncoderDecoderTask):
                 )
             },
         )
+
+    def limits(
+        self, config: CaptioningConfig, processor: DocumentTokenizer, splits: Splits
+    ) -> list[str]:
+        rows = processor.encode(_captions(splits.test))
+        encoder = config.model.encoder
+        fixed = "" if encoder.fine_tune else ", which was not trained for this task"
+        return [
+            coverage(processor, rows, config.model.level, "test captions"),
+            f"It sees images as squares of {encoder.size} pixels, through {encoder.name}{fixed}.",
+            "It says what people said of images like those of the training; whether a caption is "
+            "true was measured only by its likeness to theirs.",
+        ]
 
     def present(
         self, config: CaptioningConfig, example: str, answer: dict[str, Any], served: Any

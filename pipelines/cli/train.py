@@ -15,7 +15,7 @@ from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.preview import check_sources
 from pipelines.engine.runs.model_names import require_free
-from pipelines.engine.runs.run import Run
+from pipelines.engine.runs.run import REPORT, Run
 from pipelines.engine.tasks.catalog import find_config, get_config
 from pipelines.engine.training import cluster
 
@@ -60,7 +60,9 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if model is None:  # one of several processes, and not the main one
         return
     if args.json:
+        page = model.folder / REPORT
         result = {"run": model.run, "scores": model.scores, "folder": str(model.folder)}
+        result["report"] = str(page) if page.exists() else None
         print_json(result | {"model": model.name})
     else:
         print_scores(console, model.run, model.scores, model.verdict)

@@ -179,6 +179,38 @@ class ForecastingConfig(Experiment):
     )
 
     score: ClassVar[Score] = Score("crps_next", higher_is_better=False)
+    meanings: ClassVar[dict[str, str]] = {
+        "crps_next": "CRPS of the next step: the mean distance between the forecast distribution "
+        "of the change and the change that came.",
+        "crps_next_to_ewma": "CRPS of the next step, divided by that of EWMA volatility.",
+        "crps_next_to_garch": "CRPS of the next step, divided by that of GARCH.",
+        "crps": "CRPS over all steps.",
+        "pinball": "Pinball loss over all steps and quantiles.",
+        "coverage_80_next": "Share of next values inside the 80 % interval; 0.8 is right.",
+        "coverage_80": "The same over all steps.",
+        "width_80_next": "Mean width of that interval, in the unit of the series.",
+        "relative_mae": "Absolute error of the next step, divided by that of the last value.",
+        "relative_mae_all_steps": "The same over all steps.",
+        "mae": "Mean absolute error of the median, in the unit of the series.",
+        "rmse": "Root of the mean squared error, in the unit of the series.",
+        "mase": "Absolute error, divided by the mean seasonal change in training.",
+        "standard_mse": "Squared error in standard deviations of the training split.",
+        "linear_standard_mse": "The same of the linear baseline.",
+        "last_value_standard_mse": "The same of the last value.",
+        "direction": "Share of next steps whose sign is right.",
+        "direction_low": "Lower end of its 95 % interval.",
+        "direction_high": "Upper end of its 95 % interval.",
+        "rises": "Share of next steps that were rises.",
+        "by_horizon": "Scores by how many steps ahead the forecast is.",
+        "by_series": "Scores of each series.",
+        "baselines": "The model and each baseline at the same origins.",
+        "diebold_mariano": "Tests of the difference between the model and each baseline.",
+        "fan": "The last forecasts of the test split: intervals, median and what came.",
+        "coverage": "Share of values inside each interval; on the line, an interval holds what it "
+        "promises.",
+        "walk_forward": "The next change at each origin, with its intervals.",
+        "pit": "Where the values fell in their forecast distributions; flat is right.",
+    }
     variants: ClassVar[dict[str, tuple[str, ...]]] = {
         "feedforward": ("model.cell=feedforward",),
         "rnn": ("model.cell=rnn",),

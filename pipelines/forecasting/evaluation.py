@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.engine.core import intervals
 from pipelines.engine.core.tables import Table
 from pipelines.engine.tasks.base import Evaluation
 from pipelines.forecasting import plots
@@ -46,8 +47,10 @@ def evaluate(
     loss = pinball(truth.changes, model.quantiles(levels), levels)
     scores = _scores(truth, errors, loss, covered, width) | _direction(truth, model)
     comparison, verdict = _compare(truth, errors, scores)
+    crps_next = mean_over_time(errors["model"].crps[:, 0], truth.times)
     return Evaluation(
         scores=scores,
+        intervals=intervals.known(crps_next=crps_next.interval()),
         figures={
             "fan": plots.fans(truth, model),
             "coverage": plots.coverage(truth, model),

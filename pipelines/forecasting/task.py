@@ -16,6 +16,7 @@ from pipelines.engine.config.schema import as_list
 from pipelines.engine.core import plotting
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.tables import Table
+from pipelines.engine.core.wording import count
 from pipelines.engine.data.sources.tables import InputTable
 from pipelines.engine.data.splits import Splits
 from pipelines.engine.explain.explanation import Explanation, Segment
@@ -126,6 +127,23 @@ class Forecasting(Task):
             config, splits.train, splits.validation, splits.test
         )
         return evaluation.evaluate(config, truth, predictive, baseline_forecasts)
+
+    def limits(self, config: ForecastingConfig, processor: Scales, splits: Splits) -> list[str]:
+        trained, tested = _span(splits.train), _span(splits.test)
+        inputs = ["the last values", *column_names(config.data), *config.model.calendar]
+        found = [
+            f"It was trained on {count(len(processor.names), 'series', 'series')} from "
+            f"{trained[0]} to {trained[1]}, and tested on one period only, {tested[0]} to "
+            f"{tested[1]}: a period that is unlike it was not tested.",
+            f"It forecasts up to {count(config.model.horizon, 'step')}, and reads the last "
+            f"{config.model.history:,}. It knows nothing but {', '.join(inputs)}.",
+        ]
+        if {part.series.name for part in splits.test} <= set(processor.names):
+            found.append(
+                "Any other series is forecast with the mean of the scales of these; that was not "
+                "tested."
+            )
+        return found
 
     def endpoints(
         self, config: ForecastingConfig, processor: Scales, model: Forecaster
@@ -296,6 +314,15 @@ class Forecasting(Task):
                 )
             ],
         )
+
+
+def _span(parts: Sequence[SeriesSlice]) -> tuple[str, str]:
+    """Return the first and the last day of slices of series."""
+    zone = parts[0].series.zone
+    first = min(int(part.series.times[part.start]) for part in parts)
+    last = max(int(part.series.times[part.stop - 1]) for part in parts)
+    begin, end = dates.isoformat(np.array([first, last]), zone)
+    return begin[:10], end[:10]
 
 
 TASK = Forecasting()

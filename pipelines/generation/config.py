@@ -100,6 +100,24 @@ class GenerationConfig(Experiment):
     )
 
     score: ClassVar[Score] = Score("cross_entropy", higher_is_better=False)
+    meanings: ClassVar[dict[str, str]] = {
+        "cross_entropy": "Mean −log of the probability of each token of the test texts, in nats.",
+        "perplexity": "Its exponential: as uncertain as a choice among so many tokens.",
+        "bits_per_character": "The same in bits.",
+        "unknown_share": "Share of test tokens that are unknown; these are easy to predict.",
+        "parse_rate": "Share of the model's tunes that are valid ABC.",
+        "bars_add_up_rate": "Share that are valid and have only complete bars.",
+        "good_bar_rate": "Share of complete bars in the valid ones.",
+        "copied": "Share of its runs of eight notes that a training tune has too.",
+        "held_out_parse_rate": "The same of the test tunes, for comparison.",
+        "held_out_bars_add_up_rate": "The same of the test tunes, for comparison.",
+        "held_out_good_bar_rate": "The same of the test tunes, for comparison.",
+        "held_out_copied": "The same of the test tunes, for comparison.",
+        "written": "Texts that the model wrote without a prompt.",
+        "surprise_by_place": "The loss by position in the text.",
+        "lengths": "Lengths of the texts that the model wrote, beside those of the test.",
+        "tune": "The first tune that it wrote whose bars are all complete.",
+    }
     variants: ClassVar[dict[str, tuple[str, ...]]] = {
         "feedforward": ("model.cell=feedforward",),
         "rnn": ("model.cell=rnn",),

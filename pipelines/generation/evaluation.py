@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipelines.engine.core import plotting
+from pipelines.engine.core import intervals, plotting
+from pipelines.engine.core.intervals import Interval
 from pipelines.engine.data.ragged import PADDING, Ragged
 from pipelines.engine.data.token_streams import TokenStreams
 from pipelines.engine.text.tokenizer import END
@@ -23,7 +24,9 @@ _WINDOW, _MAX_ROWS = 128, 64
 _MAX_LOGITS = 2**24
 
 
-def token_losses(model: LanguageModel, documents: Ragged) -> tuple[np.ndarray, np.ndarray]:
+def token_losses(
+    model: LanguageModel, documents: Ragged
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute −log p of every token given all earlier tokens of its document.
 
     The end mark of each document counts as a token. The state is kept from the beginning of a
@@ -34,11 +37,11 @@ def token_losses(model: LanguageModel, documents: Ragged) -> tuple[np.ndarray, n
         documents: Token ids of each document.
 
     Returns:
-        The losses in nats ``<float64>[tokens]``, and the position of each token in its document
-        ``<int64>[tokens]``. The order of the documents is unspecified.
+        The losses in nats ``<float64>[tokens]``, the position of each token in its document and the
+        number of its document ``<int64>[tokens]``. The order of the documents is unspecified.
     """
-    losses, positions, _ = zip(*_windows(model, documents), strict=True)
-    return np.concatenate(losses), np.concatenate(positions)
+    losses, positions, numbers = map(np.concatenate, zip(*_windows(model, documents), strict=True))
+    return losses, positions, numbers
 
 
 def piece_losses(
@@ -50,7 +53,7 @@ def piece_losses(
         The losses ``<float64>[pieces]``, and the number of the document of each piece, in an
         unspecified order, ``<int64>[pieces]``.
     """
-    losses, positions, numbers = map(np.concatenate, zip(*_windows(model, documents), strict=True))
+    losses, positions, numbers = token_losses(model, documents)
     keys = np.stack([numbers, positions // size])
     pieces, piece_of = np.unique(keys, axis=1, return_inverse=True)
     sums = np.bincount(piece_of.ravel(), weights=losses)
@@ -111,6 +114,30 @@ def summarize_losses(losses: np.ndarray, documents: Ragged, level: str) -> dict[
     # Unknown tokens are easy to predict, so a perplexity is only meaningful if they are few.
     scores["unknown_share"] = float((documents.values == UNKNOWN).mean()) if len(losses) else 0.0
     return scores
+
+
+def loss_intervals(
+    losses: np.ndarray, documents_of: np.ndarray, *, seed: int
+) -> dict[str, Interval]:
+    """Return the 95 % intervals of the cross-entropy and the perplexity, over documents.
+
+    The tokens of one document are not independent, so documents are resampled.
+
+    Args:
+        losses: ``<float64>[tokens]`` in nats.
+        documents_of: The number of the document of each token, ``<int64>[tokens]``.
+        seed: Seed of the resamples.
+    """
+    sizes = np.bincount(documents_of)
+    totals = np.bincount(documents_of, losses)[sizes > 0]
+    sizes = sizes[sizes > 0]
+    found = intervals.bootstrap(
+        lambda drawn: totals[drawn].sum() / sizes[drawn].sum(), len(totals), seed=seed
+    )
+    if found is None:
+        return {}
+    low, high = found
+    return {"cross_entropy": found, "perplexity": (math.exp(low), math.exp(high))}
 
 
 def plot_loss_by_position(losses: np.ndarray, positions: np.ndarray) -> Figure:

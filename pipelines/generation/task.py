@@ -22,6 +22,7 @@ from pipelines.engine.export.savedmodel import Endpoint
 from pipelines.engine.tasks.base import Evaluation, Prediction, Task
 from pipelines.engine.tasks.comparable import Feature
 from pipelines.engine.tasks.endpoints import can_run_endpoints, compile_endpoint
+from pipelines.engine.text.coverage import coverage
 from pipelines.engine.text.tokenizer import END, DocumentTokenizer
 from pipelines.engine.training import loop
 from pipelines.engine.training.losses import next_token
@@ -102,7 +103,7 @@ class Generation(Task):
     ) -> Evaluation:
         held_out = [d.text for d in splits.test]
         documents = processor.encode(held_out)
-        losses, positions = evaluation.token_losses(model, documents)
+        losses, positions, documents_of = evaluation.token_losses(model, documents)
         scores = evaluation.summarize_losses(losses, documents, config.model.level)
         count = config.sampling.count
         answer = served.signatures["serving_default"](
@@ -120,6 +121,7 @@ class Generation(Task):
                 drawings["tune.svg"] = lambda path: playback.write_score(tune, path)
         return Evaluation(
             scores=scores,
+            intervals=evaluation.loss_intervals(losses, documents_of, seed=config.seed),
             figures={
                 "surprise_by_place": evaluation.plot_loss_by_position(losses, positions),
                 "lengths": evaluation.plot_lengths(
@@ -129,6 +131,23 @@ class Generation(Task):
             tables={"written": Table(["text"], [[t] for t in written])},
             drawings=drawings,
         )
+
+    def limits(
+        self, config: GenerationConfig, processor: DocumentTokenizer, splits: Splits
+    ) -> list[str]:
+        rows = processor.encode(disk.map_records(lambda d: d.text, splits.test))
+        found = [coverage(processor, rows, config.model.level, "test texts")]
+        if splits.report.get("cut_by_position"):
+            found.append(
+                "Training and test are parts of the same texts: how well it continues other texts "
+                "was not tested."
+            )
+        if config.text.format == "plain":
+            found.append(
+                "It writes what is likely after the training texts; whether it is true, or fit to "
+                "print, was not tested."
+            )
+        return found
 
     def endpoints(
         self, config: GenerationConfig, processor: DocumentTokenizer, model: LanguageModel

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 import platform
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 
-import jinja2
 import keras
 from matplotlib.figure import Figure
 
@@ -20,6 +18,7 @@ from pipelines.engine.core import signals
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.files import require_writable, write_text
+from pipelines.engine.core.pages import data_url, templates
 from pipelines.engine.core.paths import home
 from pipelines.engine.runs import mlflow_store
 from pipelines.lab.experiments import EXPERIMENTS
@@ -97,12 +96,11 @@ def _metric_name(name: str) -> str:
 
 def page(sections: Sequence[Section], settings: Settings, seconds: float) -> str:
     """Render the report as one HTML file without scripts or external resources."""
-    template = resources.files("pipelines.lab").joinpath("report.html.jinja").read_text("utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["data_url"] = _data_url
+    template = templates(__package__).get_template("report.html.jinja")
     versions = {name: metadata.version(name) for name in ("keras", "numpy")}
-    return environment.from_string(template).render(
+    return template.render(
         sections=sections,
+        draw=_data_url,
         settings=settings,
         minutes=f"{seconds / 60:.1f}",
         machine=f"{platform.machine()}, Python {platform.python_version()}, "
@@ -114,4 +112,4 @@ def page(sections: Sequence[Section], settings: Settings, seconds: float) -> str
 def _data_url(figure: Figure) -> str:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return data_url(file.getvalue(), "image/png")

@@ -116,6 +116,17 @@ class SentimentConfig(Experiment):
 
     score: ClassVar[Score] = Score("accuracy", higher_is_better=True)
     request_keys: ClassVar[tuple[str, ...]] = ("decision.threshold",)
+    meanings: ClassVar[dict[str, str]] = {
+        "accuracy": "Share of texts that get the right class.",
+        "macro_f1": "Mean over classes of F1, in which rare classes count as much as others.",
+        "loss": "Mean −log of the probability of the right class, in nats.",
+        "calibration_error": "Mean difference between confidence and share correct.",
+        "roc_auc": "Probability that a text of a class has a higher score for it than another.",
+        "worst_mistakes": "Texts whose right class got the smallest probability.",
+        "confusion_matrix": "How many texts of each class were given each class.",
+        "reliability": "Share of right answers by confidence. On the dashed line, the confidence "
+        "is what it says.",
+    }
     variants: ClassVar[dict[str, tuple[str, ...]]] = {
         "n-grams": ("model.ngrams.alone=true",),
         "feedforward": ("model.cell=feedforward", "model.bidirectional=false"),

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy.special import softmax
 from sklearn import metrics
 
-from pipelines.engine.core import plotting
+from pipelines.engine.core import intervals, plotting
 from pipelines.engine.core.tables import Table
 from pipelines.engine.tasks.base import Evaluation
 from pipelines.sentiment import plots
@@ -64,6 +64,7 @@ def evaluate(
         verdict.append(_decision_verdict(scores))
     return Evaluation(
         scores=scores | by_class.scores(),
+        intervals={"accuracy": intervals.wilson(int(correct.sum()), len(correct))},
         figures={
             "confusion_matrix": plotting.confusion_matrix(matrix, labels),
             "reliability": plotting.reliability_diagram(confidence, correct),

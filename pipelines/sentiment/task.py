@@ -14,6 +14,7 @@ import tensorflow as tf
 from layers.recorder import Recorder
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.tables import Table
+from pipelines.engine.core.wording import listed
 from pipelines.engine.data import disk
 from pipelines.engine.data.bucketing import Buckets
 from pipelines.engine.data.ragged import PADDING, Ragged
@@ -24,6 +25,7 @@ from pipelines.engine.export.digest import Measure
 from pipelines.engine.export.savedmodel import Endpoint
 from pipelines.engine.tasks.base import EXAMPLES, Evaluation, Prediction, Task
 from pipelines.engine.tasks.comparable import Feature
+from pipelines.engine.text.coverage import coverage
 from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.engine.training import loop
 from pipelines.sentiment import features, records
@@ -42,6 +44,8 @@ _CURVES = 6
 _BEGINNINGS = 400
 #: Characters of a text that is explained in every run, if there are such.
 _SHORT = 400
+#: Classes with fewer training texts are named among the limits.
+_RARE = 50
 
 
 class Sentiment(Task):
@@ -133,13 +137,35 @@ class Sentiment(Task):
     ) -> Evaluation:
         rows, targets = self.encode(processor, splits.test)
         how = labelling(config)
-        return how.evaluate(
+        hot = how.hot(targets, len(processor.labels))
+        found = how.evaluate(
             splits.test,
-            how.hot(targets, len(processor.labels)),
+            hot,
             probabilities(model, rows, config),
             processor.labels,
             calibration_of(model),
         )
+        counts = splits.report.get("labels")  # of the training split
+        if counts and not config.data.multi_label:
+            (most_frequent,) = processor.numbers([max(counts, key=counts.__getitem__)])
+            found.baselines["most_frequent_class"] = float(hot[:, most_frequent].mean())
+        return found
+
+    def limits(self, config: SentimentConfig, processor: TextClasses, splits: Splits) -> list[str]:
+        rows, _ = self.encode(processor, splits.test)
+        found = [coverage(processor.tokenizer, rows, "word", "test texts")]
+        if longest := config.text.max_tokens:
+            cut = float((rows.lengths >= longest).mean())
+            found.append(
+                f"It reads {longest:,} words of a text at most: {cut:.1%} of the test texts have "
+                f"as many or more (text.keep: {config.text.keep})."
+            )
+        counts = splits.report.get("labels", {})
+        rare = sorted((n, label) for label, n in counts.items() if n < _RARE)
+        if rare:
+            shown = listed([f"{label} ({n:,})" for n, label in rare])
+            found.append(f"Classes with fewer than {_RARE} training texts: {shown}.")
+        return found
 
     def endpoints(
         self, config: SentimentConfig, processor: TextClasses, model: keras.Model

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import resources
 from typing import Any
 
-import jinja2
 import numpy as np
 from aiohttp import web
 
+from pipelines.engine.core.pages import templates
 from pipelines.serving.json_codec import DEFAULT_SIGNATURE, TensorSpec
 from pipelines.serving.openapi import ModelSignatures
 from pipelines.serving.repository import Version
@@ -56,22 +54,12 @@ def index(versions: Mapping[str, Sequence[Version]], signatures: ModelSignatures
         }
         for name, known in versions.items()
     ]
-    return _templates().get_template("index.html.jinja").render(models=models)
+    return templates(__package__).get_template("index.html.jinja").render(models=models)
 
 
 def docs(document: Mapping[str, Any]) -> str:
     """Return the OpenAPI document as a page."""
-    return _templates().get_template("docs.html.jinja").render(document=document)
-
-
-@cache
-def _templates() -> jinja2.Environment:
-    names = ("base.html.jinja", "index.html.jinja", "docs.html.jinja")
-    folder = resources.files(__package__)
-    sources = {name: folder.joinpath(name).read_text("utf-8") for name in names}
-    return jinja2.Environment(
-        loader=jinja2.DictLoader(sources), autoescape=True, undefined=jinja2.StrictUndefined
-    )
+    return templates(__package__).get_template("docs.html.jinja").render(document=document)
 
 
 def _tensors(specs: Mapping[str, TensorSpec]) -> str:

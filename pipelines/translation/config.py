@@ -84,6 +84,18 @@ class TranslationConfig(Experiment):
     request_keys: ClassVar[tuple[str, ...]] = ("decoding.beam_width", "decoding.max_length")
 
     score: ClassVar[Score] = Score("bleu", higher_is_better=True)
+    meanings: ClassVar[dict[str, str]] = {
+        "bleu": "Share of runs of one to four words that the reference has too, from 0 to 100.",
+        "chrf2": "The same of runs of characters, F-score, from 0 to 100.",
+        "greedy_bleu": "BLEU without beam search.",
+        "cross_entropy": "Mean −log of the probability of each token of the references, in nats.",
+        "perplexity": "Its exponential: as uncertain as a choice among so many tokens.",
+        "best_and_worst": "Translations by their likeness to the reference, chrF, the best first.",
+        "bleu_by_length": "BLEU by the number of words of the input.",
+        "translations": "Test texts, with the output and the reference.",
+        "signatures": "How exactly the scores were computed.",
+        "attention": "Which words of the input each word of the output looked at.",
+    }
     variants: ClassVar[dict[str, tuple[str, ...]]] = {
         **{
             cell: (

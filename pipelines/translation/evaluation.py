@@ -10,7 +10,8 @@ import sacrebleu
 from matplotlib.figure import Figure
 
 from pipelines.engine.config.decoding import DecodingConfig
-from pipelines.engine.core import plotting
+from pipelines.engine.core import intervals, plotting
+from pipelines.engine.core.intervals import Interval
 from pipelines.engine.core.tables import Table
 from pipelines.engine.tasks.encoder_decoder import decoding_request
 
@@ -46,6 +47,25 @@ def scores(
         found[score.name.lower()] = float(score.score)
         how.append([score.name.lower(), str(metric.get_signature())])
     return found, Table(["metric", "signature"], how)
+
+
+def bleu_interval(
+    outputs: Sequence[str], references: Sequence[str], words: str, *, seed: int
+) -> Interval | None:
+    """The 95 % bootstrap interval of BLEU over texts (Koehn 2004); None for too few texts."""
+    metric = sacrebleu.BLEU(tokenize=words, effective_order=True)
+    each = [metric.sentence_score(o, [r]) for o, r in zip(outputs, references, strict=True)]
+    counts = np.array([[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in each])
+
+    def score(drawn: np.ndarray) -> float:
+        *grams, length, reference_length = counts[drawn].sum(axis=0).tolist()
+        half = len(grams) // 2
+        found = sacrebleu.BLEU.compute_bleu(
+            grams[:half], grams[half:], length, reference_length, smooth_method="exp"
+        )
+        return float(found.score)
+
+    return intervals.bootstrap(score, len(each), seed=seed)
 
 
 def by_length(

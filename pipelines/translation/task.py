@@ -11,7 +11,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from layers.recorder import Recorder
-from pipelines.engine.core import plotting
+from pipelines.engine.core import intervals, plotting
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.tables import Table
 from pipelines.engine.data import disk
@@ -25,6 +25,7 @@ from pipelines.engine.models import beam_search, seq2seq
 from pipelines.engine.tasks.base import Evaluation, Prediction, shorten
 from pipelines.engine.tasks.comparable import Feature
 from pipelines.engine.tasks.encoder_decoder import EncoderDecoderTask, n_best, trim
+from pipelines.engine.text.coverage import coverage
 from pipelines.engine.text.tokenizer import END
 from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.engine.training.losses import cross_entropy
@@ -103,7 +104,9 @@ class Translation(EncoderDecoderTask):
             if config.model.decoder.attention != "none"
         }
         pairs = zip(inputs, outputs, references, strict=True)
+        bleu = evaluation.bleu_interval(outputs, references, config.text.scored, seed=config.seed)
         return Evaluation(
+            intervals=intervals.known(bleu=bleu),
             scores={
                 **found,
                 "greedy_bleu": evaluation.scores(greedy, references, config.text.scored)[0]["bleu"],
@@ -118,6 +121,16 @@ class Translation(EncoderDecoderTask):
                 "signatures": how,
             },
         )
+
+    def limits(self, config: TranslationConfig, processor: Pairs, splits: Splits) -> list[str]:
+        inputs, _ = _sides(splits.test)
+        rows = processor.input.encode(inputs)
+        return [
+            coverage(processor.input, rows, config.model.level, "test inputs"),
+            "It translates in one direction only, and texts like those of the training; pairs with "
+            f"a text of more than {config.data.max_characters:,} characters are in no split.",
+            "Each test input has one reference: other right translations are scored as wrong.",
+        ]
 
     def present(
         self, config: TranslationConfig, example: str, answer: dict[str, Any], served: Any

@@ -208,6 +208,7 @@ def _collect(
         baselines={
             name: statistics.fmean(b[name] for b in baselines)
             for name in (baselines[0] if baselines else {})
+            if all(name in b for b in baselines)  # older runs may have others
         },
         failed=failed,
         folds=folds,

@@ -68,7 +68,10 @@ def evaluate_trained(
     served = savedmodel.load(run.require("savedmodel"))
     evaluation = _evaluate(task, config, splits, run, served)
     requests = (task.request(config, [record]) for record in profiling.sample_evenly(splits.test))
-    run.update(latency_ms=profiling.latency_ms(served, requests))
+    run.update(
+        latency_ms=profiling.latency_ms(served, requests),
+        limits=_limits(task, config, splits, run, console),
+    )
     evaluation.figures["learning_curves"] = plotting.learning_curves(state.history, run.id)
     if rows := read_table(run, FLOW)[1:]:
         evaluation.figures[FLOW] = diagnostics.plot_gradient_flow(rows, run.id)
@@ -86,6 +89,17 @@ def _evaluate(task: Task, config: Experiment, splits: Splits, run: Run, served: 
             stem = f"explained_{number}"
             evaluation.drawings |= page.files(explain, stem, task=task.name, run=run.id)
     return evaluation
+
+
+def _limits(
+    task: Task, config: Experiment, splits: Splits, run: Run, console: Console
+) -> list[str]:
+    """Return what a task says of a model's limits."""
+    try:
+        return task.limits(config, task.processor.load(run.require("processor")), splits)
+    except Exception as error:  # noqa: BLE001 (a sentence is not worth a run)
+        console.warn(f"the limits of the model are not known: {type(error).__name__}: {error}")
+        return []
 
 
 def _write(evaluation: Evaluation, run: Run, console: Console) -> None:

@@ -13,22 +13,22 @@ import keras
 
 from pipelines.engine.config.schema import Experiment, as_list
 from pipelines.engine.core import signals
-from pipelines.engine.core.commands import command
+from pipelines.engine.core.commands import command, with_input
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import ProcessLostError, UserError
 from pipelines.engine.core.files import require_writable
 from pipelines.engine.data.splits import Splits
-from pipelines.engine.models.blocks import routes
+from pipelines.engine.models.blocks import layer_table, routes
 from pipelines.engine.runs import profiling
 from pipelines.engine.runs.info import DataReport
-from pipelines.engine.runs.run import GroupMember, Run, runs_folder
-from pipelines.engine.runs.tables import EXAMPLES, FLOW, add_epoch
+from pipelines.engine.runs.run import REPORT, GroupMember, Run, runs_folder
+from pipelines.engine.runs.tables import EXAMPLES, FLOW, LAYERS, add_epoch, write_table
 from pipelines.engine.runs.tracking import Tracker
 from pipelines.engine.tasks.base import Evaluation, Processor, Task
 from pipelines.engine.tasks.catalog import get_task
 from pipelines.engine.training import diagnostics, distribution, loop
 from pipelines.engine.training.cluster import Cluster
-from pipelines.workflows import drift
+from pipelines.workflows import drift, report
 from pipelines.workflows.evaluate import evaluate_trained
 from pipelines.workflows.export import export
 
@@ -183,11 +183,26 @@ class _Training:
         else:
             run.finish(
                 scores=evaluation.scores,
+                intervals=evaluation.intervals,
                 verdict=evaluation.verdict,
                 baselines=evaluation.baselines,
                 total_seconds=time.perf_counter() - self.started,
             )
+            report.write_if_possible(run, console)
         tracker.finish("FINISHED")
+        if evaluation is not None:
+            self._say_what_next()
+
+    def _say_what_next(self) -> None:
+        """Point at the report, and at the commands that use the run."""
+        run, console = self.run, self.console
+        if (page := run.folder / REPORT).exists():
+            console.say(f"report: {page}")
+        if run.info.group is None:  # the commands take the latest run outside groups
+            name = run.model_name
+            predict = with_input(command("predict", run.task, name=name))
+            following = [predict, command("export", run.task, name=name), command("ui")]
+            console.say(f"next:   {'   '.join(following)}")
 
     def _work(self, tracker: Tracker) -> Evaluation | None:
         """Fit, export and evaluate; a trial of a sweep is only fitted."""
@@ -258,6 +273,8 @@ class _Training:
         layer_routes = routes(model)
         parameters = sum(math.prod(w.shape) for w in model.trainable_weights)
         self.run.update(parameters=parameters, routes=layer_routes)
+        layers = layer_table(model)
+        write_table(self.run, LAYERS, [layers.columns, *layers.rows])
         self.console.say(f"{parameters:,} parameters")
         for name, route in layer_routes.items():
             self.console.say(f"{name}: {route}")

@@ -18,6 +18,7 @@ from pipelines.engine.core.errors import UserError
 from pipelines.engine.runs import mlflow_store, registry
 from pipelines.engine.runs.run import Run
 from pipelines.engine.runs.tracking import Tracker
+from pipelines.workflows import report
 from tests.support.commands import empty_store
 from tests.support.untrained import finish, write_run
 
@@ -67,6 +68,7 @@ def test_a_run_arrives_whole(home, run, config):
         run.write_history(epochs(n))
         assert tracker.publish()
     finish(run)
+    report.write(run, Console())
     assert tracker.finish("FINISHED")
 
     client = store(home)
@@ -84,8 +86,15 @@ def test_a_run_arrives_whole(home, run, config):
     assert (data.dataset.name, data.dataset.digest) == ("mine.csv", "abc123")
     found = {a.path for a in client.list_artifacts(run_id)}
     assert {"config.yaml", "data.json", "figures", "tables", "processor", "keras"} <= found
+    page = Path(client.download_artifacts(run_id, "report.html", str(home)))
+    assert page.read_bytes() == (run.folder / "report.html").read_bytes()
     (version,) = client.search_model_versions("name='unfold-sentiment'")
     assert (int(version.version), version.run_id) == (run.info.mlflow.model_version, run_id)
+    # The version is described by a model card, which begins with the description of the run.
+    card = version.description
+    assert card.startswith(sent.data.tags["mlflow.note.content"])
+    for part in ("**Test accuracy 0.75 on 1 record; higher is better.**", "**Limits**", run.id):
+        assert part in card
 
 
 def test_sending_again_repeats_nothing(home, run, config):

@@ -318,6 +318,9 @@ class Experiment(BaseConfig):
     binary_inputs: ClassVar[tuple[str, ...]] = ()
     #: Endings of files that are inputs themselves: ``predict --file`` takes a folder of them.
     input_files: ClassVar[tuple[str, ...]] = ()
+    #: What the scores, tables and figures of an evaluation mean, by name. A run's report describes
+    #: them so, and shows tables and figures in this order, before those that are not named here.
+    meanings: ClassVar[dict[str, str]] = {}
 
     task: str
     """The pipeline."""

@@ -42,6 +42,11 @@ def command(
     return " ".join(words)
 
 
+def with_input(command: str, text: str = "…") -> str:
+    """Return a command with an input, as the user would type both."""
+    return f'{command} INPUT="{text}"' if _from_make() else f'{command} "{text}"'
+
+
 def option(name: str, value: object) -> str:
     """Return an option as the user would type it, e.g. ``--port 8502`` or ``PORT=8502``."""
     if _from_make():

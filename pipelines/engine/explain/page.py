@@ -7,15 +7,14 @@ import hashlib
 import re
 from collections.abc import Callable
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from pipelines.engine.core import plotting
 from pipelines.engine.core.files import write_text
+from pipelines.engine.core.pages import data_url, templates
 from pipelines.engine.explain import plots
 from pipelines.engine.explain.explanation import QUANTITIES, Explanation, to_dict
 
@@ -28,16 +27,15 @@ def page(explanation: Explanation, *, task: str, run: str) -> str:
         task: name of the task.
         run: id of the run.
     """
-    template = resources.files(__package__).joinpath("page.html.jinja").read_text("utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = templates(__package__)
     # Unsorted, because the order of the curves matters: the first is the answer.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
     data = to_dict(explanation, _pack) | {"meanings": QUANTITIES}
     for segment, segment_data in zip(explanation.segments, data["parts"], strict=True):
         if segment.attention is not None and segment.attention.image:
-            encoded = base64.b64encode(segment.attention.image).decode()
-            segment_data["attention"]["picture"] = f"data:image/png;base64,{encoded}"
-    return environment.from_string(template).render(
+            picture = data_url(segment.attention.image, "image/png")
+            segment_data["attention"]["picture"] = picture
+    return environment.get_template("page.html.jinja").render(
         explanation=explanation, task=task, run=run, data=data
     )
 

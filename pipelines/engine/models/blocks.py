@@ -14,6 +14,7 @@ from layers.base import RecurrentLayer
 from layers.streaming import StreamingState, current_state
 from pipelines.engine.config.schema import CellConfig, RecurrentConfig
 from pipelines.engine.core._compat import flatten_layers
+from pipelines.engine.core.tables import Table
 from pipelines.engine.data.ragged import PADDING
 from pipelines.engine.text.vocabulary import UNKNOWN
 
@@ -26,6 +27,23 @@ def routes(model: keras.Model) -> dict[str, str]:
             route = layer.route(training=True)
             found[layer.name] = f"{route.name} ({route.reason})"
     return found
+
+
+#: A nested model with more layers than this, such as an image encoder, is one row of the table.
+_NESTED = 30
+
+
+def layer_table(model: keras.Model) -> Table:
+    """Return the layers of a model: name, class, number of weights, whether they are trained."""
+    rows = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Model) and len(layer.layers) <= _NESTED:
+            rows += layer_table(layer).rows
+        elif not isinstance(layer, keras.layers.InputLayer):
+            weights = sum(math.prod(w.shape) for w in layer.weights)
+            trained = "yes" if layer.trainable_weights else "no" if weights else ""
+            rows.append([layer.name, type(layer).__name__, weights, trained])
+    return Table(["layer", "kind", "parameters", "trained"], rows)
 
 
 _CELLS = {"rnn": SimpleRNN, "lstm": LSTM, "gru": GRU}

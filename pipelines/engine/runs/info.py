@@ -156,8 +156,10 @@ class RunInfo(_Section):
         best_rank: ``best``, negated if lower is better.
         latency_ms: median time of one request to the SavedModel.
         scores: scores on the test split.
+        intervals: 95 % intervals of scores, by name.
         verdict: sentences that sum up the scores.
         baselines: scores of the task's baselines, in the task's main metric.
+        limits: sentences that say what the model cannot do, and what was not tested.
     """
 
     schema_version: int = Field(default=0, alias="schema")
@@ -185,8 +187,10 @@ class RunInfo(_Section):
     peak_memory_mb: float | None = None
     latency_ms: float | None = None
     scores: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
     verdict: list[str] = []
     baselines: dict[str, float] = {}
+    limits: list[str] = []
 
 
 class GroupInfo(_Section):

@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.engine.config import loader as configs
 from pipelines.engine.config.schema import Experiment, as_list
 from pipelines.engine.runs import mlflow_names as names
+from pipelines.engine.runs import summary
 from pipelines.engine.runs.group import Group
 from pipelines.engine.runs.info import DataReport, RunInfo
 from pipelines.engine.runs.run import Run
@@ -45,10 +46,14 @@ def description(run: Run) -> str:
     if info.monitor is not None:
         lines.append(f"Best epoch {info.best_epoch}: {info.monitor} {info.best:.4f}.")
     if status == "finished":
-        name = config.score.name
-        lines.append(f"**Test {name.replace('_', ' ')} {info.scores[name]:.4f}**")
-    lines += info.verdict
+        sentences = [summary.markdown(text) for text in summary.headline(info, config.score)]
+        lines += [*(f"**{first}**" for first in sentences[:1]), *sentences[1:]]
     return "\n\n".join(lines)
+
+
+def card(run: Run) -> str:
+    """Describe a finished run as a model card in Markdown, for the version of its model."""
+    return summary.card(run, description(run))
 
 
 def run_name(run: Run, info: RunInfo) -> str:

@@ -2,8 +2,8 @@
 
 ``runs/TASK/ID/`` has ``run.json`` (status, versions, data fingerprint, scores), ``config.yaml``
 (resolved; it reproduces the run), ``processor/`` (vocabulary, labels), checkpoints,
-``model.keras``, ``figures/``, ``tables/`` and ``savedmodel/``. MLflow gets copies, so nothing is
-lost while it cannot be reached.
+``model.keras``, ``figures/``, ``tables/``, ``savedmodel/`` and ``report.html``. MLflow gets
+copies, so nothing is lost while it cannot be reached.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from pipelines.engine.runs.info import SCHEMA, GroupMembership, RunInfo, read_in
 from pipelines.engine.runs.provenance import git_commit, machine, package_versions
 from pipelines.engine.tasks.base import Processor
 from pipelines.engine.tasks.catalog import get_config
+
+#: The page about a finished run, in its folder.
+REPORT = "report.html"
 
 
 def runs_folder(task: str) -> Path:

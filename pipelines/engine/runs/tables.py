@@ -12,8 +12,8 @@ from pipelines.engine.core.files import write_text
 from pipelines.engine.core.tables import Table
 from pipelines.engine.runs.run import Run
 
-#: Names of the tables of example outputs and of gradient norms after each epoch.
-EXAMPLES, FLOW = "examples_by_epoch", "gradient_flow"
+#: Names of the tables of example outputs and of gradient norms after each epoch, and of the layers.
+EXAMPLES, FLOW, LAYERS = "examples_by_epoch", "gradient_flow", "layers"
 
 
 def add_epoch(run: Run, name: str, epoch: int, table: Table) -> None:

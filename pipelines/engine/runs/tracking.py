@@ -30,7 +30,7 @@ from pipelines.engine.runs.mlflow_store import (
     registered_name,
     store_errors,
 )
-from pipelines.engine.runs.run import Run
+from pipelines.engine.runs.run import REPORT, Run
 
 #: Folders of a finished run that are logged as artifacts.
 _FOLDERS = ("figures", "tables", "processor")
@@ -164,6 +164,8 @@ class Tracker:
             if (folder / name).is_dir():
                 self._client.log_artifacts(run_id, str(folder / name), name)
         self._client.log_artifact(run_id, str(folder / "model.keras"), "keras")
+        if (folder / REPORT).exists():
+            self._client.log_artifact(run_id, str(folder / REPORT))
         # A version without a note was registered by a process killed before it could note that.
         registered = self._client.search_model_versions(f"run_id = '{run_id}'")
         version = registered[0] if registered else self._register(run_id, self._log_model(run_id))
@@ -194,7 +196,11 @@ class Tracker:
         with contextlib.suppress(self._mlflow.MlflowException):  # it exists
             self._client.create_registered_model(name)
         return self._client.create_model_version(
-            name, logged.model_uri, run_id, model_id=logged.model_id, description=self._run.id
+            name,
+            logged.model_uri,
+            run_id,
+            model_id=logged.model_id,
+            description=content.card(self._run),
         )
 
 

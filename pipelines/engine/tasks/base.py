@@ -62,6 +62,8 @@ class Evaluation:
             name.
         verdict: Sentences that interpret the scores.
         baselines: The config's ``score`` of methods that need no training, by name.
+        intervals: 95 % intervals of scores, by name; of the config's ``score`` at least, if there
+            are enough records.
     """
 
     scores: dict[str, float]
@@ -70,6 +72,7 @@ class Evaluation:
     drawings: dict[str, Callable[[Path], None]] = field(default_factory=dict)
     verdict: list[str] = field(default_factory=list)
     baselines: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -337,6 +340,13 @@ class Task(ABC):
             served: The run's SavedModel, for scores of the answers of a server.
             splits: The records.
         """
+
+    def limits(self, config: Any, processor: Any, splits: Splits) -> list[str]:
+        """Return short sentences for a run's report: what its model cannot do or was not tested on.
+
+        By default there are none. The report itself says how large the test split is.
+        """
+        return []
 
 
 @runtime_checkable

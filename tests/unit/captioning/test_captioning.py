@@ -316,6 +316,17 @@ def test_scores_are_those_of_the_reference_implementation():
     assert evaluation.cider_d(split(OUTPUTS), true) == pytest.approx(REFERENCE["cider_d"])
 
 
+def test_the_interval_of_cider_is_over_pictures():
+    outputs, references = OUTPUTS * 4, REFERENCES * 4
+    low, high = evaluation.cider_d_interval(outputs, references, seed=1)
+    mean = evaluation.scores(outputs, references)["cider_d"]
+    each = evaluation.cider_d_of_each(split(outputs), [list(map(str.split, t)) for t in references])
+    assert each.mean() == pytest.approx(mean)
+    error = each.std() / math.sqrt(len(each))
+    assert (low, high) == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=error)
+    assert evaluation.cider_d_interval(OUTPUTS, REFERENCES, seed=1) is None
+
+
 def test_words_are_scored_without_marks_and_case():
     assert evaluation.words("A dog's T-shirt, is “Red” .") == ["a", "dog's", "t-shirt", "is", "red"]
     one = evaluation.scores(["A dog runs ."], [["a dog runs", "it runs"]])

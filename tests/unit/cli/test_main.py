@@ -21,6 +21,7 @@ OPTIONS = {
     "--chart --midi --score",
     "explain": "--run --name --config --json --set",
     "drift": "--data --run --name --config --json --set --fail-above",
+    "report": "--run --name --config --json",
     "export": "--run --name --config --json",
     "promote": "--run --name --force --json",
     "track": "--run --name",

@@ -229,7 +229,7 @@ def test_surprise_is_that_of_every_document_read_from_its_beginning(cell, monkey
     monkeypatch.setattr(evaluation, "_WINDOW", 16)
     lengths = np.array([35, 0, 5, 17])
     rows = Ragged(rng.integers(3, 9, lengths.sum()).astype("int32"), lengths)
-    losses, places = evaluation.token_losses(model, rows)
+    losses, places, documents_of = evaluation.token_losses(model, rows)
     expected = []
     zeros = [np.zeros((1, s.shape[-1]), "float32") for s in model.network.inputs[1:]]
     for i in range(4):
@@ -239,6 +239,8 @@ def test_surprise_is_that_of_every_document_read_from_its_beginning(cell, monkey
         expected.append(-np.take_along_axis(logp, whole[0, 1:, None], -1)[:, 0])
     np.testing.assert_allclose(np.sort(losses), np.sort(np.concatenate(expected)), atol=1e-4)
     assert np.bincount(places)[:7].tolist() == [4, 3, 3, 3, 3, 3, 2]
+    of_each = np.bincount(documents_of, losses)
+    np.testing.assert_allclose(np.sort(of_each), np.sort([e.sum() for e in expected]), atol=1e-3)
     at_first = losses[places == 0]
     np.testing.assert_allclose(np.sort(at_first), np.sort([e[0] for e in expected]), atol=1e-4)
     found = evaluation.summarize_losses(losses, rows, "character")

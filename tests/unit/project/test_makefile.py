@@ -139,7 +139,17 @@ def test_a_file_is_that_of_the_command_line_only(make):
 @pytest.mark.parametrize(
     "verb",
     [
-        *("train", "evaluate", "predict", "explain", "drift", "export", "promote", "track"),
+        *(
+            "train",
+            "evaluate",
+            "predict",
+            "explain",
+            "drift",
+            "report",
+            "export",
+            "promote",
+            "track",
+        ),
         *("compare", "sweep"),
     ],
 )

@@ -1,10 +1,13 @@
 """Between records and model: ids, class numbers, batches and probabilities stay in step."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.splits import Splits
+from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.sentiment import model as models
 from pipelines.sentiment.calibration import calibration_of
 from pipelines.sentiment.config import (
@@ -201,3 +204,26 @@ def test_evaluation_names_the_records_it_got_wrong(splits, processor):
     for place, true, predicted, _, text in wrong:
         assert by_place[place].label == true != predicted
         assert by_place[place].text == text
+
+
+def test_the_most_frequent_class_of_the_training_is_the_baseline(splits, processor):
+    model = TASK.build(CONFIG, processor)
+    # In training, "good" is the most frequent; of the test, "größer" is.
+    counted = replace(splits, report={"labels": {"bad": 3, "good": 9, "größer": 2}})
+    found = TASK.evaluate(CONFIG, processor, model, None, counted)
+    share = np.mean([r.label == "good" for r in splits.test])
+    assert found.baselines == {"most_frequent_class": pytest.approx(share)}
+    low, high = found.intervals["accuracy"]
+    assert low <= found.scores["accuracy"] <= high
+
+
+def test_limits_are_counted(splits, processor):
+    counted = replace(splits, report={"labels": {"bad": 3, "good": 90, "größer": 49}})
+    rows = processor.encode([r.text for r in splits.test])
+    unknown = np.mean(np.concatenate([np.asarray(row) for row in rows]) == UNKNOWN)
+    words, cut, rare = TASK.limits(CONFIG, processor, counted)
+    assert f"{unknown:.1%} of the words are unknown" in words
+    assert cut.startswith(f"It reads 4 words of a text at most: {np.mean(rows.lengths >= 4):.1%}")
+    assert rare == "Classes with fewer than 50 training texts: bad (3), größer (49)."
+    whole = CONFIG.model_copy(update={"text": SentimentTextConfig(max_tokens=None)})
+    assert len(TASK.limits(whole, processor, splits)) == 1

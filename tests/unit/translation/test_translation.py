@@ -450,6 +450,25 @@ def test_scores_are_those_of_sacrebleu_and_by_length_covers_all():
     evaluation.draw_by_length(lengths)
 
 
+def test_the_interval_of_bleu_is_that_of_bleu_of_resampled_texts():
+    rng = np.random.default_rng(2)
+    references = [f"this is the true sentence number {n} of all" for n in range(40)]
+    words = [r.split() for r in references]
+    outputs = [" ".join(w if rng.random() > 0.2 else "no" for w in text) for text in words]
+    outputs[3] = ""
+    low, high = evaluation.bleu_interval(outputs, references, "13a", seed=5)
+    scores = []
+    for drawn in (rng.integers(40, size=40) for _ in range(300)):
+        mine, true = ([texts[i] for i in drawn] for texts in (outputs, references))
+        scores.append(sacrebleu.corpus_bleu(mine, [true]).score)
+    width = high - low
+    assert np.quantile(scores, [0.025, 0.975]) == pytest.approx([low, high], abs=0.2 * width)
+    assert evaluation.bleu_interval(references, references, "13a", seed=5) == (
+        pytest.approx(100), pytest.approx(100)
+    )  # fmt: skip
+    assert evaluation.bleu_interval(outputs[:9], references[:9], "13a", seed=5) is None
+
+
 def test_best_and_worst_are_at_the_ends():
     references = [f"the sentence number {n}" for n in range(100)]
     outputs = [r if i % 3 else "quite another" for i, r in enumerate(references)]

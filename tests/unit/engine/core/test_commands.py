@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.engine.core.commands import command, option
+from pipelines.engine.core.commands import command, option, with_input
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,7 @@ from pipelines.engine.core.commands import command, option
                 "make export-sentiment NAME=tickets",
                 "make export-sentiment",
                 "PORT=1 GRPC=2 HOST=h",
+                'make predict-sentiment RUN=r1 INPUT="…"',
             ],
         ),
         (
@@ -32,6 +33,7 @@ from pipelines.engine.core.commands import command, option
                 "unfold export sentiment --name tickets",
                 "unfold export sentiment",
                 "--port 1 --grpc-port 2 --host h",
+                'unfold predict sentiment --run r1 "…"',
             ],
         ),
     ],
@@ -48,4 +50,5 @@ def test_wording(dialect, expected, monkeypatch):
         command("export", "sentiment", name="tickets"),
         command("export", "sentiment", name="sentiment"),
         " ".join(options),
+        with_input(command("predict", "sentiment", run="r1")),
     ]

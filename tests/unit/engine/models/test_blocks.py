@@ -9,7 +9,13 @@ from keras import ops
 
 from layers import GRU, LSTM, Bidirectional, SimpleRNN
 from pipelines.engine.data.ragged import PADDING
-from pipelines.engine.models.blocks import Committee, NgramScores, TokenDropout, ValidPool
+from pipelines.engine.models.blocks import (
+    Committee,
+    NgramScores,
+    TokenDropout,
+    ValidPool,
+    layer_table,
+)
 from pipelines.engine.text.vocabulary import UNKNOWN
 from pipelines.sentiment.config import SentimentModelConfig
 from pipelines.sentiment.model import build
@@ -355,3 +361,20 @@ def test_half_precision_gives_float32_logits_close_to_the_full_ones(policy):
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     assert half.get_layer("pool").compute_dtype == policy.removeprefix("mixed_")
     np.testing.assert_allclose(numpy(logits), numpy(full(random_ids(LENGTHS))), atol=0.01)
+
+
+def test_the_table_of_layers_counts_every_weight_once():
+    frozen = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="inner")])
+    frozen.trainable = False
+    deep = keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(4) for _ in range(31))])
+    inputs = keras.Input((3,))
+    outputs = keras.layers.Dropout(0.1, name="dropout")(deep(frozen(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="V")(outputs))
+    table = layer_table(model)
+    assert table.rows == [
+        ["inner", "Dense", 16, "no"],
+        [deep.name, "Sequential", 31 * 20, "yes"],
+        ["dropout", "Dropout", 0, ""],
+        ["V", "Dense", 10, "yes"],
+    ]
+    assert sum(row[2] for row in table.rows) == model.count_params()

@@ -61,7 +61,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
         return
     if args.json:
         page = model.folder / REPORT
-        result = {"run": model.run, "scores": model.scores, "folder": str(model.folder)}
+        result: dict[str, object] = {"run": model.run, "scores": model.scores}
+        result["folder"] = str(model.folder)
         result["report"] = str(page) if page.exists() else None
         print_json(result | {"model": model.name})
     else:

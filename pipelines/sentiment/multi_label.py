@@ -149,10 +149,10 @@ def best_f1_threshold(probabilities: np.ndarray, truth: np.ndarray) -> float:
     if not truth.any():
         return _HALF
     order = np.argsort(-probabilities, kind="stable")
-    falling = np.append(probabilities[order], 0.0)
+    falling = probabilities[order]
     right = np.cumsum(truth[order])
     f1 = 2 * right / (np.arange(1, len(order) + 1) + truth.sum())
     # Texts with the same probability are on one side.
-    f1[falling[1:] == falling[:-1]] = -1
+    f1[:-1][falling[1:] == falling[:-1]] = -1
     best = int(f1.argmax())
-    return float((falling[best] + falling[best + 1]) / 2)
+    return float((falling[best] + np.append(falling, 0.0)[best + 1]) / 2)

@@ -115,7 +115,8 @@ def _key(name: str, info: FieldInfo, kinds: list[type[BaseModel]]) -> Key:
     else:
         value = info.get_default(call_default_factory=True)
         assert value is not PydanticUndefined
-        default = f"`{value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}`"
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        default = f"`{text.replace('|', chr(92) + '|')}`"  # or it would end the cell
     shown = "section or `null`" if kinds else _type(info.annotation, info.metadata)
     return Key(name, shown, default, _markdown(info.description))
 

@@ -36,8 +36,7 @@ def select(
         ``backend`` and ``device``, as `run.json` records them.
 
     Raises:
-        UserError: There is no GPU although ``device`` is ``gpu``, or the backend is not supported
-            or is not that of the imported Keras.
+        UserError: There is no GPU although ``device`` is ``gpu``, or the backend cannot be used.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     needed = _DISTRIBUTE_BACKENDS.get(distribute)

@@ -66,7 +66,7 @@ def test_it_lowers_the_calibration_error_of_other_texts():
         p = softmax(logits[3_000:] / t, axis=1)
         return expected_calibration_error(p.max(axis=1), p.argmax(axis=1) == hot[3_000:].argmax(1))
 
-    assert error(temperature) < 0.03 < 0.08 < error(1.0)
+    assert error(temperature) < 0.03 < 0.05 < error(1.0)
 
 
 def test_a_temperature_that_does_not_help_is_not_used():
@@ -84,7 +84,7 @@ def test_too_few_rows_have_no_temperature(rows):
 def test_a_few_right_answers_are_no_proof(rows):
     logits = np.tile([[1.0, -1.0]], (rows, 1))
     confidence = softmax(logits / learned(logits, np.tile([[1.0, 0.0]], (rows, 1))), axis=1)
-    assert confidence.max() < 1 - 0.5 / (rows + 2)
+    assert confidence.max() <= max(softmax(logits, axis=1).max(), 1 - 0.5 / (rows + 2))
 
 
 def test_the_temperature_of_labels():

@@ -237,7 +237,7 @@ def test_figures_of_an_evaluation_are_drawn(tmp_path):
         plotting.save_figure(figure, tmp_path / f"{name}.png")
     found = {p.stem: png_size(p) for p in tmp_path.iterdir()}
     assert set(found) == {"confusion_matrix", "reliability", "coverage", "classes"}
-    assert all(width > 300 and height > 300 for width, height in found.values())
+    assert all(width > 300 and height > 200 for width, height in found.values())
 
 
 def texts_of(figure) -> list[str]:

@@ -12,7 +12,7 @@ from pipelines.engine.core.console import Console
 
 def add_parser(commands: Commands) -> None:
     """Add the command and its options."""
-    summary = "Write the page about a finished run again: runs/TASK/ID/report.html."
+    summary = "Write the page about a finished run again."
     add_run_of_config(add_command(commands, "report", run, summary))
 
 

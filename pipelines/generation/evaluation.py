@@ -77,7 +77,7 @@ def _windows(
     for inputs, targets, fresh in windows:
         states = [np.where(fresh[:, None], np.float32(0), s) for s in states]
         starts = np.where(fresh, 0, starts)
-        numbers, seen = np.where(fresh, seen + np.cumsum(fresh), numbers), seen + fresh.sum()
+        numbers, seen = np.where(fresh, seen + np.cumsum(fresh) - 1, numbers), seen + fresh.sum()
         outputs = scorer.predict_on_batch([inputs, targets, *states])
         loss, *states = (np.asarray(a) for a in (outputs if states else [outputs]))
         real = targets != PADDING

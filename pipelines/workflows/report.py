@@ -133,7 +133,9 @@ class _Parts:
                     "score": [heading(name) for name in info.scores],
                     "test": [number(value) for value in info.scores.values()],
                     "95 % interval": [_interval(info, name) for name in info.scores],
-                    "what it is": [self._meanings.get(name, "") for name in info.scores],
+                    "what it is": [
+                        self._meanings.get(score_kind(name), "") for name in info.scores
+                    ],
                 },
             ),
             "baselines": Table.of_columns(
@@ -285,6 +287,11 @@ class _Parts:
 
 def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+
+
+def score_kind(name: str) -> str:
+    """Return the name of a score without the class that it is of, as in ``recall/spam``."""
+    return name.partition("/")[0]
 
 
 def _unnumbered(name: str) -> str:

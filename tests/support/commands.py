@@ -152,12 +152,17 @@ def anew(
 
 def unfold_in_process(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command inside this process, for what trains nothing here."""
+    from pipelines.api.process import settings_restored
     from pipelines.cli import main
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     out, err = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with (
+            settings_restored(),  # else the store of this command is that of the next one
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
             main.main(list(arguments))
     except SystemExit as end:
         code = int(end.code or 0)

@@ -36,7 +36,7 @@ def test_losses_of_pieces_are_means_of_those_of_their_tokens(tokenizer, model, m
     expected = []
     for i in range(len(rows)):
         alone = Ragged(rows[i], rows.lengths[i : i + 1])
-        of_document, positions = evaluation.token_losses(model, alone)
+        of_document, positions, _ = evaluation.token_losses(model, alone)
         ordered = of_document[np.argsort(positions)]
         expected += [ordered[n : n + 5].mean() for n in range(0, len(ordered), 5)]
     np.testing.assert_allclose(np.sort(losses), np.sort(expected), atol=1e-5)

@@ -58,7 +58,7 @@ def test_our_pipelines_are_registered_as_others_are():
 
 def test_our_pipelines_are_found_without_entry_points(monkeypatch):
     # Without the folder of installed distributions; those that are imported already stay.
-    monkeypatch.setattr(catalog.sys, "path", [])
+    monkeypatch.setattr("sys.path", [])
     assert task_names() == BUILT_IN
     assert get_config("sentiment").model_fields["task"].default == "sentiment"
 

@@ -15,6 +15,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from pipelines.engine.runs.loading import load_model
 from pipelines.engine.runs.run import Run
+from pipelines.sentiment import task  # noqa: F401 (registers the layers of its models)
 from pipelines.sentiment.calibration import calibration_of
 from tests.support.commands import ok, unfold, unfold_in_process
 from tests.support.grpc_client import GrpcClient
@@ -79,7 +80,7 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     )
     result = ok(done)
     ok(unfold(home, "export", "sentiment", "--json"))
-    with serving(home) as server:
+    with serving(home, "grpc_port=0") as server:
         yield Finished(home, result, done.stderr, server)
 
 

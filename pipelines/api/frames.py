@@ -73,11 +73,6 @@ def _column(config: Experiment, column: str | None) -> str:
     return needed[0] if column is None else column
 
 
-def is_utf8(text: str) -> bool:
-    """Return whether a text has no surrogates, by which Python keeps bytes it cannot decode."""
-    return not any("\ud800" <= c <= "\udfff" for c in text)
-
-
 def add_answers(
     frame: pd.DataFrame, columns: dict[str, type], rows: Sequence[Sequence[Any]]
 ) -> None:

@@ -16,6 +16,7 @@ from pipelines.engine.config.schema import Experiment
 from pipelines.engine.core.console import Console
 from pipelines.engine.core.errors import UserError
 from pipelines.engine.core.paths import home
+from pipelines.engine.data.sources.reading import has_broken_utf8
 from pipelines.engine.runs.model_names import tasks_of
 from pipelines.engine.runs.run import Run
 from pipelines.engine.tasks.base import Prediction
@@ -345,5 +346,5 @@ def check_utf8(inputs: Iterable[str]) -> None:
         UserError: One holds surrogates, by which Python keeps bytes that it cannot decode.
     """
     for number, text in enumerate(inputs, 1):
-        if not frames.is_utf8(text):
+        if has_broken_utf8(text):
             raise UserError(f"input {number}: not text in UTF-8")

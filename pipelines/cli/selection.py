@@ -60,11 +60,11 @@ def find_request(
 ) -> tuple[Run, Experiment]:
     """Find the run that answers a request, and its config with ``--set``.
 
-    Which run it is is said on standard error.
+    The run is reported on standard error.
 
     Args:
         args: The arguments of the command.
-        console: Where it is said.
+        console: Where the run is reported.
         sections: Sections whose keys the request can choose, beside those of every request.
 
     Raises:

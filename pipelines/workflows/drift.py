@@ -31,7 +31,7 @@ from pipelines.engine.tasks.comparable import Comparable, Feature, Wording
 
 #: The split whose features are kept.
 _SPLIT = "validation"
-#: Records that are looked at, and records that the SavedModel answers, at most.
+#: Most records that are compared, and most that the SavedModel answers.
 _RECORDS, _ANSWERED = 1000, 300
 #: Requests in one call of the SavedModel.
 _BATCH = 16
@@ -65,7 +65,7 @@ class Comparison:
     Attributes:
         digest: What is known of training.
         records: Number of usable records of the new data.
-        used: Number of those that were looked at.
+        used: Number of those that were compared.
         report: The counts of the rows of the new data, and notes.
         features: The features that both have.
         missing: Features of training that the new data lacks, such as those of labels.
@@ -122,7 +122,7 @@ def compare(run: Run, config: Experiment, source: str, console: Console) -> Comp
         run: A finished run.
         config: The run's config, which says how the source is read.
         source: A file, or any other source.
-        console: Where it is said if the digest had to be made first.
+        console: Reports if the digest had to be made first.
 
     Raises:
         UserError: The task has no features, there is no digest and none can be made, or the source

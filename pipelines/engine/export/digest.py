@@ -70,7 +70,7 @@ class Digest(BaseModel):
         version: Version of the format.
         split: The split that they are of.
         records: Number of records of that split.
-        used: Number of those that were looked at.
+        used: Number of those that the distributions were computed from.
         answered: Number of records of ``measured``.
         features: Distributions of what the task computes from records.
         measured: Distributions of what a server can compute from requests and answers.

@@ -16,7 +16,7 @@ from pipelines.engine.runs.info import RunInfo
 from pipelines.engine.runs.run import Run
 from pipelines.engine.tasks.catalog import get_config
 
-#: With fewer test records, a score is said to be uncertain.
+#: With fewer test records, the limits say that a score is uncertain.
 _FEW = 100
 #: The longest description of a model version that MLflow stores.
 LONGEST_CARD = 5000

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pipelines.api.stream import Stream
     from pipelines.workflows.explain import Explained
+    from pipelines.workflows.loaded_model import LoadedModel
 
 
 class Model:
@@ -44,7 +45,7 @@ class Model:
     def __init__(self, run: Run, config: Experiment | None = None) -> None:
         self._run = run
         self.config = run.config() if config is None else config
-        self._loaded: Any = None
+        self._loaded: LoadedModel | None = None
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -120,28 +121,18 @@ class Model:
         if column is not None:
             raise UserError("column is for tables only")
         if isinstance(inputs, str | os.PathLike):
-            (prediction,) = self._predict_all(_checked([inputs]))
-            if prediction.error is not None:
-                raise UserError(prediction.error)
-            return prediction
+            return self._model().predict(*_checked([inputs]))
         if isinstance(inputs, bytes | Mapping) or not isinstance(inputs, Iterable):
             raise UserError(
                 f"predict takes a text, a list of texts or a DataFrame, not {type(inputs).__name__}"
             )
-        return self._predict_all(_checked(inputs))
-
-    def _predict_all(self, examples: list[str]) -> list[Prediction]:
-        from pipelines.workflows.predict_file import LoadedModel
-
-        return LoadedModel(get_task(self.task), self.config, self._served(), self.run).predict_all(
-            examples
-        )
+        return self._model().predict_all(_checked(inputs))
 
     def _predict_table(self, table: Any, column: str | None) -> pd.DataFrame:
         task, frame = get_task(self.task), frames.to_pandas(table)
         examples, errors = frames.inputs_of(task, self.config, frame, column)
-        predictions = iter(self._predict_all(examples))
-        columns = task.answer_columns(self.config, self._served())
+        predictions = iter(self._model().predict_all(examples))
+        columns = task.answer_columns(self.config, self._model().served)
         rows: list[list[Any]] = []
         for error in errors:
             answers: list[Any] = [None] * len(columns)
@@ -227,20 +218,20 @@ class Model:
         Raises:
             UserError: The model cannot stream.
         """
-        served = self._served()
+        served = self._model().served
         from pipelines.api.stream import Stream
 
         return Stream(served, self.name)
 
-    def _served(self) -> Any:
+    def _model(self) -> LoadedModel:
         """Return the loaded SavedModel."""
         with self._lock:
             if self._loaded is None:
-                path = self._run.require("savedmodel")
+                self._run.require("savedmodel")
                 devices.select("cpu")
-                from pipelines.engine.export import savedmodel
+                from pipelines.workflows.loaded_model import LoadedModel
 
-                self._loaded = savedmodel.load(path)
+                self._loaded = LoadedModel.of(self._run, self.config)
             return self._loaded
 
 
@@ -272,7 +263,7 @@ def load(
         console.say(Origin.of(found).describe("as chosen" if run else f"the {version}"))
     found.require("savedmodel")
     devices.select(device)
-    model._served()
+    model._model()
     return model
 
 

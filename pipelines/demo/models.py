@@ -5,43 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
-from pipelines.engine.config.schema import Experiment
 from pipelines.engine.core.errors import UserError
-from pipelines.engine.export import savedmodel
 from pipelines.engine.runs.run import Run
-from pipelines.engine.tasks.base import Prediction
-from pipelines.engine.tasks.catalog import get_task
-
-
-@dataclass(frozen=True)
-class Model:
-    """The export of a run.
-
-    Attributes:
-        task: The run's task.
-        config: The run's config.
-        export: The loaded SavedModel.
-    """
-
-    task: Any
-    config: Experiment
-    export: Any
-
-    @property
-    def signatures(self) -> Any:
-        """The signatures of the export by name."""
-        return self.export.signatures
-
-    def predict(self, example: str) -> Prediction:
-        """Return the prediction for one example, as ``unfold predict`` does."""
-        prediction: Prediction = self.task.predict(self.config, self.export, example)
-        return prediction
+from pipelines.workflows.loaded_model import LoadedModel
 
 
 def latest_run(task: str, name: str | None = None) -> Run:
@@ -63,19 +33,19 @@ def latest_run(task: str, name: str | None = None) -> Run:
     return Run.find(task, None, model=name)
 
 
-def find_model(task: str, name: str) -> Model:
+def find_model(task: str, name: str) -> LoadedModel:
     """Return the model of `latest_run`, whose run may change while the page is open.
 
     Raises:
         UserError: There is none; the message has the command that trains one.
     """
-    return _load(task, latest_run(task, name).folder)
+    return _load(latest_run(task, name).folder)
 
 
 @functools.cache
-def _load(task: str, folder: Path) -> Model:
+def _load(folder: Path) -> LoadedModel:
     run = Run(folder)
-    return Model(get_task(task), run.config(), savedmodel.load(run.require("savedmodel")))
+    return LoadedModel.of(run, run.config())
 
 
 @contextlib.contextmanager

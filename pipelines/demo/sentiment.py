@@ -10,8 +10,9 @@ import gradio as gr
 import numpy as np
 import tensorflow as tf
 
-from pipelines.demo.models import Model, errors_on_page, find_model
+from pipelines.demo.models import errors_on_page, find_model
 from pipelines.engine.export.stateful import STATE
+from pipelines.workflows.loaded_model import LoadedModel
 
 #: Number of words shown; of a longer text, the last ones.
 _MAX_WORDS = 300
@@ -29,7 +30,7 @@ class StreamedText:
         probabilities: Of the labels, after each of the words.
     """
 
-    model: Model
+    model: LoadedModel
     text: str
     state: dict[str, tf.Tensor]
     words: list[str]
@@ -101,7 +102,7 @@ def _read(before: StreamedText, new_text: str) -> StreamedText:
     return StreamedText(before.model, before.text + new_text, state, words, probabilities)
 
 
-def _classify_prefixes(model: Model, text: str) -> tuple[list[str], list[np.ndarray]]:
+def _classify_prefixes(model: LoadedModel, text: str) -> tuple[list[str], list[np.ndarray]]:
     """Return the last words of a text, and the probabilities for the text up to each."""
     words = re.findall(r"\s*\S+", text)[-_MAX_WORDS:]
     start = text[: len(text) - len("".join(words).strip())] if words else ""
@@ -116,7 +117,8 @@ def _highlight(words: list[str], probabilities: list[np.ndarray], labels: list[s
     for word, p in zip(words, probabilities, strict=False):
         best = int(p.argmax())
         # 0 if all labels are equally likely, 1 if the label is certain.
-        confidence = (float(p[best]) - 1 / len(labels)) / (1 - 1 / len(labels))
+        chance = 1 / max(len(labels), 2)
+        confidence = (float(p[best]) - chance) / (1 - chance)
         hue = 10 + best * 130 / max(len(labels) - 1, 1)
         title = html.escape(f"{labels[best]} {p[best]:.0%}")
         spans.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,13 +26,11 @@ from pipelines.engine.data.table_writers import (
     table_writer,
 )
 from pipelines.engine.runs.run import Run
-from pipelines.engine.tasks.base import FileInput, FileInputs, Prediction, Task
-from pipelines.engine.tasks.catalog import get_task
+from pipelines.engine.tasks.base import FileInput, FileInputs
+from pipelines.workflows.loaded_model import LoadedModel
 
 #: Inputs in a part of the file.
 _PART = 512
-#: Inputs in one call of the model, and their characters (or steps), padding included.
-_BATCH, _BATCH_LENGTH = 32, 2**17
 #: Inputs without an answer that are shown.
 _SHOWN = 5
 #: The column that says why a row has no answer.
@@ -130,44 +128,6 @@ def _input_columns(config: Experiment, column: str | None) -> list[str]:
     return columns if column is None else [column]
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A run's SavedModel, and what is needed to call it.
-
-    Attributes:
-        task: The run's task.
-        config: The run's config.
-        served: The loaded SavedModel.
-        run: The run's id.
-    """
-
-    task: Task
-    config: Experiment
-    served: Any
-    run: str
-
-    def predict_all(
-        self, examples: Sequence[Any], advance: Callable[[int], object] = lambda count: None
-    ) -> list[Prediction]:
-        """Return the predictions for any number of examples, in their order.
-
-        Examples of similar length share a call of the model, which pads them to the longest.
-
-        Args:
-            examples: What `Task.predict_batch` takes.
-            advance: Called after each call of the model, with the number of its examples.
-        """
-        predictions: dict[int, Prediction] = {}
-        rest = sorted(range(len(examples)), key=lambda i: len(examples[i]), reverse=True)
-        while rest:
-            size = min(_BATCH, max(1, _BATCH_LENGTH // max(1, len(examples[rest[0]]))))
-            which, rest = rest[:size], rest[size:]
-            found = self.task.predict_batch(self.config, self.served, [examples[i] for i in which])
-            predictions |= zip(which, found, strict=True)
-            advance(len(which))
-        return [predictions[i] for i in range(len(examples))]
-
-
 def predict_file(run: Run, config: Experiment, job: FileJob, console: Console) -> dict[str, Any]:
     """Answer every row of a file with the run's SavedModel.
 
@@ -183,11 +143,7 @@ def predict_file(run: Run, config: Experiment, job: FileJob, console: Console) -
     Returns:
         The run, the files, counts of inputs and of those without an answer, and notes.
     """
-    # Imported after the check of the files: it takes seconds.
-    from pipelines.engine.export import savedmodel
-
-    served = savedmodel.load(run.require("savedmodel"))
-    result = answer_table(LoadedModel(get_task(run.task), config, served, run.id), job, console)
+    result = answer_table(LoadedModel.of(run, config), job, console)
     return {"run": run.id, "model": run.model_name, **result}
 
 

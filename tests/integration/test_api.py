@@ -15,6 +15,7 @@ import pipelines
 from pipelines import Experiment, Model, UserError, load, train
 from pipelines.api.training import resolve
 from pipelines.engine.config import loader
+from pipelines.engine.runs.run import Run
 from tests.support import ROOT, reviews
 from tests.support.trained import TASKS
 
@@ -89,16 +90,21 @@ def test_each_task_is_loaded_by_its_name(task, trained_once, monkeypatch):
     assert model.history
 
 
-def test_a_stream_answers_as_the_text_so_far(trained_once, monkeypatch):
-    monkeypatch.setenv("UNFOLD_HOME", str(trained_once("generation").home))
-    model = load("generation")
-    with model.stream() as stream:
-        first = stream.send("X", temperature=0.0, max_length=3, seed=1)
-        assert first["text"]
+def test_a_stream_goes_on_as_the_whole_text_does(trained_once, monkeypatch):
+    trained = trained_once("generation")
+    monkeypatch.setenv("UNFOLD_HOME", str(trained.home))
+    run = Run(trained.folder)
+    greedy = {"temperature": 0.0, "seed": 1}
+    config = run.config(["sampling.temperature=0", "sampling.max_length=5"])
+    whole = Model(run, config).predict("the ol").json["text"]
+    with load("generation").stream() as stream:
+        stream.send("the ", max_length=0, **greedy)
         with pytest.raises(UserError, match="send: give"):
-            stream.send("X")
+            stream.send("the ")  # leaves the state as it was
+        answer = stream.send("ol", max_length=5, **greedy)
+    assert "the ol" + answer["text"] == whole
     with pytest.raises(UserError, match="closed"):
-        stream.send("X", temperature=0.0, max_length=3, seed=1)
+        stream.send("the ", max_length=0, **greedy)
 
 
 def test_a_model_that_needs_the_whole_text_has_no_stream(model):

@@ -19,8 +19,9 @@ from pipelines.engine.core.errors import UserError
 from pipelines.engine.data.sources.missing import is_missing
 from pipelines.engine.tasks.base import Prediction, Task
 from pipelines.sentiment.config import SentimentConfig
-from pipelines.workflows import predict_file
-from pipelines.workflows.predict_file import FileJob, LoadedModel, answer_table, check_job
+from pipelines.workflows import loaded_model, predict_file
+from pipelines.workflows.loaded_model import LoadedModel
+from pipelines.workflows.predict_file import FileJob, answer_table, check_job
 
 CONFIG = SentimentConfig.model_validate({"data": {"source": "none"}})
 
@@ -101,12 +102,12 @@ def test_every_row_has_an_answer_or_a_reason(tmp_path):
     assert (result["inputs"], result["rows"], result["unusable"]) == (1200, 1200, unusable)
     assert result["first_unusable"][0] == f"{tmp_path / 'in.csv'}:2: 'text' is empty"
     assert len(result["first_unusable"]) == 5
-    assert max(task.batches) == predict_file._BATCH
+    assert max(task.batches) == loaded_model._BATCH
     assert list(tmp_path.glob(".*")) == []
 
 
 def test_long_texts_come_in_small_batches(monkeypatch):
-    monkeypatch.setattr(predict_file, "_BATCH_LENGTH", 100)
+    monkeypatch.setattr(loaded_model, "_BATCH_LENGTH", 100)
     task = Shout()
     texts = ["a" * 300, "b", "c" * 50, "d" * 50, "e" * 40]
     found = LoadedModel(task, CONFIG, None, "1").predict_all(texts)
